@@ -1,0 +1,119 @@
+"""What a search space is: a fixed sequence of decisions, and the labelled graph that they describe.
+
+A space is frozen and hashable, so that it can be closed over by jitted functions. Everything downstream works on
+decision vectors `int32[n, T]`; a new space implements `graphs` and inherits the rest.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+
+from nas.errors import UserError
+
+KINDS = ("activation", "connection", "operation", "skip")
+ABSENT = -1  # the label of a row that holds no node
+
+
+class Graphs(NamedTuple):
+    """Labelled directed graphs of n architectures, padded to the same number of nodes M."""
+
+    adjacency: np.ndarray  # [n, M, M] bool; [a, i, j]: an edge from node i to node j
+    labels: np.ndarray  # [n, M] int32; index into `label_names`, ABSENT where there is no node
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """A sequence of T categorical decisions.
+
+    Attributes:
+      num_choices: number of choices of each decision; length T.
+      kinds: what each decision decides, one of KINDS; length T.
+      label_names: names of the node labels that `graphs` uses.
+    """
+
+    num_choices: tuple[int, ...]
+    kinds: tuple[str, ...]
+    label_names: tuple[str, ...]
+
+    @property
+    def num_decisions(self) -> int:
+        return len(self.num_choices)
+
+    @property
+    def max_choices(self) -> int:
+        return max(self.num_choices)
+
+    def positions(self, kind: str) -> np.ndarray:
+        """Positions of the decisions of one kind that have a choice: a decision with one choice is a constant."""
+        return np.array(
+            [t for t, (k, c) in enumerate(zip(self.kinds, self.num_choices, strict=True)) if k == kind and c > 1], np.int32
+        )
+
+    def choice_mask(self) -> np.ndarray:
+        """bool[T, K]: which of the K = max_choices columns are choices of position t."""
+        return np.arange(self.max_choices)[None, :] < np.array(self.num_choices)[:, None]
+
+    def sample_uniform(self, key, n: int):
+        """int32[n, T] decision vectors, each choice equally likely."""
+        import jax  # here, so that tools that only read decisions run without JAX
+        import jax.numpy as jnp
+
+        limits = jnp.broadcast_to(jnp.array(self.num_choices, jnp.int32), (n, self.num_decisions))
+        return jax.random.randint(key, limits.shape, 0, limits, jnp.int32)
+
+    def validate(self, decisions) -> np.ndarray:
+        """Returns `decisions` as int32[n, T] (a single vector becomes n = 1).
+
+        Raises:
+          UserError: wrong length, not integers, or a choice out of range; names the architecture, the position and the value.
+        """
+        array = np.asarray(decisions)
+        if array.ndim == 1:
+            array = array[None]
+        if array.ndim != 2 or array.shape[1] != self.num_decisions:
+            raise UserError(
+                f"a decision vector of this space has {self.num_decisions} numbers, got an array of shape {np.shape(decisions)}"
+            )
+        if array.size and not np.issubdtype(array.dtype, np.integer):
+            raise UserError(f"decisions must be integers, got {array.dtype}")
+        bad = np.argwhere((array < 0) | (array >= np.array(self.num_choices)))
+        if len(bad):
+            row, position = bad[0]
+            raise UserError(
+                f"architecture {row}, position {position} ({self.kinds[position]}): {array[row, position]} is not in "
+                f"0..{self.num_choices[position] - 1}"
+            )
+        return array.astype(np.int32)
+
+    def format(self, decisions) -> str:
+        """The text form of one decision vector: its integers, separated by spaces."""
+        return " ".join(str(int(d)) for d in self.validate(decisions)[0])
+
+    def parse(self, text: str) -> np.ndarray:
+        """int32[T] from the text form; the exact inverse of `format`.
+
+        Raises:
+          UserError: a token that is not an integer, a wrong number of them, or one out of range.
+        """
+        values = []
+        for position, token in enumerate(text.split()):
+            if not (token.isascii() and token.isdigit()):
+                raise UserError(f"position {position}: {token!r} is not a whole number")
+            values.append(int(token))
+        if len(values) != self.num_decisions:
+            raise UserError(f"a decision vector of this space has {self.num_decisions} numbers, got {len(values)}")
+        return self.validate(np.array(values, np.int64))[0]
+
+    def graphs(self, decisions, *, io: bool = True) -> Graphs:
+        """Labelled graphs of `decisions` [n, T], vectorised; `io` adds input and output nodes where the space has them."""
+        raise NotImplementedError
+
+    def to_graph(self, decisions, *, io: bool = True) -> nx.DiGraph:
+        """One architecture as a networkx graph; node attribute `label`, nodes numbered in the order of `graphs`."""
+        adjacency, labels = (part[0] for part in self.graphs(self.validate(decisions)[:1], io=io))
+        graph = nx.DiGraph()
+        graph.add_nodes_from((int(i), {"label": self.label_names[labels[i]]}) for i in np.flatnonzero(labels != ABSENT))
+        graph.add_edges_from((int(i), int(j)) for i, j in np.argwhere(adjacency))
+        return graph
