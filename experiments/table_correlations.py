@@ -1,0 +1,51 @@
+"""The paper's table: do distances between hidden states follow the similarity of architectures, with and without the memory?
+
+Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates them, prints the table beside the
+paper's figures and writes the report.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from launch import common
+
+common.define_flags(default_config="kjv_quick")
+flags.DEFINE_list("arms", "pg,memory", "Arms to compare, of those in experiments/arms.py; the first lends the untrained its weights.")
+flags.DEFINE_list("seeds", "0", "Seeds of every arm.")
+FLAGS = flags.FLAGS
+
+
+def main():
+    from experiments.arms import ARMS
+    from nas.errors import UserError
+
+    base = common.config()
+    for name in FLAGS.arms:
+        if name not in ARMS:
+            raise UserError(f"--arms: unknown arm {name!r}; choose from {', '.join(ARMS)}")
+    if not FLAGS.arms or not FLAGS.seeds or not all(seed.isdigit() for seed in FLAGS.seeds):
+        raise UserError(f"--seeds: whole numbers separated by commas, at least one; got {','.join(FLAGS.seeds)!r}")
+    common.select_device(FLAGS.platform)
+    from launch import reporting
+    from nas import runs, search
+
+    root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
+    opened = {ARMS[name].title: [] for name in FLAGS.arms}
+    for name in FLAGS.arms:
+        for seed in map(int, FLAGS.seeds):
+            config, workdir = ARMS[name].configure(base, seed), root / f"{name}-seed{seed}"
+            if not runs.is_finished(workdir, config):
+                print(f"searching: {ARMS[name].title}, seed {seed}", file=sys.stderr)
+                try:
+                    runs.start(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+                except search.Interrupted as stop:
+                    print(stop, file=sys.stderr)
+                    return stop.code
+            opened[ARMS[name].title].append(runs.open_run(workdir))
+    reporting.report(root, opened)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,345 @@
+"""What every script shares: its flags, the guard around it, the device. Imports no JAX at the top, so that --help is quick.
+
+A script calls `define_flags` at its top level and ends with `if __name__ == "__main__": common.run(main)`. Its `main()` takes
+nothing, reads `FLAGS` and `config()`, and calls `select_device(FLAGS.platform)` before it computes.
+"""
+
+import ast
+import dataclasses
+import errno
+import hashlib
+import os
+import pathlib
+import platform as host
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import app, flags
+from ml_collections import config_flags
+
+import nas.config
+from nas.errors import UserError
+
+FLAGS = flags.FLAGS
+PROJECT = "nas-controllers"
+CONFIGS = pathlib.Path(__file__).resolve().parent / "configs"
+PLATFORMS = ("cpu", "gpu", "tpu")
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+_HELP = {"--help": False, "-help": False, "-h": False, "-?": False, "--helpshort": False, "--helpfull": True}
+# What the system refuses is for the user to mend; any other OSError is a bug until shown otherwise.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR)
+
+
+def define_flags(default_config: str | None = None) -> None:
+    """Defines the flags that scripts share; call it once, at the top level of a script.
+
+    --workdir, --platform, --corpus_dir and --data_dir; and, where `default_config` names one, --config=NAME (a file of
+    `launch/configs`) or --config=FILE, with any field settable as --config.FIELD=VALUE.
+    """
+    if default_config is not None:
+        parser = _ConfigParser(default_config)
+        # Neither default nor arguments yet: they would be parsed here, overrides and all, where no guard is.
+        config_flags.DEFINE_config_file(
+            "config",
+            None,
+            f"The configuration: {', '.join(_names())}, or a Python file whose get_config() returns one. "
+            "--config.FIELD=VALUE sets a field of it.",
+            sys_argv=parser.arguments,
+        )
+        FLAGS["config"].parser = parser
+    flags.DEFINE_string(
+        "workdir",
+        "",
+        "Folder of the run: its configuration, checkpoints, metrics and architectures."
+        + ("" if default_config is None else " Empty: runs/NAME, after the configuration."),
+    )
+    flags.DEFINE_enum(
+        "platform", "", ("", *PLATFORMS), "Device to compute on, an error if not there. Empty: the best there is."
+    )
+    flags.DEFINE_string("corpus_dir", "", "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Empty: downloaded.")
+    flags.DEFINE_string("data_dir", "", "Folder of prepared corpora (TFDS). Empty: that of TFDS, ~/tensorflow_datasets.")
+
+
+def config() -> nas.config.Config:
+    """The configuration that the flags describe.
+
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+    return nas.config.from_dict(FLAGS.config.to_dict())
+
+
+def workdir() -> pathlib.Path:
+    """The folder of the run: --workdir, or runs/NAME after the configuration.
+
+    Raises:
+      UserError: neither is given.
+    """
+    if FLAGS.workdir:
+        return pathlib.Path(FLAGS.workdir)
+    if "config" not in FLAGS:
+        raise UserError("--workdir: must name the folder of a run")
+    return pathlib.Path("runs", config_name())
+
+
+def config_name() -> str:
+    """The name of the configuration that --config chose."""
+    return pathlib.Path(FLAGS["config"].config_filename).stem
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
+
+    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130; a bug keeps its traceback.
+    """
+    try:
+        app.run(lambda _: main(), flags_parser=_parse)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        _fail(f"{error.filename or 'the system'}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def select_device(platform: str) -> list[Any]:
+    """Selects and returns JAX's devices; call it before anything else uses JAX.
+
+    Compiled programs are kept in the user's cache folder, so that a second start is quick.
+
+    Args:
+      platform: one of PLATFORMS, or empty for JAX's own choice.
+
+    Raises:
+      UserError: no such device; names what there is.
+    """
+    import jax
+
+    if platform:
+        # Not "gpu": JAX then also demands the devices of other makers. None is its own choice, which is checked below.
+        jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
+    if not jax.config.jax_compilation_cache_dir and (folder := compilation_cache()):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second where JAX_PLATFORMS names nothing that is there
+        asked = jax.config.jax_platforms
+        reason = f"JAX_PLATFORMS={asked}: there is no such device here" if asked else f"JAX cannot use the device here: {error}"
+        raise UserError(f"{reason}; --platform=cpu computes on the CPU") from None
+    found = devices[0].platform
+    if platform and found != platform:
+        extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform)
+        hint = f" (JAX for it comes with pip install -e '.[{extra}]')" if extra else ""
+        there = ", ".join(dict.fromkeys((found, "cpu")))
+        raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
+    if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
+        print(
+            "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e '.[cuda]', "
+            "or --platform=cpu if that is meant",
+            file=sys.stderr,
+        )
+    return devices
+
+
+def compilation_cache() -> pathlib.Path | None:
+    """The folder of compiled programs, made if need be; None where it cannot be written.
+
+    One for each kind of processor: machines that share a home folder must not run each other's instructions.
+    """
+    try:
+        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / PROJECT / "jax" / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Reads a configuration file into a complete, checked ConfigDict, so that every field can be overridden."""
+
+    def __init__(self, default):
+        self.default = default
+        self.arguments = []  # where ml_collections looks for overrides
+
+    def parse(self, argument):
+        values = nas.config.from_dict(_read_config(_find_config(argument)))
+        return ml_collections.ConfigDict(dataclasses.asdict(values)).lock()
+
+    def flag_type(self):
+        return "configuration"
+
+
+def _names():
+    return sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
+
+
+def _find_config(argument):
+    if argument in _names():
+        return CONFIGS / f"{argument}.py"
+    path = pathlib.Path(argument)
+    if path.suffix != ".py" and len(path.parts) <= 1:
+        raise UserError(f"unknown configuration; choose one of {', '.join(_names())}, or the path of a Python file")
+    if not path.is_file():
+        raise UserError("no such file")
+    return path
+
+
+def _read_config(path):
+    """The dictionary that the file's get_config() returns."""
+    try:
+        scope = runpy.run_path(str(path))
+        if not callable(scope.get("get_config")):
+            raise UserError("the file defines no function get_config()")
+        values = scope["get_config"]()
+    except UserError:
+        raise
+    except Exception as error:  # the user's own code: anything can go wrong in it
+        raise UserError(f"{_line(error, path)}{type(error).__name__}: {getattr(error, 'msg', error)}") from None
+    if not hasattr(values, "items"):
+        raise UserError(f"get_config() must return a ConfigDict with fields of nas.config.Config, got {type(values).__name__}")
+    return dict(values.items())
+
+
+def _line(error, path):
+    """`line N: ` of the file in which the error arose."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: "
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"line {lines[-1]}: " if lines else ""
+
+
+def _parse(argv):
+    """Parses the command line; `app.run` calls it. Everything wrong with it is a UserError."""
+    if wanted := [_HELP[arg] for arg in argv[1:] if arg in _HELP]:
+        _print_help(full=any(wanted))
+        sys.exit(0)
+    try:
+        arguments = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        if "config" in FLAGS:
+            arguments = _config_first(arguments)
+            FLAGS["config"].parser.arguments[:] = arguments
+        rest = FLAGS([argv[0], *arguments])
+    except flags.Error as error:
+        raise UserError(_explain(str(error))) from None
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: settings are flags, --NAME=VALUE")
+    if "config" in FLAGS:
+        config()
+    if FLAGS["verbosity"].using_default_value:
+        FLAGS.verbosity = -1  # warnings; absl's own choice lets libraries write over the progress bar
+    return rest
+
+
+def _config_first(arguments):
+    """The arguments, started by the last --config or the default: overrides may then stand anywhere.
+
+    Raises:
+      UserError: an override of a field that does not exist (of which ml_collections would not say what does).
+    """
+    chosen, others, remaining = FLAGS["config"].parser.default, [], iter(arguments)
+    for argument in remaining:
+        if argument == "--":
+            others += [argument, *remaining]
+        elif match := re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL):
+            chosen = match[1][1:] if match[1] else next(remaining, "")
+        else:
+            if match := re.match(r"--?(?:no)?config\.([^=]*)", argument):
+                _check_field(match[1])
+            others.append(argument)
+    return [f"--config={chosen}", *others]
+
+
+def _check_field(name):
+    kind, group = nas.config.Config, "the configuration"
+    for part in name.split("."):
+        fields = {field.name: field.type for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if part not in fields:
+            raise UserError(f"--config.{name}: unknown field; {group} has {', '.join(fields) or 'no parts'}")
+        kind, group = fields[part], part
+    if dataclasses.is_dataclass(kind):
+        raise UserError(f"--config.{name}: a group of fields; set one of {', '.join(f.name for f in dataclasses.fields(kind))}")
+
+
+def _explain(message):
+    """absl's message, with what would be right where absl only quotes the conversion that failed."""
+    if match := re.match(r"flag --([\w.]+)=(.*?): (invalid literal|could not convert|\('Non-boolean)", message, re.DOTALL):
+        return f"--{match[1]}: must be {_KINDS[FLAGS[match[1]].flag_type()]}, got {match[2]!r}"
+    return message.replace("<|", "<").removeprefix("flag ").removeprefix("ERROR:: ")
+
+
+def _fail(message):
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _print_help(full):
+    script = sys.modules["__main__"]
+    spec = getattr(script, "__spec__", None)
+    command = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
+    lines = [(script.__doc__ or "").strip(), "", f"Usage: {command} [--FLAG=VALUE ...]", "", "Flags (with their defaults):"]
+    for module, defined in FLAGS.flags_by_module_dict().items():
+        if full or not module.startswith("absl"):
+            for flag in defined:
+                default = flag.parser.default if flag.name == "config" else flag.default
+                lines += [f"  --{flag.name}={'' if default is None else default}", *_wrap(flag.help.replace("<|", "<"), 6)]
+    if "config" in FLAGS:
+        lines += ["", "Configurations:"]
+        for name in _names():
+            doc = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())) or ""
+            lines += _wrap(f"{name}: {doc.partition(chr(10))[0]}", 2)
+        default = FLAGS["config"].parser.default
+        lines += ["", f"Fields, as {default} sets them (nas/config.py explains each):"]
+        lines += _fields(_ConfigParser(default).parse(default).to_dict())
+        lines += ["", "Example:", f"  {command} --config={default} --config.search.epochs=3 --config.seed=1"]
+    lines += [] if full else ["", "--helpfull also lists the flags for logging and debugging."]
+    print("\n".join(lines))
+
+
+def _fields(values, prefix="config"):
+    groups = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = _wrap(" ".join(f"--{prefix}.{name}={value}" for name, value in values.items() if name not in groups), 2)
+    return lines + [line for name, group in groups.items() for line in _fields(group, f"{prefix}.{name}")]
+
+
+def _wrap(text, indent):
+    margin = " " * indent
+    return textwrap.wrap(
+        " ".join(text.split()),
+        width=110,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _processor():
+    lines = {host.machine(), host.processor()}
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines |= {line for line in file if line.startswith(("model name", "flags", "CPU part", "Features"))}
+    except OSError:
+        pass  # not Linux
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def _nvidia_answers():
+    if not shutil.which("nvidia-smi"):
+        return False
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=10).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False

@@ -1,0 +1,67 @@
+# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there holds the installed project, and sets
+# `python` to the interpreter in it. An environment that is complete and current is used as it is.
+
+set -euo pipefail
+unset CDPATH
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+stop() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+recent() { # is this a Python of at least 3.11?
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        recent "$PYTHON" || stop "PYTHON=$PYTHON is not a Python of version 3.11 or later"
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3.13 python3.12 python3.11 python3 python; do
+        if recent "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    stop "found no Python of version 3.11 or later; install one, or name it: PYTHON=/path/to/python bash $0"
+}
+
+usable() { # does .venv work, and is it of the Python that is asked for?
+    local version='import sys; print(sys.version)'
+    recent .venv/bin/python && .venv/bin/python -c 'import pip' >/dev/null 2>&1 || return
+    [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" -c "$version" 2>&1)" = "$(.venv/bin/python -c "$version")" ]
+}
+
+install_project() {
+    local extras=test stamp=.venv/installed log=.venv/install.log had="" folder=$PWD wanted base
+    if nvidia-smi >/dev/null 2>&1; then
+        extras=test,cuda
+    fi
+    wanted="$(cksum <setup.py) $extras"
+    if [ -f "$stamp" ]; then
+        { read -r had && IFS= read -r folder; } <"$stamp" || had=""
+    fi
+    if ! usable || [ "$folder" != "$PWD" ]; then # a moved environment points to where it was
+        base=$(find_python)
+        printf 'making a virtual environment in .venv with %s\n' "$("$base" --version 2>&1)" >&2
+        "$base" -m venv --clear .venv >&2 || stop "$base cannot make a virtual environment (Debian: apt install python3-venv)"
+        had=""
+    fi
+    if [ "$had" = "$wanted" ]; then
+        return
+    fi
+    rm -f "$stamp" # until all is installed: an interrupted installation is done again
+    printf 'installing the project [%s] into .venv, once: a minute or more\n' "$extras" >&2
+    if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input -e ".[$extras]" >"$log" 2>&1; then
+        tail -n 30 "$log" >&2
+        stop "pip could not install the project; all it said is in $log"
+    fi
+    printf '%s\n%s\n' "$wanted" "$PWD" >"$stamp"
+}
+
+install_project
+python=$PWD/.venv/bin/python

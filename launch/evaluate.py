@@ -1,0 +1,26 @@
+"""Evaluates a run: correlations of its controller's hidden states with the similarity of architectures, as a table and a report.
+
+Needs only the run directory. Writes evaluation.npz, table.csv and report/index.html into it.
+"""
+
+from absl import flags
+
+from launch import common
+
+common.define_flags()
+FLAGS = flags.FLAGS
+
+
+def main():
+    workdir = common.workdir()
+    common.select_device(FLAGS.platform)
+    from launch import reporting
+    from nas import runs
+
+    run = runs.open_run(workdir)
+    weight = run.config.strategy.supervised_weight
+    reporting.report(workdir, {"PG only" if weight == 0 else f"PG + {weight:g} x memory": [run]})
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,59 @@
+"""From opened runs to the printed table and the HTML report; shared by launch.evaluate and the drivers of experiments."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from nas import measurements, metrics, runs
+from nas.data import ngrams
+from nas.measurements import TRAINED, UNTRAINED
+from nas.report import study
+from nas.runs import Run
+
+
+def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
+    """Measures the runs, prints the tables, writes table.csv and report/index.html into `folder`; returns the report's path.
+
+    Args:
+      arms: title -> one run a seed, the same seeds in each; the untrained controller is measured under the first arm's weights.
+    """
+    controllers, trained = [], []
+    for title, seeds in arms.items():
+        first = not controllers
+        measured = [measurements.measure(run, untrained=first) for run in seeds]
+        if first:
+            controllers.append(study.Controller("untrained", [m[UNTRAINED] for m, _ in measured]))
+        controllers.append(study.Controller(title, [m[TRAINED] for m, _ in measured]))
+        trained.append(_trained(title, seeds[0], measured[0][1]))
+    run = next(iter(arms.values()))[0]
+    corpus, command = run.corpus(), runs.command()
+    size = len(corpus.vocabulary)
+    yardsticks = {
+        "unigram": ngrams.unigram_perplexity(corpus.train, corpus.valid, size),
+        "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(corpus.train, corpus.valid, size),
+    }
+    table = study.correlation_table(run.space, controllers, command)
+    tables = [table, study.perplexity_table(trained, yardsticks, command)]
+    for each in tables:
+        print(each.text())
+    table.csv(folder / "table.csv")
+    path = study.write_report(
+        folder / "report" / "index.html",
+        run.space,
+        tables,
+        controllers,
+        trained,
+        list(dict.fromkeys([command, *(seed.metadata["command"] for seeds in arms.values() for seed in seeds)])),
+        runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
+    )
+    print(f"report: {path}")
+    return path
+
+
+def _trained(title: str, run: Run, best: float) -> study.TrainedArm:
+    lines = run.metrics()
+    steps, loss = metrics.curves(lines, "shared")["loss"]
+    curves = metrics.curves(lines, "controller") | {"perplexity": (steps, np.exp(loss))}
+    return study.TrainedArm(title, curves, np.asarray(run.state.best_decisions), best, run.metadata["command"])

@@ -1,0 +1,33 @@
+"""Searches for architectures: trains shared weights and a controller in turn, and keeps everything in a run directory.
+
+Run again with the same --workdir it continues where it stopped.
+"""
+
+import math
+import sys
+
+from absl import flags
+
+from launch import common
+
+common.define_flags(default_config="kjv_quick")
+FLAGS = flags.FLAGS
+
+
+def main():
+    config, workdir = common.config(), common.workdir()
+    common.select_device(FLAGS.platform)
+    from nas import runs, search
+
+    try:
+        state = runs.start(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+    except search.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    perplexity = math.exp(state.best_log_perplexity)
+    print(f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}")
+    print(f"next: python -m launch.evaluate --workdir={workdir}")
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,106 @@
+"""Checkpoints: written atomically by orbax, verified by a SHA-256 over every leaf when they are read.
+
+Storage errors reach the reader as wrong numbers as easily as they reach it as an exception; the digest is what turns both into
+"this checkpoint is damaged", and the one before it is used instead.
+"""
+
+import hashlib
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from nas.errors import UserError
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of a run directory."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int = 1):
+        """Args: keep: how many of the newest stay."""
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._folder = workdir.resolve() / FOLDER
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that are saved, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same step.
+
+        Raises:
+          UserError: the disk is full or the folder cannot be written; older checkpoints are as they were.
+        """
+        state = jax.tree.map(np.asarray, state)
+        try:
+            if step in self.steps():
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave({"progress": progress, "sha256": digest(state, progress)}),
+                ),
+            )
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot save checkpoint {step} in {self._folder}: {_one_line(error)}") from error
+
+    def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest intact checkpoint as (state, progress); None where there is none.
+
+        Says so on standard error where a damaged one was passed over.
+
+        Args:
+          template: a pytree of arrays or shapes with the structure that was saved.
+
+        Raises:
+          UserError: there are checkpoints and all are damaged.
+        """
+        shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()),
+                )
+                state, saved = restored["state"], restored["progress"]
+                if digest(state, saved["progress"]) != saved["sha256"]:
+                    raise ValueError("its contents do not match their SHA-256")
+            except Exception as error:  # whatever orbax makes of damaged files
+                damaged.append(step)
+                print(f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}", file=sys.stderr)
+                continue
+            for step in damaged:  # or the next save of that step would find it in its way
+                self._manager.delete(step)
+            return state, saved["progress"]
+        if damaged:
+            raise UserError(f"all checkpoints in {self._folder} are damaged: delete the run directory and start again")
+        return None
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def digest(state: Any, progress: dict[str, Any]) -> str:
+    """SHA-256 over paths, shapes, types and bytes of all leaves."""
+    sha = hashlib.sha256(repr(sorted(progress.items())).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        leaf = np.ascontiguousarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+        sha.update(leaf.tobytes())
+    return sha.hexdigest()
+
+
+def _one_line(error):
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,107 @@
+"""The LSTM controller of ENAS (Pham et al. 2018, section 2.1; settings in section 3).
+
+One step a decision: the input is the embedding of the decision before it (a learned start for the first), the output goes through the
+head of that position. After the last decision one more step consumes it, so that `hidden[:, T]` has seen the whole
+architecture.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nas.config import PolicyConfig
+from nas.controllers import masking
+from nas.spaces import SearchSpace
+from nas.types import Array, Params, Policy, Trace
+
+
+def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
+    """The controller: `config.width` units, one embedding per (kind, choice), one head per position.
+
+    Parameters, with H the width, R the number of (kind, choice) pairs: start [H], embedding [R, H], input and recurrent
+    [H, 4H], bias [4H], head [T, H, K], head_bias [T, K].
+    """
+    width, length = config.width, space.num_decisions
+    first_row, num_rows = _embedding_rows(space)
+    mask = space.choice_mask()  # [T, K]
+
+    def init(key: Array) -> Params:
+        shapes = {
+            "start": (width,),
+            "embedding": (num_rows, width),
+            "input": (width, 4 * width),
+            "recurrent": (width, 4 * width),
+            "head": (length, width, space.max_choices),
+        }
+        uniform = {
+            name: jax.random.uniform(k, shape, minval=-config.init_scale, maxval=config.init_scale)
+            for k, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True)
+        }
+        return uniform | {"bias": jnp.zeros(4 * width), "head_bias": jnp.zeros((length, space.max_choices))}
+
+    def gate_inputs(params: Params) -> tuple[Array, Array]:
+        """What the start [4H] and every embedding [R, 4H] add to the gates."""
+        return params["start"] @ params["input"] + params["bias"], params["embedding"] @ params["input"] + params["bias"][None]
+
+    def log_probs(params: Params, hidden: Array, position: Array | slice) -> Array:
+        """[n, ..., K] of the positions that `position` selects."""
+        logits = jnp.einsum("nth,thk->ntk", hidden, params["head"][position]) + params["head_bias"][position][None]
+        return masking.log_probabilities(
+            logits,
+            jnp.broadcast_to(jnp.asarray(mask)[position], logits.shape),
+            temperature=config.temperature,
+            tanh_constant=config.tanh_constant,
+        )
+
+    def sample(params: Params, key: Array, n: int, prefix: Array | None = None) -> Array:
+        start, embedded = gate_inputs(params)
+
+        def step(carry, x):
+            hidden, cell, gates = carry
+            position, forced, key = x
+            hidden, cell = _lstm_cell(params["recurrent"], hidden, cell, gates)
+            drawn = jax.random.categorical(key, log_probs(params, hidden[:, None], position[None])[:, 0])
+            decision = jnp.where(forced >= 0, forced, drawn.astype(jnp.int32))
+            return (hidden, cell, embedded[jnp.asarray(first_row)[position] + decision]), decision
+
+        zeros = jnp.zeros((n, width))
+        carry = (zeros, zeros, jnp.broadcast_to(start[None], (n, 4 * width)))
+        xs = (jnp.arange(length), masking.forced(prefix, n, length).T, jax.random.split(key, length))
+        return jax.lax.scan(step, carry, xs)[1].T
+
+    def score(params: Params, decisions: Array) -> Trace:
+        chex.assert_shape(decisions, (None, length))
+        chex.assert_type(decisions, int)
+        start, embedded = gate_inputs(params)
+        n = len(decisions)
+        gates = jnp.concatenate(
+            [jnp.broadcast_to(start[None, None], (1, n, 4 * width)), embedded[(decisions + first_row[None]).T]]
+        )
+
+        def step(carry, gates):
+            hidden, cell = _lstm_cell(params["recurrent"], *carry, gates)
+            return (hidden, cell), hidden
+
+        zeros = jnp.zeros((n, width))
+        hidden = jax.lax.scan(step, (zeros, zeros), gates)[1].swapaxes(0, 1)  # [n, T + 1, H]
+        every = log_probs(params, hidden[:, :-1], slice(None))
+        return Trace(masking.take(every, decisions), masking.entropy(every), every, hidden)
+
+    return Policy(init, sample, score)
+
+
+def _lstm_cell(recurrent: Array, hidden: Array, cell: Array, gates: Array) -> tuple[Array, Array]:
+    """One step; `gates` [n, 4H] already holds the input's part and the bias."""
+    i, f, o, g = jnp.split(gates + hidden @ recurrent, 4, axis=-1)
+    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+
+
+def _embedding_rows(space: SearchSpace) -> tuple[np.ndarray, int]:
+    """int32[T]: the row of choice 0 at each position, and the number of rows; positions of one kind share rows."""
+    sizes: dict[str, int] = {}
+    for kind, choices in zip(space.kinds, space.num_choices, strict=True):
+        sizes[kind] = max(sizes.get(kind, 0), choices)
+    ends = dict(zip(sizes, np.cumsum(list(sizes.values())), strict=True))
+    return np.array([ends[kind] - sizes[kind] for kind in space.kinds], np.int32), int(sum(sizes.values()))

@@ -1,0 +1,53 @@
+"""Position-aware similarities of architectures: how much two decision vectors have in common.
+
+Every function compares all pairs and returns the condensed vector of length n (n - 1) / 2, in the order of
+`scipy.spatial.distance.pdist`.
+"""
+
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from nas.spaces import SearchSpace
+
+
+def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> np.ndarray:
+    """[P] positions of these kinds at which a pair decided the same; positions without a choice are left out."""
+    positions = np.concatenate([space.positions(kind) for kind in kinds])
+    return len(positions) - _count_different(space.validate(decisions)[:, positions])
+
+
+def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
+    """[P] edges that a pair shares and whose head has the same label in both.
+
+    Edges are compared by the positions of their nodes; that of the input counts, those to the output, which decide nothing, do not.
+    This is the paper's "common activations", as its code appears to count them: nodes with the same parent and activation.
+    """
+    adjacency, labels = space.graphs(decisions, io=True)
+    heads = [
+        (adjacency & (labels == label)[:, None, :]).reshape(len(labels), -1)
+        for label, name in enumerate(space.label_names)
+        if name != "output"
+    ]
+    edges = np.concatenate(heads, axis=1).astype(np.float32)
+    return (edges @ edges.T)[np.triu_indices(len(edges), 1)].round().astype(int)
+
+
+def feature_difference(feature: np.ndarray) -> np.ndarray:
+    """[P] |difference| of one number per architecture [n]."""
+    return pdist(np.asarray(feature, float)[:, None], "cityblock")
+
+
+def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
+    """[n, sum of choices] float: the decisions themselves as a vector; its L2 distance orders pairs by total overlap."""
+    choices = zip(space.validate(decisions).T, space.num_choices, strict=True)
+    return np.concatenate([np.eye(count)[column] for column, count in choices], axis=1)
+
+
+def random_projection(space: SearchSpace, decisions: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
+    """[n, width]: `one_hot` through a Gaussian matrix: an embedding that encodes every decision and has learned nothing."""
+    encoded = one_hot(space, decisions)
+    return encoded @ np.random.default_rng(seed).standard_normal((encoded.shape[1], width)) / np.sqrt(width)
+
+
+def _count_different(columns):
+    return np.rint(pdist(columns, "hamming") * columns.shape[1]).astype(int)

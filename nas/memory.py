@@ -1,0 +1,58 @@
+"""The memory: architectures drawn from OLD controller parameters, and the queue that keeps those parameters.
+
+Why old: trained on its own fresh samples a controller could lower the supervised loss by making its samples easier to predict
+(Adam & Lorraine 2019). The sources other than `old` are controls for that argument:
+  old                    sampled from the parameters of `lag` epochs ago, at each refresh
+  uniform                sampled uniformly, at each refresh
+  current                sampled from the current parameters at every update; the samples are constants
+  current_with_gradient  the same, and the gradient also goes through the sampling (score-function term)
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from nas.types import Array, Params
+
+
+@flax.struct.dataclass
+class Memory:
+    """A ring buffer of decision vectors."""
+
+    decisions: Array  # [C, T] int32
+    size: Array  # [] int32; rows that are filled
+    cursor: Array  # [] int32; row that is written next
+
+
+def empty(capacity: int, length: int) -> Memory:
+    """A memory of `capacity` rows of `length` decisions, none filled."""
+    return Memory(jnp.zeros((capacity, length), jnp.int32), jnp.int32(0), jnp.int32(0))
+
+
+def write(memory: Memory, decisions: Array) -> Memory:
+    """Writes n decision vectors [n, T] (n at most the capacity) over the oldest rows."""
+    capacity, n = len(memory.decisions), len(decisions)
+    rows = (memory.cursor + jnp.arange(n, dtype=jnp.int32)) % capacity
+    return Memory(
+        memory.decisions.at[rows].set(decisions), jnp.minimum(memory.size + n, capacity), (memory.cursor + n) % capacity
+    )
+
+
+def sample(memory: Memory, key: Array, n: int) -> Array:
+    """[n, T] rows drawn uniformly with replacement from those that are filled (at least one must be)."""
+    return memory.decisions[jax.random.randint(key, (n,), 0, memory.size)]
+
+
+def start_history(params: Params, lag: int) -> Params:
+    """A queue of the parameters at the end of the last `lag` epochs, stacked on a leading axis, oldest first."""
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], lag, axis=0), params)
+
+
+def push(history: Params, params: Params) -> Params:
+    """Drops the oldest parameters, appends the newest."""
+    return jax.tree.map(lambda old, new: jnp.concatenate([old[1:], new[None]]), history, params)
+
+
+def oldest(history: Params) -> Params:
+    """The parameters of `lag` epochs ago."""
+    return jax.tree.map(lambda leaf: leaf[0], history)

@@ -1,0 +1,80 @@
+"""What a run logs: one JSON object a line in metrics.jsonl, the same scalars as TensorBoard events.
+
+A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the phase
+over the whole run, so (phase, step) names a line.
+"""
+
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+FILE = "metrics.jsonl"
+
+
+class Writer:
+    """Appends to the metrics of a run directory."""
+
+    def __init__(self, workdir: pathlib.Path, limits: dict[str, int]):
+        """Drops the lines of steps that will be run again.
+
+        Args:
+          limits: phase -> first step that this process will log.
+        """
+        from tensorboardX import SummaryWriter
+
+        self._path = workdir / FILE
+        if self._path.exists():
+            kept = [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(temporary, self._path)
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"))
+
+    def write(self, phase: str, epoch: int, first_step: int, values: dict[str, np.ndarray], seconds: float) -> None:
+        """Logs n steps of a phase.
+
+        Args:
+          first_step: step of the first.
+          values: name -> [n] numbers.
+          seconds: wall time that they took together.
+        """
+        count = len(next(iter(values.values())))
+        for i in range(count):
+            line = {"phase": phase, "epoch": epoch, "step": first_step + i}
+            line |= {name: _number(column[i]) for name, column in values.items()}
+            self._file.write(json.dumps(line | {"seconds": round(seconds / count, 6)}) + "\n")
+        for name, column in values.items():
+            self._events.add_scalar(f"{phase}/{name}", float(column[-1]), first_step + count - 1)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """The lines of a run directory's metrics; a last line cut off by a kill is left out."""
+    lines = []
+    for text in (workdir / FILE).read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """name -> (steps [n], values [n]) of one phase."""
+    chosen = [line for line in lines if line["phase"] == phase]
+    names = [name for name in (chosen[0] if chosen else {}) if name not in ("phase", "epoch", "step", "seconds")]
+    steps = np.array([line["step"] for line in chosen])
+    return {name: (steps, np.array([line[name] for line in chosen], float)) for name in names}
+
+
+def _number(value):
+    value = float(value)
+    return value if math.isfinite(value) else str(value)  # JSON has no NaN

@@ -1,0 +1,81 @@
+"""The two losses of the controller, each written for one sequence, and the baseline.
+
+L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a moving-average baseline and an entropy
+bonus. For L_Sup there are two readings of the paper:
+  next_decision  predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears to do)
+  reconstruct    predict every decision from the state after the last one (what its text speaks of)
+"""
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from nas.controllers import masking
+from nas.types import Array, Params
+
+
+def policy_gradient_loss(log_prob: Array, entropy: Array, advantage: Array, entropy_weight: Array) -> Array:
+    """-(advantage * log p(a) + entropy_weight * H): its expected gradient is that of -(E[R] + entropy_weight * entropy).
+
+    The exact entropies H_t of the conditionals depend on the parameters directly and through the prefixes that
+    were sampled; `advantage` must therefore hold R + entropy_weight * sum_t H_t - baseline, as a constant.
+
+    Args:
+      log_prob: [T] log p(a_t | a_<t).
+      entropy: [T] nats, of p(. | a_<t).
+      advantage: [] a constant.
+      entropy_weight: [] or a float.
+
+    Returns:
+      [] loss.
+    """
+    chex.assert_rank([log_prob, entropy, advantage], [1, 1, 0])
+    return -(advantage * jnp.sum(log_prob) + entropy_weight * jnp.sum(entropy))
+
+
+def next_decision_loss(log_prob: Array) -> Array:
+    """Mean cross-entropy of decisions 1..T-1 given those before them, nats, from log_prob [T] under teacher forcing."""
+    chex.assert_rank(log_prob, 1)
+    return -jnp.mean(log_prob[1:])
+
+
+def reconstruction_loss(decoder: Params, embedding: Array, decisions: Array, mask: Array) -> Array:
+    """Mean cross-entropy of all T decisions, each from its own linear head on one state, nats.
+
+    Args:
+      decoder: weight [T, H, K], bias [T, K].
+      embedding: [H] state after the last decision.
+      decisions: [T] int32.
+      mask: [T, K] bool, which choices exist.
+
+    Returns:
+      [] loss.
+    """
+    chex.assert_rank([embedding, decisions, mask], [1, 1, 2])
+    logits = jnp.einsum("h,thk->tk", embedding, decoder["weight"]) + decoder["bias"]
+    return -jnp.mean(masking.take(jax.nn.log_softmax(jnp.where(mask, logits, masking.MASKED)), decisions))
+
+
+@flax.struct.dataclass
+class Baseline:
+    """An exponential moving average of rewards that starts at the first one."""
+
+    value: Array  # [] float32
+    started: Array  # [] bool
+
+
+def start_baseline() -> Baseline:
+    """A baseline that has seen nothing."""
+    return Baseline(jnp.float32(0), jnp.bool_(False))
+
+
+def current_baseline(baseline: Baseline, reward: Array) -> Array:
+    """[] what to subtract from rewards whose mean is `reward`: that mean itself before any update."""
+    return jnp.where(baseline.started, baseline.value, reward)
+
+
+def update_baseline(baseline: Baseline, reward: Array, decay: float) -> Baseline:
+    """decay * value + (1 - decay) * reward."""
+    value = decay * current_baseline(baseline, reward) + (1 - decay) * reward
+    return Baseline(value, jnp.bool_(True))

@@ -1,0 +1,137 @@
+"""A report as one HTML file: figures embedded, no script, nothing fetched. It opens from a file with no network.
+
+Blocks appear in the order in which they are added. Every string is escaped; none is read as markup.
+"""
+
+import base64
+import io
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jinja2
+import matplotlib
+import PIL.Image
+from matplotlib.figure import Figure
+
+from nas.report.files import write_atomic
+from nas.report.tables import Cell, Table
+
+_SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less
+_DPI = 192  # of raster images: twice the 96 pixels that a browser gives an inch
+_COLORS = 128  # of a PNG: a third of the bytes of full colour, and no difference to be seen in a plot
+_CARDS_PER_ROW = {2: 2, 4: 2}  # else three
+
+
+class _Image(NamedTuple):
+    source: str  # data URI
+    width: int  # CSS pixels at natural size
+    height: int
+    alt: str
+
+
+class Report:
+    """Collects blocks, then writes the page.
+
+    >>> report = Report("Two arms", "What the memory changes.")
+    >>> report.section("Result")
+    >>> report.table(table)
+    >>> report.figure(figure, "Distances against common activations.", "Scatter plot, falling")
+    >>> report.write("report/index.html")
+    """
+
+    def __init__(self, title: str, summary: str = ""):
+        self._title = title
+        self._summary = _paragraphs(summary)
+        self._blocks: list[dict] = []
+
+    def section(self, heading: str) -> None:
+        """Starts a section; sections are listed at the top of the page."""
+        self._add("section", heading=heading, anchor=f"section-{1 + len(self._sections())}")
+
+    def text(self, text: str) -> None:
+        """Paragraphs, separated by empty lines."""
+        self._add("text", paragraphs=_paragraphs(text))
+
+    def table(self, table: Table) -> None:
+        """A table with its notes and the command that makes it."""
+        self._add("table", table=table, rows=list(zip(table.rows, table.cells(), strict=True)))
+
+    def figure(self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]) -> None:
+        """One figure, or several under one caption: side by side where there is room, else one below another.
+
+        Args:
+          figures: matplotlib figures; each becomes SVG, or PNG where the SVG is large.
+          caption: printed below.
+          alt: what a reader sees who cannot see the image, one for each figure.
+        """
+        if isinstance(figures, Figure):
+            figures, alt = [figures], [alt]
+        images = [_embed(figure, text) for figure, text in zip(figures, alt, strict=True)]
+        self._add("figure", images=images, caption=caption, per_row=_CARDS_PER_ROW.get(len(images), 3))
+
+    def commands(self, commands: Sequence[str]) -> None:
+        """Shell commands, each in its own box; long ones wrap."""
+        self._add("commands", commands=list(commands))
+
+    def details(self, mapping: Mapping[str, object]) -> None:
+        """Names and values: versions, hardware, settings."""
+        self._add("details", items=[(str(name), str(value)) for name, value in mapping.items()])
+
+    def write(self, path: str | os.PathLike) -> pathlib.Path:
+        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes."""
+        page = _ENVIRONMENT.get_template("page.html").render(
+            title=self._title, summary=self._summary, blocks=self._blocks, sections=self._sections()
+        )
+        return write_atomic(path, page)
+
+    def _add(self, kind: str, **block) -> None:
+        self._blocks.append({"kind": kind, **block})
+
+    def _sections(self) -> list[dict]:
+        return [block for block in self._blocks if block["kind"] == "section"]
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.strip() for part in text.split("\n\n") if part.strip()]
+
+
+def _typeset(cell: Cell) -> str:
+    return re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", cell.text) if cell.kind == "number" else cell.text
+
+
+def _tokens(command: str) -> list[str]:
+    """Words and the white space between them, in turn: a line breaks at white space, not inside `--flag`."""
+    return re.split(r"(\s+)", command)
+
+
+def _embed(figure: Figure, alt: str) -> _Image:
+    """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
+    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):  # the same bytes every time
+        kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
+    if len(data) > _SVG_BYTES:
+        png = io.BytesIO()
+        image = PIL.Image.open(io.BytesIO(_render(figure, "png", dpi=_DPI))).convert("RGB")
+        image.quantize(_COLORS, dither=PIL.Image.Dither.NONE).save(png, "PNG", optimize=True)
+        if len(png.getvalue()) <= len(data) / 2:
+            kind, data = "png", png.getvalue()
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return _Image(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", width, height, alt)
+
+
+def _render(figure, file_format, **options) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, facecolor="white", **options)
+    return buffer.getvalue()
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"typeset": _typeset, "tokens": _tokens}

@@ -1,0 +1,162 @@
+"""The report of the paper's question: tables, figures and commands of one or several arms. Arrays in, one HTML file out.
+
+The columns of the main table are controllers; the untrained one is measured under the shared weights of the first arm.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from nas.evaluation import correlations, overlap
+from nas.evaluation.correlations import Sample
+from nas.report import cells, figures
+from nas.report.html import Report
+from nas.report.tables import Column, Empty, Row, Table
+from nas.spaces import RecurrentSpace
+
+SETS = {"uniform": "uniform set", "own": "own samples"}
+GRAPH_DISTANCE = "graph edit distance, exact"
+_CURVES = (
+    figures.Metric("perplexity", "training perplexity", log=True),
+    figures.Metric("reward", "reward (80 / validation perplexity)"),
+    figures.Metric("entropy", "entropy of the policy (nats)"),
+    figures.Metric("supervised_loss", "supervised loss (nats a decision)"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Controller:
+    """A column: one controller, one entry a seed in each list."""
+
+    title: str
+    samples: list[dict[str, Sample]]  # set -> sample
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedArm:
+    """What a search of one arm and seed left behind."""
+
+    title: str
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (steps [n], values [n])
+    best_decisions: np.ndarray  # [T]
+    best_log_perplexity: float  # nats a token, whole validation split
+    command: str
+
+
+def correlation_table(space: RecurrentSpace, controllers: list[Controller], command: str) -> Table:
+    """Spearman's correlation of the distance of embeddings with each measure; mean over seeds, with their range."""
+    rows = []
+    width = controllers[0].samples[0]["own"].after.shape[1]
+    for which, title in SETS.items():
+        learned = [[_correlations(space, sample[which]) for sample in c.samples] for c in controllers]
+        chance = [[_correlations(space, sample[which], project=width) for sample in c.samples] for c in controllers]
+        for measure in correlations.MEASURES:
+            paper = correlations.PAPER.get(measure) if which == "own" else None
+            paper = Empty("not reported") if paper is None else paper
+            rows.append(Row([title, measure, paper, *(_mean(values, measure) for values in learned)]))
+        rows.append(Row([title, GRAPH_DISTANCE, Empty("not reported"), *[Empty("not computed")] * len(controllers)]))
+        for measure in correlations.MEASURES:
+            name = f"random projection: {measure}"
+            rows.append(Row([title, name, Empty(""), *(_mean(values, measure) for values in chance)], reference=True))
+    count = len(controllers[0].samples)
+    n = len(controllers[0].samples[0]["own"].decisions)
+    return Table(
+        "Spearman's correlation of the L2 distance between embeddings with ...",
+        [
+            Column("architectures"),
+            Column("... of a pair"),
+            Column("paper (PG + memory)", 3, True),
+            *(Column(c.title, 3, True) for c in controllers),
+        ],
+        rows,
+        notes=[
+            f"{n} architectures a set, all pairs; embedding: state after the last decision; "
+            + ("one seed." if count == 1 else f"mean over {count} seeds [least, greatest]."),
+            "Similarities should be negative, differences positive. Pairs are not independent samples: no p-values here.",
+            "Random projection: one-hot decisions through a random matrix to the width of the embedding, nothing learned.",
+            f"Untrained: the controller before its first update; perplexities under the shared weights of {controllers[1].title}.",
+        ],
+        command=command,
+    )
+
+
+def perplexity_table(arms: list[TrainedArm], yardsticks: dict[str, float], command: str) -> Table:
+    """Validation perplexity of each arm's best cell under its shared weights, beside n-gram models of the same split."""
+    rows = [Row([f"{arm.title}: best cell, shared weights", float(np.exp(arm.best_log_perplexity))]) for arm in arms]
+    rows += [Row([name, value], reference=True) for name, value in yardsticks.items()]
+    return Table(
+        "Perplexity of the validation split",
+        [Column("model"), Column("perplexity", 1)],
+        rows,
+        notes=["The best cell was chosen among those validated on a slice of the same split."],
+        command=command,
+    )
+
+
+def write_report(
+    path: pathlib.Path,
+    space: RecurrentSpace,
+    tables: list[Table],
+    controllers: list[Controller],
+    arms: list[TrainedArm],
+    commands: list[str],
+    details: dict[str, str],
+) -> pathlib.Path:
+    """Writes the report to `path` and returns it; `arms` are the runs that are drawn (one seed of each arm)."""
+    report = Report(
+        "Does the controller know what it is building?",
+        "Distances between a controller's hidden states, compared with the similarity of the architectures that they stand for.",
+    )
+    report.section("Correlations")
+    for table in tables:
+        report.table(table)
+    report.section("Distances of embeddings")
+    for which, title in SETS.items():
+        for measure, x_label in (
+            (correlations.ACTIVATIONS, "common activations (nodes)"),
+            (correlations.PERFORMANCE, "|difference of log perplexity| (nats a token)"),
+        ):
+            report.figure(
+                figures.distance_scatter([_panel(space, c, which, measure) for c in controllers], x_label=x_label),
+                f"{title.capitalize()}, first seed: distance of embeddings against {measure}; medians and quartiles.",
+                f"Scatter plots of embedding distance against {measure}, one a controller",
+            )
+    report.section("Training")
+    report.figure(
+        figures.training_curves({arm.title: arm.curves for arm in arms}, _CURVES, window=25),
+        "Training, first seed. Pale: every step; bold: mean of 25 steps.",
+        "Curves of training perplexity, reward, entropy and supervised loss",
+    )
+    report.section("Best cells")
+    titles = [f"{arm.title}: perplexity {np.exp(arm.best_log_perplexity):.1f}" for arm in arms]
+    report.figure(
+        [cells.cell_drawing(space, arm.best_decisions, title) for arm, title in zip(arms, titles, strict=True)],
+        "Of the cells validated during the search, the one with the lowest perplexity under shared weights.",
+        [f"Graph of the cell {space.format(arm.best_decisions)}" for arm in arms],
+    )
+    for arm in arms:
+        report.text(f"{arm.title}: {space.format(arm.best_decisions)}")
+    report.section("Commands and versions")
+    report.commands(commands)
+    report.details(details)
+    return report.write(path)
+
+
+def _correlations(space, sample, project=0):
+    embedding = overlap.random_projection(space, sample.decisions, project) if project else sample.after
+    return correlations.correlations(space, sample.decisions, embedding, sample.log_perplexity)
+
+
+def _mean(values, measure):
+    numbers = np.array([value[measure] for value in values])
+    if len(numbers) == 1:
+        return float(numbers[0])
+    return f"{numbers.mean():+.3f} [{numbers.min():+.3f}, {numbers.max():+.3f}]"
+
+
+def _panel(space, controller, which, measure):
+    sample = controller.samples[0][which]
+    x = correlations.measures(space, sample.decisions, sample.log_perplexity)[measure]
+    distance = correlations.distances(sample.after)
+    return figures.Panel(controller.title, x, distance, correlations.spearman(distance, x))

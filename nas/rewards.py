@@ -1,0 +1,103 @@
+"""Decisions to rewards. A reward source is trained on the way (shared weights) or fixed (a table); the search loop cannot tell."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from nas.config import SupernetConfig
+from nas.parallel import mean_over_devices
+from nas.spaces import RecurrentSpace
+from nas.supernets import recurrent
+from nas.types import Array, Batch, Info, Params, Reward
+
+REWARD_SCALE = 80.0  # reward = 80 / perplexity (ENAS, section 3.1)
+
+
+@flax.struct.dataclass
+class SupernetState:
+    """The shared weights and their optimiser."""
+
+    params: Params
+    optimiser: optax.OptState
+
+
+def perplexity_reward(log_perplexity: Array) -> Array:
+    """80 / perplexity; finite for any finite input."""
+    return REWARD_SCALE * jnp.exp(-log_perplexity)
+
+
+def supernet_reward(
+    space: RecurrentSpace, config: SupernetConfig, vocabulary: int, *, deferred: bool = True
+) -> Reward:
+    """The shared-weight recurrent language model as a source of rewards.
+
+    Training is SGD on one window and one cell, the gradient of the weights in use clipped by its global norm; the learning rate decays by a
+    factor per epoch. A reward is 80 / perplexity of one validation window, from a zero state, without dropout.
+
+    Args:
+      deferred: False differentiates the time loop plainly; the same numbers, for tests and benchmarks.
+    """
+    clip = optax.clip_by_global_norm(config.clip)
+
+    def init(key: Array) -> SupernetState:
+        params = recurrent.init(space, config, vocabulary, key)
+        return SupernetState(params, clip.init(params))
+
+    def initial_carry(rows: int) -> Array:
+        return jnp.zeros((rows, config.width))
+
+    def train(
+        state: SupernetState,
+        carry: Array,
+        decisions: Array,
+        batch: Batch,
+        key: Array,
+        epoch: Array,
+        axis_name: str | None = None,
+    ) -> tuple[SupernetState, Array, Info]:
+        cell = recurrent.read_cell(space, decisions)
+        hidden = jnp.where(batch.start, 0.0, carry)
+        dropout = recurrent.sample_dropout(config, key, len(batch.tokens))
+
+        def loss(used: Params) -> tuple[Array, Array]:
+            return recurrent.loss(
+                used, cell, batch.tokens, hidden, max_norm=config.max_norm, dropout=dropout, deferred=deferred
+            )
+
+        used = recurrent.gather(state.params, cell)
+        (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(used)
+        if axis_name is not None:  # every device trained its own cell: the average is over all stored weights
+            used = state.params
+            gradient = recurrent.scatter(jax.tree.map(jnp.zeros_like, used), cell, gradient)
+        gradient, value = mean_over_devices((gradient, value), axis_name)
+        norm = optax.global_norm(gradient)
+        clipped, optimiser = clip.update(gradient, state.optimiser)
+        rate = config.learning_rate * config.learning_rate_decay ** jnp.maximum(
+            0.0, (epoch - config.decay_start + 1).astype(jnp.float32)
+        )
+        used = optax.apply_updates(used, jax.tree.map(lambda g: -rate * g, clipped))
+        params = used if axis_name is not None else recurrent.scatter(state.params, cell, used)
+        return SupernetState(params, optimiser), hidden, {"loss": value, "gradient_norm": norm, "learning_rate": rate}
+
+    def score(state: SupernetState, decisions: Array, batch: Batch) -> Array:
+        cells = jax.vmap(lambda d: recurrent.read_cell(space, d))(decisions)
+        hidden = jnp.zeros((len(decisions), len(batch.tokens), config.width))
+        values, _ = recurrent.losses(
+            state.params, cells, batch.tokens, hidden, max_norm=config.max_norm, chunk=config.reward_chunk
+        )
+        return perplexity_reward(values)
+
+    def evaluate(state: SupernetState, decisions: Array, windows: Batch) -> Array:
+        cells = jax.vmap(lambda d: recurrent.read_cell(space, d))(decisions)
+        hidden = jnp.zeros((len(decisions), windows.tokens.shape[1], config.width))
+
+        def step(hidden, tokens):
+            values, hidden = recurrent.losses(
+                state.params, cells, tokens, hidden, max_norm=config.max_norm, chunk=config.reward_chunk
+            )
+            return hidden, values
+
+        return jnp.mean(jax.lax.scan(step, hidden, windows.tokens)[1], axis=0)
+
+    return Reward(init, initial_carry, train, score, evaluate)

@@ -1,0 +1,180 @@
+"""A run directory: how one is started or continued, and how a finished one is opened.
+
+    config.json          every setting
+    run.json             command, device and versions of the last start; where its corpus is
+    checkpoints/         nas.checkpoint
+    metrics.jsonl        nas.metrics; tensorboard/ holds the same
+    architectures.npz    decisions [n, T] and rewards [n] of every architecture that the controller phase scored, in order
+    evaluation.npz       what launch.evaluate measured
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shlex
+import sys
+from typing import Any
+
+import jax
+
+from nas import checkpoint, metrics, search
+from nas import config as configs
+from nas.config import Config
+from nas.data import Corpus, load_corpus
+from nas.data.tokens import Windows
+from nas.errors import UserError
+from nas.spaces import RecurrentSpace
+from nas.types import Batch, Params, Policy, Reward
+
+CONFIG, METADATA, LOCK = "config.json", "run.json", "lock"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory that has a checkpoint."""
+
+    workdir: pathlib.Path
+    config: Config
+    metadata: dict[str, Any]  # run.json
+    space: RecurrentSpace
+    policy: Policy
+    reward: Reward
+    state: search.SearchState  # of the newest intact checkpoint
+    progress: dict[str, int]
+
+    @property
+    def policy_params(self) -> Params:
+        """Parameters of the controller as it is."""
+        return self.state.strategy.params["policy"]
+
+    def untrained_policy_params(self) -> Params:
+        """Parameters with which the same controller started."""
+        parts = search.components(self.config)
+        return search.initial_state(self.config, parts).strategy.params["policy"]
+
+    def metrics(self) -> list[dict]:
+        """What the run logged."""
+        return metrics.read(self.workdir)
+
+    def corpus(self) -> Corpus:
+        """The token streams that the run was trained on."""
+        return load_corpus(self.config.data, data_dir=self.metadata["data_dir"])
+
+    def valid_windows(self, *, whole: bool = False) -> Batch:
+        """The validation windows that an evaluation reads, stacked: `data.eval_tokens`, or all."""
+        data = self.config.data
+        return Windows.of(self.corpus().valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
+
+
+def start(
+    config: Config,
+    workdir: pathlib.Path,
+    *,
+    corpus_dir: str | None = None,
+    data_dir: str | None = None,
+    progress_bar: bool = True,
+) -> search.SearchState:
+    """Starts a search in `workdir`, or continues the one that is there.
+
+    Raises:
+      UserError: the directory holds another configuration (the fields are listed), cannot be written or is in use by another
+        process; the corpus cannot be had; or what `nas.search.run` raises.
+    """
+    corpus = load_corpus(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
+    train = Windows.of(corpus.train, config.data.batch, config.data.steps)
+    valid = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps)
+    with _open(config, workdir):
+        (workdir / METADATA).write_text(json.dumps(_metadata(data_dir), indent=2) + "\n")
+        return search.run(config, workdir, train, valid, progress_bar=progress_bar)
+
+
+def open_run(workdir: pathlib.Path) -> Run:
+    """Opens a run directory from its newest intact checkpoint.
+
+    Raises:
+      UserError: no such directory, not a run, no checkpoint, or none that is intact.
+    """
+    if not (workdir / CONFIG).is_file():
+        raise UserError(f"--workdir: {workdir} is not a run directory (it has no {CONFIG})")
+    config = _read_config(workdir)
+    parts = search.components(config)
+    checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
+    restored = checkpoints.restore(search.initial_state(config, parts))
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch")
+    state, progress = restored
+    metadata = json.loads((workdir / METADATA).read_text())
+    return Run(workdir, config, metadata, parts.space, parts.policy, parts.reward, state, progress)
+
+
+def is_finished(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether `workdir` holds this search, run to its end.
+
+    Raises:
+      UserError: it holds another configuration.
+    """
+    if not (workdir / CONFIG).is_file():
+        return False
+    _check_same(config, workdir)
+    steps = checkpoint.Checkpoints(workdir, config.search.keep).steps()
+    return bool(steps) and steps[-1] == config.search.epochs * (config.search.shared_steps + config.search.controller_steps)
+
+
+def versions() -> dict[str, str]:
+    """Python, the packages that numbers depend on, and the device."""
+    found = {"python": platform.python_version()}
+    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    device = jax.devices()[0]
+    return found | {"device": f"{device.platform} ({device.device_kind}) x {jax.device_count()}"}
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    program = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def _open(config, workdir):
+    """The directory with its configuration written, and locked against a second process."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK).open("w")
+    except OSError as error:
+        raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        if (workdir / CONFIG).is_file():
+            _check_same(config, workdir)
+        else:
+            temporary = workdir / f"{CONFIG}.tmp"
+            temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+            temporary.replace(workdir / CONFIG)
+        yield
+
+
+def _check_same(config, workdir):
+    if differing := configs.difference(_read_config(workdir), config):
+        raise UserError(f"--workdir: {workdir} holds a run of another configuration: {'; '.join(differing)}")
+
+
+def _read_config(workdir):
+    try:
+        return configs.from_dict(json.loads((workdir / CONFIG).read_text()))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{workdir / CONFIG} is damaged: {error}") from error
+
+
+def _metadata(data_dir):
+    return {"command": command(), "data_dir": data_dir or None, "versions": versions()}

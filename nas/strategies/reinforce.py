@@ -1,0 +1,156 @@
+"""ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
+
+With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary as numbers (the weights of the losses,
+the learning rate) is part of the state and traced: one compilation serves them all.
+"""
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from nas import memory as memories
+from nas import objectives
+from nas.config import Config
+from nas.errors import UserError
+from nas.memory import Memory
+from nas.objectives import Baseline
+from nas.parallel import mean_over_devices
+from nas.spaces import SearchSpace
+from nas.types import Array, Info, Params, Policy, Strategy
+
+
+@flax.struct.dataclass
+class Weights:
+    """The numbers of the objective, traced."""
+
+    policy: Array  # [] factor of L_PG
+    supervised: Array  # [] lambda
+    entropy: Array  # [] of the entropy bonus
+    learning_rate: Array  # []
+
+
+@flax.struct.dataclass
+class ReinforceState:
+    """Everything that the next update depends on."""
+
+    params: Params  # {"policy": the policy's, "decoder": heads of the reconstruction loss}
+    optimiser: optax.OptState
+    baseline: Baseline
+    memory: Memory
+    history: Params  # policy parameters of the last `lag` epochs, oldest first
+    weights: Weights
+
+
+def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
+    """Policy gradient with a memory; reads `config.strategy`, `config.memory` and the policy's width.
+
+    Raises:
+      UserError: a supervised loss that the policy cannot have: without a hidden state there is nothing to reconstruct from.
+    """
+    settings, memory, width = config.strategy, config.memory, config.policy.width
+    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and config.policy.name != "lstm":
+        raise UserError(
+            f"config field strategy.supervised: the policy {config.policy.name} has no hidden state to reconstruct from; use "
+            f"next_decision, or strategy.supervised_weight=0"
+        )
+    adam = optax.scale_by_adam()
+    mask = jnp.asarray(space.choice_mask())
+
+    def init(key: Array) -> ReinforceState:
+        policy_key, decoder_key = jax.random.split(key)
+        decoder = {
+            "weight": jax.random.uniform(
+                decoder_key, (space.num_decisions, width, space.max_choices), minval=-0.1, maxval=0.1
+            ),
+            "bias": jnp.zeros((space.num_decisions, space.max_choices)),
+        }
+        params = {"policy": policy.init(policy_key), "decoder": decoder}
+        return ReinforceState(
+            params=params,
+            optimiser=adam.init(params),
+            baseline=objectives.start_baseline(),
+            memory=memories.empty(memory.capacity, space.num_decisions),
+            history=memories.start_history(params["policy"], memory.lag),
+            weights=Weights(
+                policy=jnp.float32(settings.policy_weight),
+                supervised=jnp.float32(settings.supervised_weight),
+                entropy=jnp.float32(settings.entropy_weight),
+                learning_rate=jnp.float32(settings.learning_rate),
+            ),
+        )
+
+    def begin_epoch(state: ReinforceState, key: Array, epoch: Array) -> ReinforceState:
+        history = memories.push(state.history, state.params["policy"])
+
+        def refresh(held: Memory) -> Memory:
+            if memory.source == "uniform":
+                return memories.write(held, space.sample_uniform(key, memory.refresh_size))
+            return memories.write(held, policy.sample(memories.oldest(history), key, memory.refresh_size))
+
+        due = epoch == 0 if memory.refresh_period == 0 else epoch % memory.refresh_period == 0
+        return state.replace(history=history, memory=jax.lax.cond(due, refresh, lambda held: held, state.memory))
+
+    def propose(state: ReinforceState, key: Array, n: int) -> Array:
+        return policy.sample(state.params["policy"], key, n)
+
+    def supervised_loss(params: Params, decisions: Array) -> Array:
+        """[] mean over sequences [n, T]."""
+        trace = policy.score(params["policy"], decisions)
+        if settings.supervised == "next_decision":
+            losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
+        elif trace.hidden is None:  # nothing to reconstruct from; such a policy is only used with lambda = 0
+            return jnp.float32(0)
+        else:
+            losses = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))(
+                params["decoder"], trace.embedding(), decisions, mask
+            )
+        if memory.source == "current_with_gradient":
+            centred = jax.lax.stop_gradient(losses - jnp.mean(losses))
+            # Adds the gradient through the sampling, and zero to the value.
+            score = jnp.sum(trace.log_prob, axis=1)
+            losses = losses + centred * (score - jax.lax.stop_gradient(score))
+        return jnp.mean(losses)
+
+    def update(
+        state: ReinforceState, decisions: Array, rewards: Array, key: Array, axis_name: str | None = None
+    ) -> tuple[ReinforceState, Info]:
+        chex.assert_rank([decisions, rewards], [2, 1])
+        weights = state.weights
+        if memory.source in ("old", "uniform"):
+            remembered = memories.sample(state.memory, key, memory.batch)
+        else:
+            remembered = policy.sample(state.params["policy"], key, memory.batch)
+
+        def loss(params: Params) -> tuple[Array, Info]:
+            trace = policy.score(params["policy"], decisions)
+            bonus = weights.entropy * jax.lax.stop_gradient(jnp.sum(trace.entropy, axis=1))
+            total = rewards + bonus
+            mean = mean_over_devices(jnp.mean(total), axis_name)
+            advantage = total - objectives.current_baseline(state.baseline, mean)
+            gradient_loss = jnp.mean(
+                jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))(
+                    trace.log_prob, trace.entropy, advantage, weights.entropy
+                )
+            )
+            supervised = supervised_loss(params, remembered)
+            info = {
+                "policy_loss": gradient_loss,
+                "supervised_loss": supervised,
+                "entropy": jnp.mean(jnp.sum(trace.entropy, axis=1)),
+                "reward": jnp.mean(rewards),
+                "total_reward": mean,
+            }
+            return weights.policy * gradient_loss + weights.supervised * supervised, info
+
+        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        gradient, info = mean_over_devices((gradient, info | {"loss": value}), axis_name)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
+            direction, optimiser = adam.update(gradient, state.optimiser)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda d: -weights.learning_rate * d, direction))
+        baseline = objectives.update_baseline(state.baseline, info.pop("total_reward"), settings.baseline_decay)
+        info |= {"gradient_norm": optax.global_norm(gradient), "baseline": baseline.value}
+        return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
+
+    return Strategy(init, begin_epoch, propose, update)

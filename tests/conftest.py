@@ -1,0 +1,36 @@
+"""Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave lenient."""
+
+import os
+import pathlib
+
+import pytest
+
+from launch.common import compilation_cache
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DEVICES = 8
+_USERS_ENVIRONMENT = dict(os.environ)
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}".strip()
+# XLA sizes its thread pool by NPROC; with fewer threads, collectives between fake devices may wait for each other for ever.
+os.environ["NPROC"] = str(4 * DEVICES)
+
+import jax  # noqa: E402
+import optax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+if folder := compilation_cache():
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+# Adam raises a Python float to the integer number of its step, which strict promotion rejects; that is optax's own affair.
+optax.tree.bias_correction = jax.numpy_dtype_promotion("standard")(optax.tree.bias_correction)
+
+
+@pytest.fixture
+def user_environment() -> dict[str, str]:
+    """The environment of a program that a user starts on a machine without accelerator: one device, nothing strict."""
+    return _USERS_ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
