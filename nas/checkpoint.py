@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -82,7 +83,7 @@ class Checkpoints:
                 continue
             for step in damaged:  # or the next save of that step would find it in its way
                 self._manager.delete(step)
-            return state, saved["progress"]
+            return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
             raise UserError(f"all checkpoints in {self._folder} are damaged: delete the run directory and start again")
         return None

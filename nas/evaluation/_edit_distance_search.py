@@ -52,8 +52,8 @@ from nas.evaluation._edit_distance_lanes import (
 _HUGE = 1 << 40
 _COLUMN = 64  # added to the index of a branching line that is a column
 
-_compiled = njit(cache=True, nogil=True)
-_inlined = njit(cache=True, nogil=True, forceinline=True)
+_compiled = njit(cache=True, nogil=True, _nrt=False)
+_inlined = njit(cache=True, nogil=True, forceinline=True, _nrt=False)
 
 
 class _Graph(NamedTuple):
@@ -144,10 +144,11 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
     upper = _improve_by_swaps(work, a, b, n, _cost(work, a, b, n, edges))
     limit = 2 * (upper - step)  # in half units: a bound above it rules out an improvement
     searched = 1
+    sparse = edges <= 3 * n
     for u in range(n):
-        # On trees an edge makes up for an eighth of a child. On dense graphs degrees say little.
-        work.hubs[0, u] = popcount(a.successors[u]) + popcount(a.predecessors[u]) if tail == 2 else 0
-        work.hubs[1, u] = popcount(b.successors[u]) + popcount(b.predecessors[u]) if tail == 2 else 0
+        # On sparse graphs an edge makes up for an eighth of a child. On dense ones degrees say little.
+        work.hubs[0, u] = popcount(a.successors[u]) + popcount(a.predecessors[u]) if sparse else 0
+        work.hubs[1, u] = popcount(b.successors[u]) + popcount(b.predecessors[u]) if sparse else 0
     level = root if root_bound <= limit and _choose_line(token, work, a, b, n, root, limit) else root - 1
     while level >= root:
         if interrupt[0]:
