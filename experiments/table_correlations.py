@@ -1,7 +1,7 @@
 """The paper's table: do distances between hidden states follow the similarity of architectures, with and without the memory?
 
-Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates them, prints the table beside the
-paper's figures and writes the report.
+Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates them, prints the
+table beside the paper's figures and writes the report.
 """
 
 import pathlib
@@ -12,7 +12,9 @@ from absl import flags
 from launch import common
 
 common.define_flags(default_config="kjv_quick")
-flags.DEFINE_list("arms", "pg,memory", "Arms to compare, of those in experiments/arms.py; the first lends the untrained its weights.")
+flags.DEFINE_list(
+    "arms", "pg,memory", "Arms to compare, of those in experiments/arms.py; the first lends the untrained its weights."
+)
 flags.DEFINE_list("seeds", "0", "Seeds of every arm.")
 FLAGS = flags.FLAGS
 

@@ -1,4 +1,4 @@
-"""Evaluates a run: correlations of its controller's hidden states with the similarity of architectures, as a table and a report.
+"""Evaluates a run: do distances between its controller's hidden states follow the similarity of architectures?
 
 Needs only the run directory. Writes evaluation.npz, table.csv and report/index.html into it.
 """

@@ -25,7 +25,9 @@ def main():
         print(stop, file=sys.stderr)
         return stop.code
     perplexity = math.exp(state.best_log_perplexity)
-    print(f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}")
+    print(
+        f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}"
+    )
     print(f"next: python -m launch.evaluate --workdir={workdir}")
 
 

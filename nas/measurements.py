@@ -1,7 +1,8 @@
 """From a run directory to arrays: the architectures that an evaluation compares, their embeddings and perplexities.
 
-Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the controller. For the controller that the run started
-from the same is measured under the run's shared weights. Saved as evaluation.npz, which later calls read.
+Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the controller. For the
+controller that the run started from the same is measured under the run's shared weights. Saved as evaluation.npz, which
+later calls read.
 """
 
 import jax

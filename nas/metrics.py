@@ -1,7 +1,7 @@
 """What a run logs: one JSON object a line in metrics.jsonl, the same scalars as TensorBoard events.
 
-A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the phase
-over the whole run, so (phase, step) names a line.
+A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts
+within the phase over the whole run, so (phase, step) names a line.
 """
 
 import json

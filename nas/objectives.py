@@ -1,7 +1,7 @@
 """The two losses of the controller, each written for one sequence, and the baseline.
 
-L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a moving-average baseline and an entropy
-bonus. For L_Sup there are two readings of the paper:
+L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a moving-average baseline and
+an entropy bonus. For L_Sup there are two readings of the paper:
   next_decision  predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears to do)
   reconstruct    predict every decision from the state after the last one (what its text speaks of)
 """

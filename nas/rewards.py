@@ -1,4 +1,4 @@
-"""Decisions to rewards. A reward source is trained on the way (shared weights) or fixed (a table); the search loop cannot tell."""
+"""Decisions to rewards, from shared weights that are trained on the way or from a fixed table; the search cannot tell."""
 
 import flax.struct
 import jax
@@ -27,13 +27,12 @@ def perplexity_reward(log_perplexity: Array) -> Array:
     return REWARD_SCALE * jnp.exp(-log_perplexity)
 
 
-def supernet_reward(
-    space: RecurrentSpace, config: SupernetConfig, vocabulary: int, *, deferred: bool = True
-) -> Reward:
+def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, *, deferred: bool = True) -> Reward:
     """The shared-weight recurrent language model as a source of rewards.
 
-    Training is SGD on one window and one cell, the gradient of the weights in use clipped by its global norm; the learning rate decays by a
-    factor per epoch. A reward is 80 / perplexity of one validation window, from a zero state, without dropout.
+    Training is SGD on one window and one cell, the gradient of the weights in use clipped by its global norm; the
+    learning rate decays by a factor per epoch. A reward is 80 / perplexity of one validation window, from a zero state,
+    without dropout.
 
     Args:
       deferred: False differentiates the time loop plainly; the same numbers, for tests and benchmarks.

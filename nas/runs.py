@@ -1,11 +1,11 @@
 """A run directory: how one is started or continued, and how a finished one is opened.
 
-    config.json          every setting
-    run.json             command, device and versions of the last start; where its corpus is
-    checkpoints/         nas.checkpoint
-    metrics.jsonl        nas.metrics; tensorboard/ holds the same
-    architectures.npz    decisions [n, T] and rewards [n] of every architecture that the controller phase scored, in order
-    evaluation.npz       what launch.evaluate measured
+config.json          every setting
+run.json             command, device and versions of the last start; where its corpus is
+checkpoints/         nas.checkpoint
+metrics.jsonl        nas.metrics; tensorboard/ holds the same
+architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
+evaluation.npz       nas.measurements
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """The search: phases that train shared weights alternate with phases that train the strategy.
 
-Works on a strategy and a reward, and knows nothing of either's inside. Steps run in compiled chunks; between chunks the run logs, can be
-interrupted, and may save. Every random number comes from (seed, phase, step), so a run that was interrupted continues to the same
-numbers.
+Works on a strategy and a reward, and knows nothing of either's inside. Steps run in compiled chunks; between chunks the
+run logs, can be interrupted, and may save. Every random number comes from (seed, phase, step), so a run that was
+interrupted continues to the same numbers.
 """
 
 import dataclasses
@@ -123,9 +123,7 @@ def controller_chunk(config: Config, parts: Components):
     return jax.jit(run, donate_argnums=0)
 
 
-def run(
-    config: Config, workdir: pathlib.Path, train: Windows, valid: Windows, *, progress_bar: bool = True
-) -> SearchState:
+def run(config: Config, workdir: pathlib.Path, train: Windows, valid: Windows, *, progress_bar: bool = True) -> SearchState:
     """Runs or resumes the search in `workdir` until its last epoch, a signal, or a fault.
 
     Args:

@@ -1,8 +1,8 @@
 """The LSTM controller of ENAS (Pham et al. 2018, section 2.1; settings in section 3).
 
-One step a decision: the input is the embedding of the decision before it (a learned start for the first), the output goes through the
-head of that position. After the last decision one more step consumes it, so that `hidden[:, T]` has seen the whole
-architecture.
+One step a decision: the input is the embedding of the decision before it (a learned start for the first), the output
+goes through the head of that position. After the last decision one more step consumes it, so that `hidden[:, T]` has
+seen the whole architecture.
 """
 
 import chex

@@ -81,7 +81,9 @@ def where(typing, bits, yes, no):
 
     def generate(context, builder, signature, arguments):
         bits = builder.trunc(arguments[0], ir.IntType(lanes.count)) if lanes.count < 64 else arguments[0]
-        return builder.select(builder.bitcast(bits, ir.VectorType(_BIT, lanes.count)), *_vectors(builder, signature, arguments, lanes))
+        return builder.select(
+            builder.bitcast(bits, ir.VectorType(_BIT, lanes.count)), *_vectors(builder, signature, arguments, lanes)
+        )
 
     return lanes(types.int64, *_operands(yes, no)), generate
 

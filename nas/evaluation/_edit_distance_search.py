@@ -88,7 +88,18 @@ def make_workspace(max_nodes: int, token: np.unsignedinteger) -> Workspace:
     """A workspace for graphs of up to `max_nodes` nodes, with as many lanes as `token` has bits."""
     lanes, levels = 8 * token.itemsize, max_nodes + 1
     row_counts = (max_nodes, levels * max_nodes, 2 * levels, levels, 2)
-    shapes = ((levels, max_nodes), max_nodes, levels, levels, levels, levels, (2, levels), (2, max_nodes), (2, max_nodes), max_nodes)
+    shapes = (
+        (levels, max_nodes),
+        max_nodes,
+        levels,
+        levels,
+        levels,
+        levels,
+        (2, levels),
+        (2, max_nodes),
+        (2, max_nodes),
+        max_nodes,
+    )
     return Workspace(
         *(np.zeros((count, lanes), cost_dtype(token)) for count in row_counts), *(np.zeros(shape, np.int64) for shape in shapes)
     )

@@ -1,8 +1,8 @@
 """How far distances between embeddings follow the similarity of architectures (Adam & Lorraine 2019; Q4 and Q5).
 
-One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two embeddings and the measure of the two
-architectures. Similarities should come out negative, differences positive. Pairs that share an architecture are not
-independent, so no p-value comes with these numbers.
+One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two embeddings and the
+measure of the two architectures. Similarities should come out negative, differences positive. Pairs that share an
+architecture are not independent, so no p-value comes with these numbers.
 """
 
 import math

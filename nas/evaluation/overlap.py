@@ -19,8 +19,9 @@ def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> 
 def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[P] edges that a pair shares and whose head has the same label in both.
 
-    Edges are compared by the positions of their nodes; that of the input counts, those to the output, which decide nothing, do not.
-    This is the paper's "common activations", as its code appears to count them: nodes with the same parent and activation.
+    Edges are compared by the positions of their nodes; that of the input counts, those to the output, which decide
+    nothing, do not. This is the paper's "common activations", as its code appears to count them: nodes with the same
+    parent and activation.
     """
     adjacency, labels = space.graphs(decisions, io=True)
     heads = [

@@ -75,7 +75,7 @@ def correlation_table(space: RecurrentSpace, controllers: list[Controller], comm
             + ("one seed." if count == 1 else f"mean over {count} seeds [least, greatest]."),
             "Similarities should be negative, differences positive. Pairs are not independent samples: no p-values here.",
             "Random projection: one-hot decisions through a random matrix to the width of the embedding, nothing learned.",
-            f"Untrained: the controller before its first update; perplexities under the shared weights of {controllers[1].title}.",
+            f"Untrained: the controller before its first update; perplexities under the weights of {controllers[1].title}.",
         ],
         command=command,
     )
@@ -106,7 +106,7 @@ def write_report(
     """Writes the report to `path` and returns it; `arms` are the runs that are drawn (one seed of each arm)."""
     report = Report(
         "Does the controller know what it is building?",
-        "Distances between a controller's hidden states, compared with the similarity of the architectures that they stand for.",
+        "Distances between a controller's hidden states, compared with the similarity of the architectures they stand for.",
     )
     report.section("Correlations")
     for table in tables:

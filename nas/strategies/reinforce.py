@@ -1,7 +1,7 @@
 """ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
 
-With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary as numbers (the weights of the losses,
-the learning rate) is part of the state and traced: one compilation serves them all.
+With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary as numbers (the
+weights of the losses, the learning rate) is part of the state and traced: one compilation serves them all.
 """
 
 import chex
@@ -61,9 +61,7 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
     def init(key: Array) -> ReinforceState:
         policy_key, decoder_key = jax.random.split(key)
         decoder = {
-            "weight": jax.random.uniform(
-                decoder_key, (space.num_decisions, width, space.max_choices), minval=-0.1, maxval=0.1
-            ),
+            "weight": jax.random.uniform(decoder_key, (space.num_decisions, width, space.max_choices), minval=-0.1, maxval=0.1),
             "bias": jnp.zeros((space.num_decisions, space.max_choices)),
         }
         params = {"policy": policy.init(policy_key), "decoder": decoder}

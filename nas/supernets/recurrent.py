@@ -5,12 +5,12 @@ The highway cell of ENAS (Pham et al. 2018, section 2.1 and its appendix), for n
     c_0 = sigmoid(x W_xc + h W_hc)      h_0 = c_0 * f_0(x W_xh + h W_hh) + (1 - c_0) * h        h = h_{t-1}
     c_i = sigmoid(h_j W_ij^c)           h_i = c_i * f_i(h_j W_ij^h) + (1 - c_i) * h_j
 
-The mean of the loose ends is the output and the next state. Input and output embeddings are tied. Decisions are traced: one
-compilation serves every cell. Only the N matrices that a cell uses are gathered, differentiated, clipped and updated.
+The mean of the loose ends is the output and the next state. Input and output embeddings are tied. Decisions are traced:
+one compilation serves every cell. Only the N matrices that a cell uses are gathered, differentiated, clipped and updated.
 
-Weight gradients are deferred: the backward pass through time yields the gradient of every pre-activation, and all weight gradients are
-formed afterwards, one product over (time x batch) a node. `deferred=False` is plain automatic differentiation of the same forward
-pass.
+Weight gradients are deferred: the backward pass through time yields the gradient of every pre-activation, and all
+weight gradients are formed afterwards, one product over (time x batch) a node. `deferred=False` is plain automatic
+differentiation of the same forward pass.
 """
 
 import functools
@@ -58,7 +58,10 @@ def read_cell(space: RecurrentSpace, decisions: Array) -> Cell:
 
 
 def init(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, key: Array) -> Params:
-    """embedding [V, H], bias [V], input [H, 2H], recurrent [1 + N (N - 1) / 2, H, 2H]: node 0's matrix, then one per pair (j, i), j < i."""
+    """embedding [V, H], bias [V], input [H, 2H], recurrent [1 + N (N - 1) / 2, H, 2H].
+
+    The first recurrent matrix is node 0's; then one per pair (j, i), j < i.
+    """
     width, nodes = config.width, space.num_nodes
     shapes = {
         "embedding": (vocabulary, width),
@@ -140,9 +143,7 @@ def loss(
     return cross_entropy(used, outputs, tokens[:, 1:]), states[-1]
 
 
-def losses(
-    params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, chunk: int
-) -> tuple[Array, Array]:
+def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, chunk: int) -> tuple[Array, Array]:
     """`loss` of many cells on the same tokens, without dropout and without gradients.
 
     Args:
@@ -184,7 +185,10 @@ def _clip_norm(max_norm: float, state: Array) -> Array:
 
 
 def _time_step(max_norm, cell, recurrent, mask, hidden, projected):
-    """One token: the next state [B, H], and what a backward pass needs: parents [N, B, H], pre-activations [N, B, 2H], raw output [B, H]."""
+    """One token: the next state [B, H], and what a backward pass needs.
+
+    That is node 0's parent [B, H], the others' [N - 1, B, H], pre-activations likewise, and the output before clipping.
+    """
     first_pre = (hidden * mask) @ recurrent[0] + projected
     first = _highway(cell.activation[0], first_pre, hidden)
     nodes = len(cell.slot)
@@ -244,9 +248,7 @@ def _deferred_backward(max_norm, residuals, states_gradient):
         slots = jnp.concatenate([jnp.zeros((1, *raw.shape)), cell.output[:, None, None] * raw_gradient[None]])
         xs = (jnp.arange(1, nodes), cell.slot[1:], cell.activation[1:], recurrent[1:], parents, pres)
         slots, pre_gradients = jax.lax.scan(node, slots, xs, reverse=True)
-        first_gradient, skip_gradient = jax.vjp(
-            functools.partial(_highway, cell.activation[0]), first_pre, hidden
-        )[1](slots[1])
+        first_gradient, skip_gradient = jax.vjp(functools.partial(_highway, cell.activation[0]), first_pre, hidden)[1](slots[1])
         hidden_gradient = slots[0] + skip_gradient + (first_gradient @ recurrent[0].T) * mask
         return hidden_gradient, (first_gradient, pre_gradients)
 
