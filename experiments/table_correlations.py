@@ -12,6 +12,7 @@ from absl import flags
 from launch import common
 
 common.define_flags(default_config="kjv_quick")
+common.define_device_flags()
 flags.DEFINE_list(
     "arms", "pg,memory", "Arms to compare, of those in experiments/arms.py; the first lends the untrained its weights."
 )
@@ -31,22 +32,23 @@ def main():
         raise UserError(f"--seeds: whole numbers separated by commas, at least one; got {','.join(FLAGS.seeds)!r}")
     common.select_device(FLAGS.platform)
     from launch import reporting
-    from nas import runs, search
+    from nas import parallel, runs, search
 
+    is_main = parallel.choose_devices(FLAGS.parallel).is_main
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
     opened = {ARMS[name].title: [] for name in FLAGS.arms}
     for name in FLAGS.arms:
         for seed in map(int, FLAGS.seeds):
             config, workdir = ARMS[name].configure(base, seed), root / f"{name}-seed{seed}"
-            if not runs.is_finished(workdir, config):
-                print(f"searching: {ARMS[name].title}, seed {seed}", file=sys.stderr)
-                try:
-                    runs.start(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
-                except search.Interrupted as stop:
-                    print(stop, file=sys.stderr)
-                    return stop.code
-            opened[ARMS[name].title].append(runs.open_run(workdir))
-    reporting.report(root, opened)
+            try:
+                runs.finish(config, workdir, **common.run_options())
+            except search.Interrupted as stop:
+                print(stop, file=sys.stderr)
+                return stop.code
+            if is_main:
+                opened[ARMS[name].title].append(runs.open_run(workdir))
+    if is_main:
+        reporting.report(root, opened)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import platform as host
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -32,7 +33,9 @@ FLAGS = flags.FLAGS
 PROJECT = "nas-controllers"
 CONFIGS = pathlib.Path(__file__).resolve().parent / "configs"
 PLATFORMS = ("cpu", "gpu", "tpu")
+HEARTBEAT = 30  # seconds after which a silent process of a run is lost
 
+_SUPERVISED = "NAS_SUPERVISED"  # set for the child of _supervise
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 _HELP = {"--help": False, "-help": False, "-h": False, "-?": False, "--helpshort": False, "--helpfull": True}
 # What the system refuses is for the user to mend; any other OSError is a bug until shown otherwise.
@@ -69,6 +72,26 @@ def define_flags(default_config: str | None = None) -> None:
     flags.DEFINE_string("data_dir", "", "Folder of prepared corpora (TFDS). Empty: that of TFDS, ~/tensorflow_datasets.")
 
 
+def define_device_flags() -> None:
+    """Defines the flags of scripts that train: on how many devices, of how many processes.
+
+    --parallel, and --coordinator, --num_processes and --process_id for runs of several processes.
+    """
+    flags.DEFINE_enum(
+        "parallel", "", ("", "jit", "pmap"), "jit: one device; pmap: all devices. Empty: pmap where there are several."
+    )
+    flags.DEFINE_string(
+        "coordinator", "", "HOST:PORT of process 0, the same for all processes; auto: ask the cluster (Slurm, Open MPI, ...)."
+    )
+    flags.DEFINE_integer("num_processes", 1, "Processes that train one run together, each with its own devices.")
+    flags.DEFINE_integer("process_id", 0, "Number of this process, 0 to num_processes - 1. Process 0 writes the run directory.")
+
+
+def run_options() -> dict[str, Any]:
+    """What `nas.runs.start` takes from the flags, besides the configuration and the directory."""
+    return {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir, "parallel": FLAGS.parallel}
+
+
 def config() -> nas.config.Config:
     """The configuration that the flags describe.
 
@@ -100,9 +123,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
     What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130; a bug keeps its traceback.
+    A process of several is watched by a parent of its own, which says what became of it when it cannot.
     """
     try:
-        app.run(lambda _: main(), flags_parser=_parse)
+        app.run(lambda _: _supervise() if _is_one_of_many() and _SUPERVISED not in os.environ else main(), flags_parser=_parse)
     except UserError as error:
         _fail(str(error))
     except OSError as error:
@@ -127,6 +151,8 @@ def select_device(platform: str) -> list[Any]:
     """
     import jax
 
+    if _is_one_of_many():
+        _join_processes()
     if platform:
         # Not "gpu": JAX then also demands the devices of other makers. None is its own choice, which is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
@@ -152,6 +178,46 @@ def select_device(platform: str) -> list[Any]:
             file=sys.stderr,
         )
     return devices
+
+
+def _is_one_of_many():
+    return "num_processes" in FLAGS and (FLAGS.num_processes > 1 or bool(FLAGS.coordinator))
+
+
+def _join_processes():
+    """Meets the other processes of the run; a lost one is noticed within HEARTBEAT seconds, and this one then aborts."""
+    import jax
+
+    options = {"heartbeat_timeout_seconds": HEARTBEAT, "initialization_timeout": 60}
+    if FLAGS.coordinator != "auto":
+        if not re.fullmatch(r"[^:]+:\d+", FLAGS.coordinator):
+            raise UserError(f"--coordinator: must be HOST:PORT of process 0, or auto, got {FLAGS.coordinator!r}")
+        if not 0 <= FLAGS.process_id < FLAGS.num_processes:
+            raise UserError(f"--process_id: must be in 0..{FLAGS.num_processes - 1}, got {FLAGS.process_id}")
+        options |= {
+            "coordinator_address": FLAGS.coordinator,
+            "num_processes": FLAGS.num_processes,
+            "process_id": FLAGS.process_id,
+        }
+    try:
+        jax.distributed.initialize(**options)
+    except (RuntimeError, ValueError) as error:  # no cluster to detect, or the others did not come
+        raise UserError(f"--coordinator={FLAGS.coordinator}: cannot join the run: {str(error).splitlines()[0]}") from None
+
+
+def _supervise():
+    """Runs this command in a child and returns its exit code; explains an abort, of which the child cannot speak."""
+    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: "1"})
+    handlers = {n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGTERM, signal.SIGINT)}
+    code = child.wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if code in (-signal.SIGABRT, 128 + signal.SIGABRT):
+        raise UserError(
+            "another process of this run was lost, and this one ended with it; start all of them again with the same "
+            "--workdir: the run continues from its last checkpoint"
+        )
+    return code if code >= 0 else 128 - code
 
 
 def compilation_cache() -> pathlib.Path | None:

@@ -11,6 +11,7 @@ from absl import flags
 from launch import common
 
 common.define_flags(default_config="kjv_quick")
+common.define_device_flags()
 FLAGS = flags.FLAGS
 
 
@@ -20,7 +21,7 @@ def main():
     from nas import runs, search
 
     try:
-        state = runs.start(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+        state = runs.start(config, workdir, **common.run_options())
     except search.Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code

@@ -26,8 +26,17 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, keep: int = 1):
         """Args: keep: how many of the newest stay."""
         logging.getLogger("absl").setLevel(logging.ERROR)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        alone = jax.process_index()  # one process reads and writes; the others must not be waited for
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=False,
+            enable_async_checkpointing=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=str(alone)
+            ),
+        )
         self._folder = workdir.resolve() / FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def steps(self) -> list[int]:
@@ -90,6 +99,21 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a compressed npz file, all of it or nothing.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {_one_line(error)}") from error
 
 
 def digest(state: Any, progress: dict[str, Any]) -> str:

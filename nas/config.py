@@ -137,12 +137,14 @@ class SearchConfig:
     valid_architectures: int = 10  # architectures validated at the end of an epoch
     checkpoint_epochs: int = 1  # epochs between checkpoints
     keep: int = 3  # checkpoints kept
+    on_nonfinite: str = "stop"  # stop, or skip: drop an update whose loss or gradient is not finite, and count it
 
     def __post_init__(self):
         for name in ("epochs", "shared_steps", "controller_steps", "architectures", "chunk", "valid_architectures"):
             _check(f"search.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
         for name in ("checkpoint_epochs", "keep"):
             _check(f"search.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        _check_choice("search.on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         _check("search.warmup_epochs", self.warmup_epochs >= 0, "0 or more", self.warmup_epochs)
         for name in ("shared_steps", "controller_steps"):
             steps = getattr(self, name)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas.checkpoint import save_arrays
 from nas.evaluation.correlations import Sample
 from nas.runs import Run
 from nas.types import Params
@@ -58,7 +59,7 @@ def measure(run: Run, *, untrained: bool = True, progress_bar: bool = True) -> t
         for which, sample in samples.items()
         for field, array in sample._asdict().items()
     }
-    np.savez_compressed(run.workdir / FILE, stamp=stamp, best=best, **arrays)
+    save_arrays(run.workdir / FILE, arrays | {"stamp": stamp, "best": np.float64(best)})
     return measured, best
 
 

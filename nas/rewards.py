@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 from nas.config import SupernetConfig
-from nas.parallel import mean_over_devices
+from nas.parallel import gather_over_devices, mean_over_devices
 from nas.spaces import RecurrentSpace
 from nas.supernets import recurrent
 from nas.types import Array, Batch, Info, Params, Reward
@@ -66,18 +66,20 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
 
         used = recurrent.gather(state.params, cell)
         (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(used)
-        if axis_name is not None:  # every device trained its own cell: the average is over all stored weights
+        if axis_name is not None:  # every device trained its own cell: what moves is any of the stored weights
             used = state.params
-            gradient = recurrent.scatter(jax.tree.map(jnp.zeros_like, used), cell, gradient)
-        gradient, value = mean_over_devices((gradient, value), axis_name)
+        gradient, value = _mean_gradient(used, cell, gradient, axis_name), mean_over_devices(value, axis_name)
         norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
         rate = config.learning_rate * config.learning_rate_decay ** jnp.maximum(
             0.0, (epoch - config.decay_start + 1).astype(jnp.float32)
         )
-        used = optax.apply_updates(used, jax.tree.map(lambda g: -rate * g, clipped))
+        # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
+        used = optax.apply_updates(used, jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped))
         params = used if axis_name is not None else recurrent.scatter(state.params, cell, used)
-        return SupernetState(params, optimiser), hidden, {"loss": value, "gradient_norm": norm, "learning_rate": rate}
+        info = {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
+        return SupernetState(params, optimiser), jnp.where(finite, hidden, 0.0), info
 
     def score(state: SupernetState, decisions: Array, batch: Batch) -> Array:
         cells = jax.vmap(lambda d: recurrent.read_cell(space, d))(decisions)
@@ -100,3 +102,18 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         return jnp.mean(jax.lax.scan(step, hidden, windows.tokens)[1], axis=0)
 
     return Reward(init, initial_carry, train, score, evaluate)
+
+
+def _mean_gradient(params: Params, cell: recurrent.Cell, gradient: Params, axis_name: str | None) -> Params:
+    """The mean over devices of the gradients of their cells: `gradient` itself on one device, else of all stored weights."""
+    if axis_name is None:
+        return gradient
+    devices, stored, nodes = jax.lax.axis_size(axis_name), len(params["recurrent"]), len(cell.edge)
+    zeros = jnp.zeros_like(params["recurrent"])
+    if devices * nodes < 2 * stored:  # sends what the cells use; an average of all would send every matrix twice
+        edges, used = gather_over_devices((cell.edge, gradient["recurrent"]), axis_name)
+        matrices = zeros.at[edges].add(used / devices)
+    else:
+        matrices = mean_over_devices(zeros.at[cell.edge].set(gradient["recurrent"]), axis_name)
+    rest = {name: leaf for name, leaf in gradient.items() if name != "recurrent"}
+    return mean_over_devices(rest, axis_name) | {"recurrent": matrices}

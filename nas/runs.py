@@ -27,6 +27,7 @@ from nas.config import Config
 from nas.data import Corpus, load_corpus
 from nas.data.tokens import Windows
 from nas.errors import UserError
+from nas.parallel import choose_devices
 from nas.spaces import RecurrentSpace
 from nas.types import Batch, Params, Policy, Reward
 
@@ -77,9 +78,14 @@ def start(
     *,
     corpus_dir: str | None = None,
     data_dir: str | None = None,
+    parallel: str = "",
     progress_bar: bool = True,
 ) -> search.SearchState:
     """Starts a search in `workdir`, or continues the one that is there.
+
+    Args:
+      corpus_dir, data_dir: as for `nas.data.load_corpus`.
+      parallel: as for `nas.parallel.choose_devices`.
 
     Raises:
       UserError: the directory holds another configuration (the fields are listed), cannot be written or is in use by another
@@ -88,9 +94,11 @@ def start(
     corpus = load_corpus(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
     train = Windows.of(corpus.train, config.data.batch, config.data.steps)
     valid = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps)
-    with _open(config, workdir):
-        (workdir / METADATA).write_text(json.dumps(_metadata(data_dir), indent=2) + "\n")
-        return search.run(config, workdir, train, valid, progress_bar=progress_bar)
+    devices = choose_devices(parallel)
+    with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
+        if devices.is_main:
+            (workdir / METADATA).write_text(json.dumps(_metadata(data_dir), indent=2) + "\n")
+        return search.run(config, workdir, train, valid, devices=devices, progress_bar=progress_bar)
 
 
 def open_run(workdir: pathlib.Path) -> Run:
@@ -104,26 +112,27 @@ def open_run(workdir: pathlib.Path) -> Run:
     config = _read_config(workdir)
     parts = search.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
-    restored = checkpoints.restore(search.initial_state(config, parts))
+    carry = parts.reward.initial_carry(config.data.batch)
+    restored = checkpoints.restore({"search": search.initial_state(config, parts), "carry": carry})
     checkpoints.close()
     if restored is None:
         raise UserError(f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch")
-    state, progress = restored
+    saved, progress = restored
     metadata = json.loads((workdir / METADATA).read_text())
-    return Run(workdir, config, metadata, parts.space, parts.policy, parts.reward, state, progress)
+    return Run(workdir, config, metadata, parts.space, parts.policy, parts.reward, saved["search"], progress)
 
 
-def is_finished(workdir: pathlib.Path, config: Config) -> bool:
-    """Whether `workdir` holds this search, run to its end.
+def finish(config: Config, workdir: pathlib.Path, **options) -> None:
+    """`start`, but for a search that has already reached its end.
 
     Raises:
-      UserError: it holds another configuration.
+      UserError: as `start`.
     """
-    if not (workdir / CONFIG).is_file():
-        return False
-    _check_same(config, workdir)
-    steps = checkpoint.Checkpoints(workdir, config.search.keep).steps()
-    return bool(steps) and steps[-1] == config.search.epochs * (config.search.shared_steps + config.search.controller_steps)
+    devices = choose_devices(options.get("parallel", ""))
+    if not devices.agree(devices.is_main and _is_finished(config, workdir)):
+        if devices.is_main:
+            print(f"searching: {workdir}", file=sys.stderr)
+        start(config, workdir, **options)
 
 
 def versions() -> dict[str, str]:
@@ -174,6 +183,14 @@ def _read_config(workdir):
         return configs.from_dict(json.loads((workdir / CONFIG).read_text()))
     except json.JSONDecodeError as error:
         raise UserError(f"{workdir / CONFIG} is damaged: {error}") from error
+
+
+def _is_finished(config, workdir):
+    if not (workdir / CONFIG).is_file():
+        return False
+    _check_same(config, workdir)
+    steps = checkpoint.Checkpoints(workdir, config.search.keep).steps()
+    return bool(steps) and steps[-1] == config.search.epochs * (config.search.shared_steps + config.search.controller_steps)
 
 
 def _metadata(data_dir):

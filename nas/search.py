@@ -6,7 +6,6 @@ interrupted continues to the same numbers.
 """
 
 import dataclasses
-import json
 import pathlib
 import signal
 import time
@@ -18,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas import metrics
-from nas.checkpoint import Checkpoints
+from nas.checkpoint import Checkpoints, save_arrays
 from nas.config import Config
 from nas.controllers import POLICIES
 from nas.data.tokens import Windows
 from nas.errors import UserError
+from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, share
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.strategies import STRATEGIES
@@ -43,11 +43,13 @@ class Components(NamedTuple):
 
 @flax.struct.dataclass
 class SearchState:
-    """All arrays that the continuation of a run depends on."""
+    """All arrays that the continuation of a run depends on, but for the recurrent state of the training stream.
+
+    Equal on all devices.
+    """
 
     strategy: Any
     reward: Any
-    carry: Any  # recurrent state of the training stream
     best_log_perplexity: Array  # [] of all architectures validated so far
     best_decisions: Array  # [T] int32
 
@@ -79,63 +81,115 @@ def initial_state(config: Config, parts: Components) -> SearchState:
     return SearchState(
         strategy=parts.strategy.init(strategy_key),
         reward=parts.reward.init(reward_key),
-        carry=parts.reward.initial_carry(config.data.batch),
         best_log_perplexity=jnp.float32(jnp.inf),
         best_decisions=jnp.zeros(parts.space.num_decisions, jnp.int32),
     )
 
 
 def shared_chunk(config: Config, parts: Components):
-    """The jitted function that trains shared weights on K windows, each with an architecture of the strategy's."""
+    """The function (for `Devices.lift`) that trains shared weights on K windows, each with an architecture a device.
 
-    def run(state: SearchState, batches: Batch, first_step: Array, epoch: Array):
+    batch: tokens [K, B, steps + 1]; common: number of the first step, epoch. Logs what `Reward.train` does, and the
+    decisions [K, D, T] of all devices.
+    """
+
+    def run(state: SearchState, carry, batch: Batch, common, axis_name):
+        first_step, epoch = common
+
         def step(carried, x):
             reward, carry = carried
             batch, index = x
-            propose_key, train_key = jax.random.split(_key(config, _SHARED, index))
-            decisions = parts.strategy.propose(state.strategy, propose_key, 1)[0]
-            reward, carry, info = parts.reward.train(reward, carry, decisions, batch, train_key, epoch)
-            return (reward, carry), (info, decisions)
+            propose_key, train_key = jax.random.split(device_key(_key(config, _SHARED, index), axis_name))
+            decisions = parts.strategy.propose(state.strategy, propose_key, 1)
+            reward, carry, info = parts.reward.train(reward, carry, decisions[0], batch, train_key, epoch, axis_name)
+            return (reward, carry), (info, gather_over_devices(decisions, axis_name))
 
-        steps = first_step + jnp.arange(len(batches.start), dtype=jnp.int32)
-        (reward, carry), (info, decisions) = jax.lax.scan(step, (state.reward, state.carry), (batches, steps))
-        return state.replace(reward=reward, carry=carry), info, decisions
+        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
+        (reward, carry), logged = jax.lax.scan(step, (state.reward, carry), (batch, steps))
+        return state.replace(reward=reward), carry, logged
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
 def controller_chunk(config: Config, parts: Components):
-    """The jitted function that updates the strategy K times, each on the rewards of A of its architectures."""
+    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A architectures a device.
 
-    def run(state: SearchState, batches: Batch, first_step: Array):
+    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T] and rewards [K, D A].
+    """
+
+    def run(state: SearchState, carry, batch: Batch, common, axis_name):
+        first_step, _ = common
+
         def step(strategy, x):
             batch, index = x
-            propose_key, update_key = jax.random.split(_key(config, _CONTROLLER, index))
+            propose_key, update_key = jax.random.split(device_key(_key(config, _CONTROLLER, index), axis_name))
             decisions = parts.strategy.propose(strategy, propose_key, config.search.architectures)
             rewards = parts.reward.score(state.reward, decisions, batch)
-            strategy, info = parts.strategy.update(strategy, decisions, rewards, update_key)
-            return strategy, (info, decisions, rewards)
+            strategy, info = parts.strategy.update(strategy, decisions, rewards, update_key, axis_name)
+            return strategy, (info, *gather_over_devices((decisions, rewards), axis_name))
 
-        steps = first_step + jnp.arange(len(batches.start), dtype=jnp.int32)
-        strategy, logged = jax.lax.scan(step, state.strategy, (batches, steps))
-        return state.replace(strategy=strategy), *logged
+        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
+        strategy, logged = jax.lax.scan(step, state.strategy, (batch, steps))
+        return state.replace(strategy=strategy), carry, logged
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
-def run(config: Config, workdir: pathlib.Path, train: Windows, valid: Windows, *, progress_bar: bool = True) -> SearchState:
+def epoch_start(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the same key on every device."""
+
+    def run(state: SearchState, carry, batch, epoch, axis_name):
+        del batch, axis_name
+        strategy = parts.strategy.begin_epoch(state.strategy, _key(config, _REFRESH, epoch), epoch)
+        return state.replace(strategy=strategy), carry, ()
+
+    return run
+
+
+def validation(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
+
+    common: validation windows, epoch. Logs their log perplexities [n].
+    """
+
+    def run(state: SearchState, carry, batch, common, axis_name):
+        del batch
+        windows, epoch = common
+        decisions = parts.strategy.propose(state.strategy, _key(config, _VALIDATE, epoch), config.search.valid_architectures)
+        values = share(lambda own: parts.reward.evaluate(state.reward, own, windows), decisions, axis_name)
+        best = jnp.argmin(values)
+        better = values[best] < state.best_log_perplexity
+        state = state.replace(
+            best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
+            best_decisions=jnp.where(better, decisions[best], state.best_decisions),
+        )
+        return state, carry, values
+
+    return run
+
+
+def run(
+    config: Config,
+    workdir: pathlib.Path,
+    train: Windows,
+    valid: Windows,
+    *,
+    devices: Devices | None = None,
+    progress_bar: bool = True,
+) -> SearchState:
     """Runs or resumes the search in `workdir` until its last epoch, a signal, or a fault.
 
     Args:
-      train: windows of the training stream, `config.data.batch` rows.
+      train: windows of the training stream, `config.data.batch` rows; each process and device takes its share of them.
       valid: windows of the validation stream, `config.data.eval_batch` rows; rewards and validation use them.
+      devices: from `choose_devices`; None: its choice.
 
     Raises:
-      UserError: a number that is not finite (step, architecture and last good checkpoint are named), or a checkpoint that
-        cannot be read or written.
+      UserError: a number that is not finite (step, architecture and last good checkpoint are named), a checkpoint that
+        cannot be read or written, or rows that cannot be divided over the devices.
       Interrupted: SIGTERM or Ctrl-C, after the chunk was finished and saved.
     """
-    return _Search(config, workdir, train, valid, progress_bar).run()
+    return _Search(config, workdir, train, valid, devices or choose_devices(), progress_bar).run()
 
 
 class Interrupted(Exception):
@@ -149,24 +203,25 @@ class Interrupted(Exception):
 class _Search:
     """One process's search; the methods are the phases."""
 
-    def __init__(self, config, workdir, train, valid, progress_bar):
-        self.config, self.workdir, self.train, self.valid = config, workdir, train, valid
-        self.parts = components(config)
-        self.checkpoints = Checkpoints(workdir, config.search.keep)
-        self.state = initial_state(config, self.parts)
-        self.progress = Progress()
-        self.architectures = {"decisions": [], "rewards": []}
-        if restored := self.checkpoints.restore(self.state):
-            self.state, saved = restored
-            self.progress = Progress(**saved)
-            self._read_architectures()
-        self.shared = shared_chunk(config, self.parts)
-        self.controller = controller_chunk(config, self.parts)
-        self.begin_epoch = jax.jit(self._begin_epoch, donate_argnums=0)
-        self.validate = jax.jit(self._validate)
-        self.writer = metrics.Writer(workdir, self._limits())
-        self.signal = None
-        self.progress_bar = progress_bar
+    def __init__(self, config, workdir, train, valid, devices, progress_bar):
+        self.config, self.workdir, self.devices = config, workdir, devices
+        train_rows = devices.rows("data.batch", config.data.batch)
+        self.train = Windows(train.rows[train_rows], train.steps)
+        self.valid = Windows(valid.rows[devices.rows("data.eval_batch", config.data.eval_batch)], valid.steps)
+        self.eval_windows = valid.head(config.data.eval_tokens)
+        parts = self.parts = components(config)
+        self.checkpoints = Checkpoints(workdir, config.search.keep) if devices.is_main else None
+        state, carry = self._restore(initial_state(config, parts), parts.reward.initial_carry(config.data.batch))
+        self.state = devices.replicate(state)
+        self.carry = devices.split(jax.tree.map(lambda leaf: leaf[train_rows], carry))
+        self.shared = devices.lift(shared_chunk(config, parts))
+        self.controller = devices.lift(controller_chunk(config, parts))
+        self.epoch_start = devices.lift(epoch_start(config, parts))
+        self.validation = devices.lift(validation(config, parts))
+        self.writer = metrics.Writer(workdir, self._limits()) if devices.is_main else None
+        self.signal = 0
+        self.shown = {}
+        self.progress_bar = progress_bar and devices.is_main
 
     def run(self):
         from tqdm import tqdm
@@ -178,16 +233,16 @@ class _Search:
         try:
             with tqdm(
                 total=search.epochs * per_epoch, initial=done, unit="step", disable=not self.progress_bar, mininterval=0.5
-            ) as bar:
-                self.bar = bar
+            ) as self.bar:
                 while self.progress.epoch < search.epochs:
                     self._epoch()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            self.writer.close()
-            self.checkpoints.close()
-        return self.state
+            if self.devices.is_main:
+                self.writer.close()
+                self.checkpoints.close()
+        return self.devices.first(self.state)
 
     def _epoch(self):
         search, progress = self.config.search, self.progress
@@ -195,9 +250,8 @@ class _Search:
             self._shared_chunk(min(search.chunk, search.shared_steps))
         controller_steps = search.controller_steps if progress.epoch >= search.warmup_epochs else 0
         if progress.controller == 0 and controller_steps:
-            self.state = self.begin_epoch(
-                self.state, _key(self.config, _REFRESH, progress.epoch), jnp.int32(progress.epoch - search.warmup_epochs)
-            )
+            epoch = np.int32(progress.epoch - search.warmup_epochs)
+            self.state, self.carry, _ = self.epoch_start(self.state, self.carry, None, epoch)
         while progress.controller < controller_steps:
             self._controller_chunk(min(search.chunk, controller_steps))
         self._end_epoch()
@@ -205,81 +259,68 @@ class _Search:
     def _shared_chunk(self, count):
         progress, started = self.progress, time.perf_counter()
         first = progress.epoch * self.config.search.shared_steps + progress.shared
-        batches = self.train.take(first, count)
-        self.state, info, decisions = self.shared(self.state, batches, jnp.int32(first), jnp.int32(progress.epoch))
-        info = jax.device_get(info)
-        self._check_finite("shared", first, info, np.asarray(decisions)[:, None])
-        self.writer.write("shared", progress.epoch, first, info, time.perf_counter() - started)
+        common = (np.int32(first), np.int32(progress.epoch))
+        self.state, self.carry, (info, decisions) = self.shared(self.state, self.carry, self.train.take(first, count), common)
+        self._check_finite("shared", first, info, decisions)
+        self._log("shared", first, info, started)
         progress.shared += count
-        self._advance(count, perplexity=float(np.exp(info["loss"].mean())))
+        self._advance(count, perplexity=np.exp(info["loss"].mean()))
 
     def _controller_chunk(self, count):
         progress, started = self.progress, time.perf_counter()
         first = self._controller_step()
-        batches = self.valid.take(first, count)
-        self.state, info, decisions, rewards = self.controller(self.state, batches, jnp.int32(first))
-        info, decisions, rewards = jax.device_get((info, decisions, rewards))
+        common = (np.int32(first), np.int32(progress.epoch))
+        self.state, self.carry, (info, decisions, rewards) = self.controller(
+            self.state, self.carry, self.valid.take(first, count), common
+        )
         self._check_finite("controller", first, info | {"reward of an architecture": rewards}, decisions)
-        self.writer.write("controller", progress.epoch, first, info, time.perf_counter() - started)
+        self._log("controller", first, info, started)
         self.architectures["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
         self.architectures["rewards"].append(rewards.reshape(-1))
         progress.controller += count
-        self._advance(count, reward=float(info["reward"].mean()), entropy=float(info["entropy"].mean()))
+        self._advance(count, reward=info["reward"].mean(), entropy=info["entropy"].mean())
 
     def _advance(self, count, **shown):
-        self.shown = getattr(self, "shown", {}) | {name: f"{value:.4g}" for name, value in shown.items()}
+        self.shown |= {name: f"{value:.4g}" for name, value in shown.items()}
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update(count)
-        if self.signal is not None:
+        if number := self.devices.agree(self.signal):
             self._save()
-            name = signal.Signals(self.signal).name
-            code = 130 if self.signal == signal.SIGINT else 0
-            raise Interrupted(code, f"{name}: saved at {self._where()}; run the same command again to continue")
+            code = 130 if number == signal.SIGINT else 0
+            where = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(self.progress).items())
+            raise Interrupted(code, f"{signal.Signals(number).name}: saved at {where}; run the same command again to continue")
 
     def _end_epoch(self):
-        search, progress = self.config.search, self.progress
-        started = time.perf_counter()
-        windows = self.valid.head(self.config.data.eval_tokens)
-        self.state, values = self.validate(self.state, windows, _key(self.config, _VALIDATE, progress.epoch))
-        values = np.exp(np.asarray(values, np.float64))
+        search, started = self.config.search, time.perf_counter()
+        epoch = self.progress.epoch
+        common = (self.eval_windows, np.int32(epoch))
+        self.state, self.carry, values = self.validation(self.state, self.carry, None, common)
+        self.devices.check_replicas(self.state)
+        values = np.exp(values.astype(np.float64))
         info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
-        info = {name: np.array([value]) for name, value in info.items()}
-        self.writer.write("valid", progress.epoch, progress.epoch, info, time.perf_counter() - started)
-        self.progress = Progress(progress.epoch + 1)
+        self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)
+        self.progress = Progress(epoch + 1)
         if self.progress.epoch % search.checkpoint_epochs == 0 or self.progress.epoch == search.epochs:
             self._save()
 
-    def _begin_epoch(self, state, key, epoch):
-        return state.replace(strategy=self.parts.strategy.begin_epoch(state.strategy, key, epoch))
-
-    def _validate(self, state, windows, key):
-        decisions = self.parts.strategy.propose(state.strategy, key, self.config.search.valid_architectures)
-        values = self.parts.reward.evaluate(state.reward, decisions, windows)
-        best = jnp.argmin(values)
-        better = values[best] < state.best_log_perplexity
-        return state.replace(
-            best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
-            best_decisions=jnp.where(better, decisions[best], state.best_decisions),
-        ), values
-
-    def _save(self):
-        step = self.progress.epoch * (self.config.search.shared_steps + self.config.search.controller_steps)
-        step += self.progress.shared + self.progress.controller
-        self._write_architectures()
-        self.checkpoints.save(step, self.state, dataclasses.asdict(self.progress))
+    def _log(self, phase, first_step, values, started):
+        if self.devices.is_main:
+            self.writer.write(phase, self.progress.epoch, first_step, values, time.perf_counter() - started)
 
     def _check_finite(self, phase, first, values, decisions):
         """decisions: [K, A, T] of the steps that `values` [K, ...] belong to."""
+        if self.config.search.on_nonfinite == "skip":
+            return
         for name, column in values.items():
             bad = ~np.isfinite(column.reshape(len(column), -1))
             if bad.any():
                 step = int(bad.any(axis=1).argmax())
                 row = int(bad[step].argmax()) if bad.shape[1] == decisions.shape[1] else 0
-                saved = self.checkpoints.steps()
+                saved = self.checkpoints.steps() if self.devices.is_main else []
                 raise UserError(
                     f"{name} is not finite at {phase} step {first + step}, architecture "
                     f"'{self.parts.space.format(decisions[step, row])}'; last good checkpoint: "
-                    f"{saved[-1] if saved else 'none'} in {self.workdir}"
+                    f"{saved[-1] if saved else 'none'} in {self.workdir}; search.on_nonfinite=skip drops such updates"
                 )
 
     def _controller_step(self):
@@ -291,26 +332,35 @@ class _Search:
         shared = self.progress.epoch * self.config.search.shared_steps + self.progress.shared
         return {"shared": shared, "controller": self._controller_step(), "valid": self.progress.epoch}
 
-    def _write_architectures(self):
-        arrays = {name: np.concatenate(parts) for name, parts in self.architectures.items() if parts}
-        if arrays:
-            temporary = self.workdir / f"{ARCHITECTURES}.tmp"
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            temporary.replace(self.workdir / ARCHITECTURES)
+    def _save(self):
+        carry = self.devices.join(self.carry)
+        if self.devices.is_main:
+            arrays = {name: np.concatenate(parts) for name, parts in self.architectures.items() if parts}
+            if arrays:
+                save_arrays(self.workdir / ARCHITECTURES, arrays)
+            step = self.progress.epoch * (self.config.search.shared_steps + self.config.search.controller_steps)
+            step += self.progress.shared + self.progress.controller
+            state = {"search": self.devices.first(self.state), "carry": carry}
+            self.checkpoints.save(step, state, dataclasses.asdict(self.progress))
 
-    def _read_architectures(self):
-        count = self._controller_step() * self.config.search.architectures
-        if count:
+    def _restore(self, state, carry):
+        """The newest checkpoint's state and carry, or the given ones; the main process reads it for all."""
+        progress = np.zeros(3, np.int32)
+        if self.devices.is_main and (restored := self.checkpoints.restore({"search": state, "carry": carry})):
+            saved, numbers = restored
+            state, carry, progress = saved["search"], saved["carry"], np.array(list(Progress(**numbers).__dict__.values()))
+        state, carry, progress = self.devices.from_main((state, carry, progress))
+        self.progress = Progress(*map(int, progress))
+        self.architectures = {"decisions": [], "rewards": []}
+        count = self._controller_step() * self.config.search.architectures * self.devices.total
+        if count and self.devices.is_main:
             with np.load(self.workdir / ARCHITECTURES) as saved:
                 self.architectures = {name: [saved[name][:count]] for name in saved.files}
+        return state, carry
 
     def _on_signal(self, number, frame):
         del frame
         self.signal = number
-
-    def _where(self):
-        return json.dumps(dataclasses.asdict(self.progress))
 
 
 def _key(config: Config, stream: int, step) -> Array:

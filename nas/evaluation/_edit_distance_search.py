@@ -49,11 +49,14 @@ from nas.evaluation._edit_distance_lanes import (
     where,
 )
 
-_HUGE = 1 << 40
+# Constants that are passed on have a type: numba compiles a function once more for each literal that it is called with.
+_ZERO, _ONE, _TWO = np.int64(0), np.int64(1), np.int64(2)
+_HUGE = np.int64(1 << 40)
 _COLUMN = 64  # added to the index of a branching line that is a column
 
+# Nothing is allocated, so arrays need no reference counts: counting takes as long as the search, more with several threads.
 _compiled = njit(cache=True, nogil=True, _nrt=False)
-_inlined = njit(cache=True, nogil=True, forceinline=True, _nrt=False)
+_inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 
 
 class _Graph(NamedTuple):
@@ -137,20 +140,32 @@ def search_pairs(token, work, graphs, first, second, max_searched, interrupt, lo
 
 
 @_compiled
+def find_twins(successors, predecessors, labels, twins):
+    """Fills `twins` [n, M] for n graphs (see `_Graph`)."""
+    n, num_nodes = successors.shape
+    for i in range(n):
+        outs, ins = successors[i], predecessors[i]
+        for v in range(num_nodes):
+            twins[i, v] = 0
+            for u in range(v):
+                if labels[i, u] == labels[i, v] and outs[u] == _swap(outs[v], u, v) and ins[u] == _swap(ins[v], u, v):
+                    twins[i, v] |= 1 << u
+
+
+@_compiled
 def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
     """Returns lower bound, upper bound, number of search nodes."""
     if n == 0:
         return 0, 0, 0
-    edges = 0
+    edges = _ZERO
     for u in range(n):
         edges += popcount(a.successors[u]) + popcount(b.successors[u])
-    tail = 1
-    root_bound, root = _start(token, work, a, b, n, tail, num_forced)
-    bound, root = _start(token, work, a, b, n, 2, num_forced)
-    if bound >= root_bound:
-        root_bound, tail = bound, 2
-    else:
-        _start(token, work, a, b, n, tail, num_forced)
+    shared_bound, root = _start(token, work, a, b, n, _ONE, num_forced)
+    root_bound, root = _start(token, work, a, b, n, _TWO, num_forced)
+    tail = _TWO
+    if shared_bound > root_bound:
+        tail = _ONE
+        root_bound, root = _start(token, work, a, b, n, tail, num_forced)
     _complete(work, root)
     upper = _improve_by_swaps(work, a, b, n, _cost(work, a, b, n, edges))
     limit = 2 * (upper - step)  # in half units: a bound above it rules out an improvement
@@ -210,7 +225,7 @@ def _start(token, work, a, b, n, tail, num_forced):
     work.free_rows[0] = nodes
     work.free_columns[0] = nodes
     work.bounds[0] = 0
-    level = 0
+    level = _ZERO
     if num_forced:
         for u in range(n):
             row = load(token, work.costs, level * n + u)
@@ -312,7 +327,7 @@ def _assign(token, work, n, level, limit):
         # Dijkstra over columns, from row `start` to the nearest column that is not taken.
         distances = load(token, work.costs, base + start)
         previous = splat(token, start)
-        reached = 0
+        reached = _ZERO
         while True:
             left = where(reached, forbidden(token), distances)
             distance = smallest(left)
