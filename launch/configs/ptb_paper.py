@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
             learning_rate_decay=0.96,
             decay_start=15,
             clip=0.25,
+            reward_chunk=8,
         ),
         policy=PolicyConfig(name="lstm", width=100, temperature=5.0, tanh_constant=2.5),
         strategy=StrategyConfig(entropy_weight=1e-4, baseline_decay=0.95, learning_rate=3.5e-4),
