@@ -1,6 +1,6 @@
 """Evaluates a run: do distances between its controller's hidden states follow the similarity of architectures?
 
-Needs only the run directory. Writes evaluation.npz, table.csv and report/index.html into it.
+Needs only the run directory. Writes evaluation.npz, correlations_*.csv and report/index.html into it.
 """
 
 from absl import flags

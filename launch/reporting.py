@@ -14,7 +14,7 @@ from nas.runs import Run
 
 
 def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
-    """Measures the runs, prints the tables, writes table.csv and report/index.html into `folder`; returns the report's path.
+    """Measures the runs, prints the tables, writes correlations_*.csv and report/index.html into `folder`; returns the report's path.
 
     Args:
       arms: title -> one run a seed, the same seeds in each; the untrained controller is measured under the first arm's weights.
@@ -34,11 +34,12 @@ def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
         "unigram": ngrams.unigram_perplexity(corpus.train, corpus.valid, size),
         "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(corpus.train, corpus.valid, size),
     }
-    table = study.correlation_table(run.space, controllers, command)
-    tables = [table, study.perplexity_table(trained, yardsticks, command)]
-    for each in tables:
-        print(each.text())
-    table.csv(folder / "table.csv")
+    tables = study.correlation_tables(run.space, controllers, command)
+    for table, name in zip(tables, study.SETS, strict=True):
+        table.csv(folder / f"correlations_{name}.csv")
+    tables.append(study.perplexity_table(trained, yardsticks, command))
+    for table in tables:
+        print(table.text())
     path = study.write_report(
         folder / "report" / "index.html",
         run.space,

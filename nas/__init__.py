@@ -1,0 +1,28 @@
+"""Does a neural-architecture-search controller know what it is building? The library behind the study.
+
+The public names are loaded when they are first used: `import nas` imports no JAX.
+"""
+
+import importlib
+
+_PUBLIC = {
+    "Config": "nas.config",
+    "RecurrentSpace": "nas.spaces",
+    "SearchSpace": "nas.spaces",
+    "factorised_policy": "nas.controllers",
+    "load_corpus": "nas.data",
+    "lstm_policy": "nas.controllers",
+    "open_run": "nas.runs",
+    "reinforce": "nas.strategies",
+    "start": "nas.runs",
+    "supernet_reward": "nas.rewards",
+    "uniform_policy": "nas.controllers",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -8,6 +8,8 @@ import hashlib
 import logging
 import pathlib
 import sys
+import zipfile
+import zlib
 from typing import Any
 
 import jax
@@ -24,8 +26,13 @@ class Checkpoints:
     """The checkpoints of a run directory."""
 
     def __init__(self, workdir: pathlib.Path, keep: int = 1):
-        """Args: keep: how many of the newest stay."""
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        """Args: keep: how many of the newest stay.
+
+        Raises:
+          UserError: the folder cannot be made.
+        """
+        for name in ("absl", "asyncio"):  # whose tracebacks tell nothing that is not raised as well
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         alone = jax.process_index()  # one process reads and writes; the others must not be waited for
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -36,23 +43,29 @@ class Checkpoints:
             ),
         )
         self._folder = workdir.resolve() / FOLDER
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {self._folder}: {error.strerror}") from error
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._damaged = []  # steps that `restore` passed over
+        _hide_late_reads()
 
     def steps(self) -> list[int]:
         """Steps that are saved, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same step.
+        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same step and damaged ones.
 
         Raises:
           UserError: the disk is full or the folder cannot be written; older checkpoints are as they were.
         """
         state = jax.tree.map(np.asarray, state)
         try:
-            if step in self.steps():
-                self._manager.delete(step)
+            for old in {step, *self._damaged}.intersection(self.steps()):  # orbax saves nothing below its newest step
+                self._manager.delete(old)
+            self._damaged = []
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -76,7 +89,7 @@ class Checkpoints:
           UserError: there are checkpoints and all are damaged.
         """
         shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
-        damaged = []
+        damaged = self._damaged = []
         for step in reversed(self.steps()):
             try:
                 restored = self._manager.restore(
@@ -90,8 +103,6 @@ class Checkpoints:
                 damaged.append(step)
                 print(f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}", file=sys.stderr)
                 continue
-            for step in damaged:  # or the next save of that step would find it in its way
-                self._manager.delete(step)
             return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
             raise UserError(f"all checkpoints in {self._folder} are damaged: delete the run directory and start again")
@@ -99,6 +110,21 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote.
+
+    Raises:
+      UserError: there is no such file, or it is damaged.
+    """
+    try:
+        with np.load(path) as saved:
+            return dict(saved)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {_one_line(error)}") from error
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
@@ -126,6 +152,18 @@ def digest(state: Any, progress: dict[str, Any]) -> str:
     return sha.hexdigest()
 
 
+def _hide_late_reads():
+    """Hides the tracebacks of reads that go on in other threads after the first of them has failed: that one is enough."""
+    hook = sys.unraisablehook
+
+    def but_for_late_reads(unraisable):
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            hook(unraisable)
+
+    if getattr(hook, "__name__", "") != but_for_late_reads.__name__:
+        sys.unraisablehook = but_for_late_reads
+
+
 def _one_line(error):
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."
+    return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"  # tensorstore's reason comes last

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas.checkpoint import save_arrays
+from nas.checkpoint import load_arrays, save_arrays
+from nas.errors import UserError
 from nas.evaluation.correlations import Sample
 from nas.runs import Run
 from nas.types import Params
@@ -65,17 +66,15 @@ def measure(run: Run, *, untrained: bool = True, progress_bar: bool = True) -> t
 
 def _load(run, controllers, stamp):
     try:
-        with np.load(run.workdir / FILE) as saved:
-            if not np.array_equal(saved["stamp"], stamp):
-                return None
-            measured = {
-                name: {
-                    which: Sample(*(saved[f"{name}/{which}/{field}"] for field in Sample._fields)) for which in (UNIFORM, OWN)
-                }
-                for name in controllers
-            }
-            return measured, float(saved["best"])
-    except (OSError, KeyError, ValueError):  # absent, of fewer controllers, or cut off
+        saved = load_arrays(run.workdir / FILE)
+        if not np.array_equal(saved["stamp"], stamp):
+            return None
+        measured = {
+            name: {which: Sample(*(saved[f"{name}/{which}/{field}"] for field in Sample._fields)) for which in (UNIFORM, OWN)}
+            for name in controllers
+        }
+        return measured, float(saved["best"])
+    except (UserError, KeyError):  # absent, cut off, or of fewer controllers
         return None
 
 

@@ -4,12 +4,16 @@ A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "e
 within the phase over the whole run, so (phase, step) names a line.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import time
 
 import numpy as np
+
+from nas.errors import UserError
 
 FILE = "metrics.jsonl"
 
@@ -22,17 +26,23 @@ class Writer:
 
         Args:
           limits: phase -> first step that this process will log.
-        """
-        from tensorboardX import SummaryWriter
 
-        self._path = workdir / FILE
-        if self._path.exists():
-            kept = [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, self._path)
-        self._file = self._path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        Raises:
+          UserError: the disk is full or the folder cannot be written.
+        """
+        # Not its SummaryWriter: that writes in a thread, which a full disk ends, and then waits for the thread for ever.
+        from tensorboardX.event_file_writer import EventsWriter
+
+        self._path, folder = workdir / FILE, workdir / "tensorboard"
+        with self._one_line():
+            if self._path.exists():
+                kept = [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
+                temporary = self._path.with_suffix(".tmp")
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+                os.replace(temporary, self._path)
+            self._file = self._path.open("a")
+            folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
 
     def write(self, phase: str, epoch: int, first_step: int, values: dict[str, np.ndarray], seconds: float) -> None:
         """Logs n steps of a phase.
@@ -41,19 +51,33 @@ class Writer:
           first_step: step of the first.
           values: name -> [n] numbers.
           seconds: wall time that they took together.
+
+        Raises:
+          UserError: the disk is full or the folder cannot be written.
         """
-        count = len(next(iter(values.values())))
+        count, lines = len(next(iter(values.values()))), []
         for i in range(count):
             line = {"phase": phase, "epoch": epoch, "step": first_step + i}
             line |= {name: _number(column[i]) for name, column in values.items()}
-            self._file.write(json.dumps(line | {"seconds": round(seconds / count, 6)}) + "\n")
-        for name, column in values.items():
-            self._events.add_scalar(f"{phase}/{name}", float(column[-1]), first_step + count - 1)
-        self._file.flush()
+            lines.append(json.dumps(line | {"seconds": round(seconds / count, 6)}) + "\n")
+        with self._one_line():
+            self._file.write("".join(lines))
+            self._file.flush()
+            self._events.write_event(_event(first_step + count - 1, {f"{phase}/{name}": c[-1] for name, c in values.items()}))
+            if phase == "valid":
+                self._events.flush()
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        with self._one_line():
+            self._file.close()
+            self._events.close()
+
+    @contextlib.contextmanager
+    def _one_line(self):
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 
 
 def read(workdir: pathlib.Path) -> list[dict]:
@@ -73,6 +97,14 @@ def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndar
     names = [name for name in (chosen[0] if chosen else {}) if name not in ("phase", "epoch", "step", "seconds")]
     steps = np.array([line["step"] for line in chosen])
     return {name: (steps, np.array([line[name] for line in chosen], float)) for name in names}
+
+
+def _event(step, scalars):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
+    return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
 
 
 def _number(value):

@@ -111,7 +111,7 @@ class Devices:
         """Rows of all devices of all processes, as numpy arrays; the inverse of `split`. All processes must call it."""
         if self.kind == "jit":
             return jax.tree.map(np.asarray, tree)
-        local = jax.tree.map(lambda leaf: np.concatenate([np.asarray(s.data)[0] for s in leaf.addressable_shards]), tree)
+        local = jax.tree.map(lambda leaf: np.concatenate([_value(leaf, i) for i in range(self.local)]), tree)
         if jax.process_count() == 1:
             return local
         from jax.experimental import multihost_utils
@@ -122,7 +122,7 @@ class Devices:
         """One replica."""
         if self.kind == "jit":
             return tree
-        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
+        return jax.tree.map(lambda leaf: _value(leaf, 0), tree)
 
     def check_replicas(self, state: Any) -> None:
         """Asserts that all devices of all processes hold the same state, bit for bit.
@@ -171,6 +171,11 @@ def choose_devices(kind: str = "") -> Devices:
             raise UserError("--parallel=jit: computes on one device, but there are several processes; use pmap")
         return Devices("jit", 1, 1)
     return Devices("pmap", jax.local_device_count(), jax.device_count())
+
+
+def _value(leaf: Array | np.ndarray, device: int) -> Array | np.ndarray:
+    """A device's value of what a lifted function returned, or of what `replicate` and `split` made for one."""
+    return leaf[device] if isinstance(leaf, np.ndarray) else leaf.addressable_shards[device].data[0]
 
 
 def _bits(leaf: Array) -> Array:

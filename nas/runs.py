@@ -95,9 +95,10 @@ def start(
     train = Windows.of(corpus.train, config.data.batch, config.data.steps)
     valid = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps)
     devices = choose_devices(parallel)
+    search.check(config, devices)
     with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
-            (workdir / METADATA).write_text(json.dumps(_metadata(data_dir), indent=2) + "\n")
+            _write_json(workdir / METADATA, _metadata(data_dir))
         return search.run(config, workdir, train, valid, devices=devices, progress_bar=progress_bar)
 
 
@@ -110,15 +111,18 @@ def open_run(workdir: pathlib.Path) -> Run:
     if not (workdir / CONFIG).is_file():
         raise UserError(f"--workdir: {workdir} is not a run directory (it has no {CONFIG})")
     config = _read_config(workdir)
+    if not (workdir / checkpoint.FOLDER).is_dir():
+        raise UserError(_no_checkpoint(workdir))
     parts = search.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
     carry = parts.reward.initial_carry(config.data.batch)
     restored = checkpoints.restore({"search": search.initial_state(config, parts), "carry": carry})
     checkpoints.close()
     if restored is None:
-        raise UserError(f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch")
-    saved, progress = restored
-    metadata = json.loads((workdir / METADATA).read_text())
+        raise UserError(_no_checkpoint(workdir))
+    saved, numbers = restored
+    progress = dataclasses.asdict(search.Progress.of(numbers, config))
+    metadata = _read_json(workdir / METADATA)
     return Run(workdir, config, metadata, parts.space, parts.policy, parts.reward, saved["search"], progress)
 
 
@@ -167,9 +171,7 @@ def _open(config, workdir):
         if (workdir / CONFIG).is_file():
             _check_same(config, workdir)
         else:
-            temporary = workdir / f"{CONFIG}.tmp"
-            temporary.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-            temporary.replace(workdir / CONFIG)
+            _write_json(workdir / CONFIG, dataclasses.asdict(config))
         yield
 
 
@@ -179,18 +181,42 @@ def _check_same(config, workdir):
 
 
 def _read_config(workdir):
+    return configs.from_dict(_read_json(workdir / CONFIG))
+
+
+def _read_json(path):
     try:
-        return configs.from_dict(json.loads((workdir / CONFIG).read_text()))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{workdir / CONFIG} is damaged: {error}") from error
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a search of the same configuration writes it again") from None
+    except ValueError as error:  # not JSON, or not even text
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is damaged: it must hold an object")
+    return values
+
+
+def _write_json(path, values):
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"--workdir: cannot write {path}: {error.strerror}") from error
+
+
+def _no_checkpoint(workdir):
+    return f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch"
 
 
 def _is_finished(config, workdir):
     if not (workdir / CONFIG).is_file():
         return False
     _check_same(config, workdir)
-    steps = checkpoint.Checkpoints(workdir, config.search.keep).steps()
-    return bool(steps) and steps[-1] == config.search.epochs * (config.search.shared_steps + config.search.controller_steps)
+    try:
+        return open_run(workdir).progress["epoch"] == config.search.epochs
+    except UserError:  # which `start` mends or explains
+        return False
 
 
 def _metadata(data_dir):

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas import config as configs
 from nas import metrics
-from nas.checkpoint import Checkpoints, save_arrays
+from nas.checkpoint import Checkpoints, load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import POLICIES
 from nas.data.tokens import Windows
@@ -61,6 +62,18 @@ class Progress:
     epoch: int = 0
     shared: int = 0  # steps of this epoch that are done
     controller: int = 0
+
+    @classmethod
+    def of(cls, saved: dict[str, Any], config: Config) -> "Progress":
+        """What `_Search` saved beside the arrays of a checkpoint.
+
+        Raises:
+          UserError: the checkpoint is of another configuration than `config`; names the fields.
+        """
+        stored = configs.from_dict(saved.get("config", dataclasses.asdict(config)))
+        if differing := configs.difference(stored, config):
+            raise UserError(f"the checkpoint is of another configuration: {'; '.join(differing)}")
+        return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
 
 
 def components(config: Config) -> Components:
@@ -149,7 +162,7 @@ def epoch_start(config: Config, parts: Components):
 def validation(config: Config, parts: Components):
     """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
 
-    common: validation windows, epoch. Logs their log perplexities [n].
+    common: validation windows, epoch. Logs their decisions [n, T] and log perplexities [n].
     """
 
     def run(state: SearchState, carry, batch, common, axis_name):
@@ -157,15 +170,26 @@ def validation(config: Config, parts: Components):
         windows, epoch = common
         decisions = parts.strategy.propose(state.strategy, _key(config, _VALIDATE, epoch), config.search.valid_architectures)
         values = share(lambda own: parts.reward.evaluate(state.reward, own, windows), decisions, axis_name)
-        best = jnp.argmin(values)
+        best = jnp.nanargmin(values)
         better = values[best] < state.best_log_perplexity
         state = state.replace(
             best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
             best_decisions=jnp.where(better, decisions[best], state.best_decisions),
         )
-        return state, carry, values
+        return state, carry, (decisions, values)
 
     return run
+
+
+def check(config: Config, devices: Devices) -> None:
+    """Whether `run` could start, asked before anything is written.
+
+    Raises:
+      UserError: settings that do not go together, or rows that cannot be divided over the devices.
+    """
+    components(config)
+    for name in ("batch", "eval_batch"):
+        devices.rows(f"data.{name}", getattr(config.data, name))
 
 
 def run(
@@ -227,13 +251,14 @@ class _Search:
         from tqdm import tqdm
 
         search = self.config.search
-        per_epoch = search.shared_steps + search.controller_steps
-        done = self.progress.epoch * per_epoch + self.progress.shared + self.progress.controller
+        total = search.epochs * search.shared_steps + max(0, search.epochs - search.warmup_epochs) * search.controller_steps
+        done = self._shared_step() + self._controller_step()
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            with tqdm(
-                total=search.epochs * per_epoch, initial=done, unit="step", disable=not self.progress_bar, mininterval=0.5
-            ) as self.bar:
+            with (
+                np.errstate(over="ignore"),  # of the perplexity of a run that diverges: what stops it is checked
+                tqdm(total=total, initial=done, unit="step", disable=not self.progress_bar, mininterval=0.5) as self.bar,
+            ):
                 while self.progress.epoch < search.epochs:
                     self._epoch()
         finally:
@@ -258,7 +283,7 @@ class _Search:
 
     def _shared_chunk(self, count):
         progress, started = self.progress, time.perf_counter()
-        first = progress.epoch * self.config.search.shared_steps + progress.shared
+        first = self._shared_step()
         common = (np.int32(first), np.int32(progress.epoch))
         self.state, self.carry, (info, decisions) = self.shared(self.state, self.carry, self.train.take(first, count), common)
         self._check_finite("shared", first, info, decisions)
@@ -273,7 +298,7 @@ class _Search:
         self.state, self.carry, (info, decisions, rewards) = self.controller(
             self.state, self.carry, self.valid.take(first, count), common
         )
-        self._check_finite("controller", first, info | {"reward of an architecture": rewards}, decisions)
+        self._check_finite("controller", first, {"reward of an architecture": rewards} | info, decisions)
         self._log("controller", first, info, started)
         self.architectures["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
         self.architectures["rewards"].append(rewards.reshape(-1))
@@ -294,7 +319,8 @@ class _Search:
         search, started = self.config.search, time.perf_counter()
         epoch = self.progress.epoch
         common = (self.eval_windows, np.int32(epoch))
-        self.state, self.carry, values = self.validation(self.state, self.carry, None, common)
+        self.state, self.carry, (decisions, values) = self.validation(self.state, self.carry, None, common)
+        self._check_finite("validation", epoch, {"log perplexity of an architecture": values[None]}, decisions[None])
         self.devices.check_replicas(self.state)
         values = np.exp(values.astype(np.float64))
         info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
@@ -311,11 +337,11 @@ class _Search:
         """decisions: [K, A, T] of the steps that `values` [K, ...] belong to."""
         if self.config.search.on_nonfinite == "skip":
             return
-        for name, column in values.items():
-            bad = ~np.isfinite(column.reshape(len(column), -1))
-            if bad.any():
-                step = int(bad.any(axis=1).argmax())
-                row = int(bad[step].argmax()) if bad.shape[1] == decisions.shape[1] else 0
+        finite = {name: np.isfinite(column.reshape(len(column), -1)) for name, column in values.items()}
+        for step in range(len(decisions)):
+            if bad := [(name, ~column[step]) for name, column in finite.items() if not column[step].all()]:
+                name, rows = bad[0]  # rewards come before what they spoil
+                row = int(rows.argmax())
                 saved = self.checkpoints.steps() if self.devices.is_main else []
                 raise UserError(
                     f"{name} is not finite at {phase} step {first + step}, architecture "
@@ -323,14 +349,16 @@ class _Search:
                     f"{saved[-1] if saved else 'none'} in {self.workdir}; search.on_nonfinite=skip drops such updates"
                 )
 
+    def _shared_step(self):
+        return self.progress.epoch * self.config.search.shared_steps + self.progress.shared
+
     def _controller_step(self):
         warmup = self.config.search.warmup_epochs
         return max(0, self.progress.epoch - warmup) * self.config.search.controller_steps + self.progress.controller
 
     def _limits(self):
         """phase -> first step that is still to be logged."""
-        shared = self.progress.epoch * self.config.search.shared_steps + self.progress.shared
-        return {"shared": shared, "controller": self._controller_step(), "valid": self.progress.epoch}
+        return {"shared": self._shared_step(), "controller": self._controller_step(), "valid": self.progress.epoch}
 
     def _save(self):
         carry = self.devices.join(self.carry)
@@ -338,24 +366,31 @@ class _Search:
             arrays = {name: np.concatenate(parts) for name, parts in self.architectures.items() if parts}
             if arrays:
                 save_arrays(self.workdir / ARCHITECTURES, arrays)
-            step = self.progress.epoch * (self.config.search.shared_steps + self.config.search.controller_steps)
+            # One more than the steps of an epoch, so that its last step and its end have numbers of their own.
+            step = self.progress.epoch * (self.config.search.shared_steps + self.config.search.controller_steps + 1)
             step += self.progress.shared + self.progress.controller
             state = {"search": self.devices.first(self.state), "carry": carry}
-            self.checkpoints.save(step, state, dataclasses.asdict(self.progress))
+            progress = dataclasses.asdict(self.progress) | {"config": dataclasses.asdict(self.config)}
+            self.checkpoints.save(step, state, progress)
 
     def _restore(self, state, carry):
         """The newest checkpoint's state and carry, or the given ones; the main process reads it for all."""
         progress = np.zeros(3, np.int32)
         if self.devices.is_main and (restored := self.checkpoints.restore({"search": state, "carry": carry})):
             saved, numbers = restored
-            state, carry, progress = saved["search"], saved["carry"], np.array(list(Progress(**numbers).__dict__.values()))
+            progress = np.array(dataclasses.astuple(Progress.of(numbers, self.config)), np.int32)
+            state, carry = saved["search"], saved["carry"]
         state, carry, progress = self.devices.from_main((state, carry, progress))
         self.progress = Progress(*map(int, progress))
         self.architectures = {"decisions": [], "rewards": []}
         count = self._controller_step() * self.config.search.architectures * self.devices.total
         if count and self.devices.is_main:
-            with np.load(self.workdir / ARCHITECTURES) as saved:
-                self.architectures = {name: [saved[name][:count]] for name in saved.files}
+            saved = load_arrays(self.workdir / ARCHITECTURES)
+            if set(saved) != set(self.architectures) or min(map(len, saved.values())) < count:
+                raise UserError(
+                    f"{self.workdir / ARCHITECTURES} is not of this run: it must hold {count} architectures or more"
+                )
+            self.architectures = {name: [column[:count]] for name, column in saved.items()}
         return state, carry
 
     def _on_signal(self, number, frame):

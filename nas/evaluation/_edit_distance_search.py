@@ -14,17 +14,20 @@ shared between its two ends:
 If u -> v, at least |out(u) - out(v)| edges that leave u or v have no counterpart. An edge without counterpart has one tail and
 one head, so it is charged at most tail + head = 2 half units: what it costs. Hence the cost of what is matched plus the
 minimum-cost assignment of C bounds every completion from below. Trees differ in their out-degrees only: (tail, head) = (2, 0),
-every edge charged to its tail, is best for cells; dense graphs do better with (1, 1). The better of the two at the root is kept.
+every edge charged to its tail, is best for cells; dense graphs do better with (1, 1). Whichever gives the root the higher bound
+is kept.
 
 **Warm start.** Matching x -> y can only raise the other entries of C (an edge to x was counted in a difference of degrees, and
 is now counted exactly), so the dual prices of the assignment stay feasible: a search node copies its parent's reduced costs,
 raises them and repairs the assignment. A reduced cost also bounds what its pair adds: bound + reduced cost > limit means that
 no completion with this pair improves on the best bijection so far.
 
-**Branching** on the row (node of the first graph) or column (node of the second) with the fewest pairs that survive this test, on
-trees hubs first, cheapest pair first. Of nodes that an automorphism swaps (twins, such as the dummies) only one is tried.
+**Branching** on the row (node of the first graph) or column (node of the second) with the fewest pairs that survive this test,
+on sparse graphs hubs first; then cheapest pair first. Of nodes that an automorphism swaps (twins, such as the dummies) only one
+is tried.
 
-Every assignment is a bijection, so its cost is an upper bound; the root's is improved by swapping images. Rows of C are `Lanes`.
+Every assignment is a bijection, so its cost is an upper bound; the root's is improved by swapping images. Rows of C are
+`Lanes`.
 """
 
 from typing import NamedTuple
@@ -68,7 +71,7 @@ class _Graph(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Memory of one worker. Each of the M + 1 levels of the search (the number of matched pairs) has a row or block of its own."""
+    """Memory of one worker. Each of the M + 1 levels of the search (numbers of matched pairs) has a row or block of its own."""
 
     substitution: np.ndarray  # [M, lanes]; 0, 1 or half of forbidden
     costs: np.ndarray  # [(M + 1) M, lanes]; reduced costs, non-negative; forbidden in columns that are matched
@@ -120,8 +123,8 @@ def search_pairs(token, work, graphs, first, second, max_searched, interrupt, lo
     Args:
       token: np.uint16(0) for graphs of at most 16 nodes, np.uint64(0) for at most 64.
       work: a `Workspace` made with this token.
-      graphs: tuple of sizes [K] int64; successors, predecessors, twins [K, M] int64; labels [K, lanes] of the workspace's type; the
-        number of forced labels, which are the smallest; and the step between the distances that a pair can have.
+      graphs: tuple of sizes [K] int64; successors, predecessors, twins [K, M] int64; labels [K, lanes] of the workspace's type;
+        the number of forced labels, which are the smallest; and the step between the distances that a pair can have.
       max_searched: search nodes after which a pair is left open.
       interrupt: [1] int64; another thread sets it to stop at once, with results that mean nothing.
       lower, upper: [k] int32, filled with bounds, which are equal unless the pair was left open.
@@ -209,7 +212,7 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
 
 @_compiled
 def _start(token, work, a, b, n, tail, num_forced):
-    """Sets up the first level: pairs that leave no choice are matched, the rest is assigned. Returns its bound and the level."""
+    """Sets up the first level: pairs that leave no choice are matched, the rest assigned. Returns its bound and the level."""
     nodes = (2 << (n - 1)) - 1
     for v in range(n):
         work.degrees[0, v] = popcount(b.successors[v])
@@ -282,7 +285,8 @@ def _match(token, work, a, b, n, level, x, y, tail, rise):
 def _assign(token, work, n, level, limit):
     """Completes the assignment of a level; as dual prices rise, its reduced costs fall and its bound rises.
 
-    Shortest augmenting paths (Jonker and Volgenant 1987). Returns False, leaving the level unfinished, once the bound is above `limit`.
+    Shortest augmenting paths (Jonker and Volgenant 1987). Returns False, leaving the level unfinished, once the bound is above
+    `limit`.
     """
     rows = work.free_rows[level]
     base = level * n

@@ -44,41 +44,37 @@ class TrainedArm:
     command: str
 
 
-def correlation_table(space: RecurrentSpace, controllers: list[Controller], command: str) -> Table:
-    """Spearman's correlation of the distance of embeddings with each measure; mean over seeds, with their range."""
-    rows = []
-    width = controllers[0].samples[0]["own"].after.shape[1]
+def correlation_tables(space: RecurrentSpace, controllers: list[Controller], command: str) -> list[Table]:
+    """Spearman's correlation of the distance of embeddings with each measure, a table a set; mean over seeds, with range."""
+    n, width = controllers[0].samples[0]["own"].after.shape
+    seeds = len(controllers[0].samples)
+    notes = [
+        f"{n} architectures, all pairs; embedding: state after the last decision; "
+        + ("one seed." if seeds == 1 else f"mean over {seeds} seeds [least, greatest]."),
+        "Similarities should be negative, differences positive. Pairs are not independent samples: no p-values here.",
+        "Random projection: one-hot decisions through a random matrix to the width of the embedding, nothing learned.",
+        f"Untrained: the controller before its first update; perplexities under the weights of {controllers[1].title}.",
+    ]
+    columns = [
+        Column("measure"),
+        Column("paper (PG + memory)", 3, True),
+        *(Column(controller.title, 3, True) for controller in controllers),
+    ]
+    tables = []
     for which, title in SETS.items():
         learned = [[_correlations(space, sample[which]) for sample in c.samples] for c in controllers]
         chance = [[_correlations(space, sample[which], project=width) for sample in c.samples] for c in controllers]
+        rows = []
         for measure in correlations.MEASURES:
-            paper = correlations.PAPER.get(measure) if which == "own" else None
-            paper = Empty("not reported") if paper is None else paper
-            rows.append(Row([title, measure, paper, *(_mean(values, measure) for values in learned)]))
-        rows.append(Row([title, GRAPH_DISTANCE, Empty("not reported"), *[Empty("not computed")] * len(controllers)]))
+            paper = correlations.PAPER.get(measure, Empty("-")) if which == "own" else Empty("-")
+            rows.append(Row([measure, paper, *(_mean(values, measure) for values in learned)]))
+        rows.append(Row([GRAPH_DISTANCE, Empty("-"), *[Empty("not computed")] * len(controllers)]))
         for measure in correlations.MEASURES:
-            name = f"random projection: {measure}"
-            rows.append(Row([title, name, Empty(""), *(_mean(values, measure) for values in chance)], reference=True))
-    count = len(controllers[0].samples)
-    n = len(controllers[0].samples[0]["own"].decisions)
-    return Table(
-        "Spearman's correlation of the L2 distance between embeddings with ...",
-        [
-            Column("architectures"),
-            Column("... of a pair"),
-            Column("paper (PG + memory)", 3, True),
-            *(Column(c.title, 3, True) for c in controllers),
-        ],
-        rows,
-        notes=[
-            f"{n} architectures a set, all pairs; embedding: state after the last decision; "
-            + ("one seed." if count == 1 else f"mean over {count} seeds [least, greatest]."),
-            "Similarities should be negative, differences positive. Pairs are not independent samples: no p-values here.",
-            "Random projection: one-hot decisions through a random matrix to the width of the embedding, nothing learned.",
-            f"Untrained: the controller before its first update; perplexities under the weights of {controllers[1].title}.",
-        ],
-        command=command,
-    )
+            cells_ = [_mean(values, measure) for values in chance]
+            rows.append(Row([f"random projection: {measure}", Empty("-"), *cells_], reference=True))
+        name = f"{title.capitalize()}: Spearman's correlation of the L2 distance between embeddings with ..."
+        tables.append(Table(name, columns, rows, notes, command))
+    return tables
 
 
 def perplexity_table(arms: list[TrainedArm], yardsticks: dict[str, float], command: str) -> Table:
@@ -115,18 +111,18 @@ def write_report(
     for which, title in SETS.items():
         for measure, x_label in (
             (correlations.ACTIVATIONS, "common activations (nodes)"),
-            (correlations.PERFORMANCE, "|difference of log perplexity| (nats a token)"),
+            (correlations.PERFORMANCE, "|difference| of log perplexity (nats)"),
         ):
             report.figure(
-                figures.distance_scatter([_panel(space, c, which, measure) for c in controllers], x_label=x_label),
+                [figures.distance_scatter([_panel(space, c, which, measure)], x_label=x_label) for c in controllers],
                 f"{title.capitalize()}, first seed: distance of embeddings against {measure}; medians and quartiles.",
-                f"Scatter plots of embedding distance against {measure}, one a controller",
+                [f"Scatter plot for {c.title}: embedding distance against {measure}" for c in controllers],
             )
     report.section("Training")
     report.figure(
-        figures.training_curves({arm.title: arm.curves for arm in arms}, _CURVES, window=25),
+        [figures.training_curves({arm.title: arm.curves for arm in arms}, [metric], window=25) for metric in _CURVES],
         "Training, first seed. Pale: every step; bold: mean of 25 steps.",
-        "Curves of training perplexity, reward, entropy and supervised loss",
+        [f"Curves of {metric.label}" for metric in _CURVES],
     )
     report.section("Best cells")
     titles = [f"{arm.title}: perplexity {np.exp(arm.best_log_perplexity):.1f}" for arm in arms]

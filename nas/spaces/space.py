@@ -101,6 +101,8 @@ class SearchSpace:
         for position, token in enumerate(text.split()):
             if not (token.isascii() and token.isdigit()):
                 raise UserError(f"position {position}: {token!r} is not a whole number")
+            if len(token) > 18:  # what int64 holds
+                raise UserError(f"position {position}: {token} is too large")
             values.append(int(token))
         if len(values) != self.num_decisions:
             raise UserError(f"a decision vector of this space has {self.num_decisions} numbers, got {len(values)}")

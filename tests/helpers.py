@@ -1,0 +1,130 @@
+"""A search small enough to be run many times, programs to run it, and comparisons of what it leaves behind."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from nas import metrics, search
+from nas.checkpoint import Checkpoints, load_arrays
+from nas.config import Config, from_dict
+
+TIMEOUT = 300  # seconds that a program may take on a busy machine
+TINY = {
+    "nodes": 3,
+    "data": {"vocabulary": 50, "batch": 4, "steps": 5, "eval_batch": 4, "eval_tokens": 40},
+    "supernet": {"width": 8, "learning_rate": 1.0},
+    "policy": {"width": 8},
+    "memory": {"capacity": 12, "refresh_size": 6, "batch": 4},
+    "strategy": {"supervised_weight": 1.0},
+    "search": {
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "shared_steps": 6,
+        "controller_steps": 4,
+        "chunk": 2,
+        "valid_architectures": 3,
+        "keep": 3,
+    },
+    "evaluation": {"architectures": 6},
+}
+CHECKPOINTS = [11, 22, 33]  # the numbers that its three epochs end with
+
+
+def tiny(**groups) -> Config:
+    """The tiny search, some fields of some groups replaced: tiny(seed=1, search={"epochs": 1})."""
+    values = dict(TINY)
+    for name, value in groups.items():
+        values[name] = values[name] | value if isinstance(value, dict) else value
+    return from_dict(values)
+
+
+def start_program(environment, module, *arguments) -> subprocess.Popen:
+    """Starts `python -m module` with its output in pipes."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish_program(process) -> subprocess.CompletedProcess:
+    """Waits for a started program."""
+    try:
+        out, err = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def messages(process) -> list[str]:
+    """The lines on standard error that are not the progress bar."""
+    return [
+        line for line in process.stderr.replace("\r", "\n").splitlines() if line and "it/s" not in line and "%|" not in line
+    ]
+
+
+def assert_one_line(process, *parts):
+    """The program ended with one line that holds `parts`, and exit code 2."""
+    assert process.returncode == 2, process.stderr
+    lines = messages(process)
+    assert len(lines) == 1 and lines[0].startswith("error: "), process.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    """Path -> content of all files below a folder, which must not change where nothing may be written."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_same_bits(a, b):
+    """Two trees with the same leaves, bit for bit."""
+
+    def check(path, a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()), jax.tree_util.keystr(path)
+
+    jax.tree_util.tree_map_with_path(check, a, b)
+
+
+def restore(config: Config, workdir: pathlib.Path):
+    """State, carry and progress of the newest intact checkpoint."""
+    parts = search.components(config)
+    template = {"search": search.initial_state(config, parts), "carry": parts.reward.initial_carry(config.data.batch)}
+    checkpoints = Checkpoints(workdir, config.search.keep)
+    try:
+        return checkpoints.restore(template)
+    finally:
+        checkpoints.close()
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
+    """The lines of a run's metrics, their times left out; every line must be whole."""
+    lines = metrics.read(workdir)
+    assert len(lines) == len((workdir / metrics.FILE).read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def expected_lines(config: Config) -> set[tuple[str, int]]:
+    """(phase, step) of all lines of a finished run's metrics."""
+    settings = config.search
+    counts = {
+        "shared": settings.epochs * settings.shared_steps,
+        "controller": (settings.epochs - settings.warmup_epochs) * settings.controller_steps,
+        "valid": settings.epochs,
+    }
+    return {(phase, step) for phase, count in counts.items() for step in range(count)}
+
+
+def assert_same_run(config: Config, workdir: pathlib.Path, reference: pathlib.Path):
+    """Two finished runs are the same, bit for bit: all that a checkpoint holds, metrics but for times, architectures."""
+    (state, progress), (expected, expected_progress) = (restore(config, path) for path in (workdir, reference))
+    assert progress == expected_progress and progress["epoch"] == config.search.epochs
+    assert_same_bits(state, expected)
+    lines = read_metrics(workdir)
+    assert [json.dumps(line) for line in lines] == [json.dumps(line) for line in read_metrics(reference)]
+    names = [(line["phase"], line["step"]) for line in lines]
+    assert len(names) == len(set(names)) and set(names) == expected_lines(config)
+    assert_same_bits(*(load_arrays(path / search.ARCHITECTURES) for path in (workdir, reference)))

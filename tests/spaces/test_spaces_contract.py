@@ -1,0 +1,262 @@
+"""What every registered search space promises, at several sizes; a new space fails here until SIZES names it."""
+
+import dataclasses
+
+import jax
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from nas.errors import UserError
+from nas.spaces import SPACES
+from nas.spaces.space import ABSENT, KINDS
+
+SIZES = {"recurrent": [{"num_nodes": nodes} for nodes in (2, 3, 5, 12)]}
+EVERY_SPACE = {f"{name} {size}": SPACES[name](**size) for name in SPACES for size in SIZES.get(name, [{}])}
+NOT_NUMBERS = ["x", "1.0", "-1", "+1", "1e0", "0x1", "1_0", "½", "²", "١", "nan", "1,2"]
+
+# The fixture is a frozen space: nothing that one example does can be seen by the next.
+properties = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(params=EVERY_SPACE)
+def space(request):
+    return EVERY_SPACE[request.param]
+
+
+def vectors(space):
+    """Any decision vector of a space, as a list."""
+    return st.tuples(*(st.integers(0, choices - 1) for choices in space.num_choices)).map(list)
+
+
+def message(function, *arguments):
+    """The one line that a rejection is told with."""
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_every_registered_space_is_tested():
+    assert set(SIZES) == set(SPACES)
+
+
+# What a space says of its decisions.
+
+
+def test_description_is_consistent(space):
+    assert len(space.num_choices) == len(space.kinds) == space.num_decisions
+    assert min(space.num_choices) >= 1 and max(space.num_choices) == space.max_choices
+    assert set(space.kinds) <= set(KINDS)
+    assert len(set(space.label_names)) == len(space.label_names)
+
+
+def test_choice_mask_marks_the_first_choices_of_every_position(space):
+    mask = space.choice_mask()
+    assert mask.shape == (space.num_decisions, space.max_choices) and mask.dtype == bool
+    for row, choices in zip(mask, space.num_choices, strict=True):
+        assert row.tolist() == [True] * choices + [False] * (space.max_choices - choices)
+
+
+def test_positions_of_all_kinds_are_the_decisions_that_have_a_choice(space):
+    found = [(int(t), kind) for kind in KINDS for t in space.positions(kind)]
+    assert sorted(found) == [(t, space.kinds[t]) for t in range(space.num_decisions) if space.num_choices[t] > 1]
+    assert all(np.all(np.diff(space.positions(kind)) > 0) for kind in KINDS)
+
+
+def test_a_space_is_a_value(space):
+    twin = dataclasses.replace(space)
+    assert twin is not space and twin == space and hash(twin) == hash(space)
+    assert sum(space == other for other in EVERY_SPACE.values()) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        space.num_choices = (1,)
+
+
+# Uniform sampling.
+
+
+def test_uniform_samples_are_valid_and_every_choice_is_equally_likely(space):
+    n = 3000
+    decisions = np.asarray(space.sample_uniform(jax.random.key(0), n))
+    assert decisions.shape == (n, space.num_decisions) and decisions.dtype == np.int32
+    np.testing.assert_array_equal(space.validate(decisions), decisions)
+    for column, choices in zip(decisions.T, space.num_choices, strict=True):
+        counts = np.bincount(column, minlength=choices)
+        assert counts.min() > 0
+        statistic = np.sum((counts - n / choices) ** 2) / (n / choices)
+        assert choices == 1 or statistic < chi2.ppf(1 - 1e-5, choices - 1)
+
+
+def test_uniform_samples_of_pairs_of_positions_are_independent(space):
+    n = 3000
+    one_hot = [np.eye(c)[column] - 1 / c for column, c in zip(_uniform(space, 1, n).T, space.num_choices, strict=True)]
+    for t, first in enumerate(one_hot):
+        for second in one_hot[t + 1 :]:
+            assert np.abs(first.T @ second / n).max() < 6 * 0.25 / np.sqrt(n)  # a product's standard deviation is below 1/4
+
+
+def test_uniform_samples_depend_on_the_key_alone(space):
+    key = jax.random.key(2)
+    eager = space.sample_uniform(key, 50)
+    # The space is a static argument: it must be hashable, and closing over it must not change a number.
+    jitted = jax.jit(lambda s, k: s.sample_uniform(k, 50), static_argnums=0)(space, jax.random.clone(key))
+    np.testing.assert_array_equal(eager, jitted)
+    assert not np.array_equal(eager, space.sample_uniform(jax.random.key(3), 50))
+
+
+# The text form.
+
+
+@properties
+@given(st.data())
+def test_format_and_parse_are_inverses(space, data):
+    vector = data.draw(vectors(space))
+    text = space.format(vector)
+    assert text == " ".join(map(str, vector))
+    parsed = space.parse(text)
+    assert parsed.dtype == np.int32 and parsed.tolist() == vector
+    assert space.format(parsed) == text
+
+
+def test_parse_ignores_how_numbers_are_spaced(space):
+    vector = [choices - 1 for choices in space.num_choices]
+    assert space.parse("\n " + "  \t".join(map(str, vector)) + " \n").tolist() == vector
+
+
+@properties
+@given(st.data())
+def test_parse_names_the_token_that_is_no_number(space, data):
+    tokens = [str(d) for d in data.draw(vectors(space))]
+    position = data.draw(st.integers(0, len(tokens) - 1))
+    tokens[position] = data.draw(st.sampled_from(NOT_NUMBERS))
+    told = message(space.parse, " ".join(tokens))
+    assert f"position {position}:" in told and repr(tokens[position]) in told
+
+
+@properties
+@given(st.data())
+def test_parse_names_the_number_out_of_range(space, data):
+    vector = data.draw(vectors(space))
+    position = data.draw(st.integers(0, len(vector) - 1))
+    excess = data.draw(st.sampled_from([0, 1, 2**31, 2**32]))
+    vector[position] = space.num_choices[position] + excess
+    told = message(space.parse, " ".join(map(str, vector)))
+    assert f"position {position} " in told and f" {vector[position]} is not in 0..{space.num_choices[position] - 1}" in told
+
+
+@pytest.mark.parametrize("digits", [18, 19, 20, 5000])  # an int64 holds 18 digits, Python's int() reads 4300
+def test_parse_rejects_numbers_of_any_length(space, digits):
+    tokens = ["0"] * space.num_decisions
+    tokens[2] = "9" * digits
+    told = message(space.parse, " ".join(tokens))
+    assert "position 2" in told and tokens[2] in told
+
+
+@pytest.mark.parametrize("change", [-1, 1, 5])
+def test_parse_counts(space, change):
+    count = max(0, space.num_decisions + change)
+    told = message(space.parse, " ".join(["0"] * count))
+    assert f"has {space.num_decisions} numbers" in told and f"got {count}" in told
+
+
+def test_parse_of_nothing(space):
+    assert "got 0" in message(space.parse, "  \n")
+
+
+# Validation.
+
+
+@properties
+@given(st.data())
+def test_validate_returns_what_is_valid(space, data):
+    batch = data.draw(st.lists(vectors(space), min_size=1, max_size=4))
+    dtype = data.draw(st.sampled_from([np.uint8, np.int32, np.int64, list]))
+    checked = space.validate(batch if dtype is list else np.array(batch, dtype))
+    assert checked.dtype == np.int32 and checked.tolist() == batch
+    assert space.validate(batch[0]).tolist() == batch[:1]
+
+
+@properties
+@given(st.data())
+def test_validate_names_architecture_position_and_value(space, data):
+    batch = np.array(data.draw(st.lists(vectors(space), min_size=1, max_size=4)))
+    row = data.draw(st.integers(0, len(batch) - 1))
+    position = data.draw(st.integers(0, space.num_decisions - 1))
+    value = data.draw(st.integers(-(2**40), 2**40))
+    assume(not 0 <= value < space.num_choices[position])
+    batch[row, position] = value
+    told = message(space.validate, batch)
+    assert told.startswith(f"architecture {row}, position {position} ({space.kinds[position]}): {value} ")
+    assert told.endswith(f"0..{space.num_choices[position] - 1}")
+
+
+def test_validate_tells_the_first_fault(space):
+    batch = np.zeros((3, space.num_decisions), int)
+    batch[1, -1] = batch[2, 0] = -7
+    assert message(space.validate, batch).startswith(f"architecture 1, position {space.num_decisions - 1} ")
+
+
+def test_validate_rejects_other_shapes_and_types(space):
+    length = space.num_decisions
+    for shape in [(length + 1,), (2, length - 1), (1, 2, length), (0,), ()]:
+        told = message(space.validate, np.zeros(shape, int))
+        assert f"has {length} numbers" in told and str(shape) in told
+    for dtype in ("float32", "bool", "complex64"):
+        assert message(space.validate, np.zeros((2, length), dtype)) == f"decisions must be integers, got {dtype}"
+
+
+# Graphs.
+
+
+@properties
+@given(st.data())
+def test_arrays_and_networkx_graphs_say_the_same(space, data):
+    batch = data.draw(st.lists(vectors(space), min_size=1, max_size=3))
+    for io in (False, True):
+        graphs = space.graphs(batch, io=io)
+        assert graphs.adjacency.dtype == bool and graphs.adjacency.shape == (len(batch), *graphs.labels.shape[1:] * 2)
+        for vector, adjacency, labels in zip(batch, *graphs, strict=True):
+            graph = space.to_graph(vector, io=io)
+            assert sorted(graph) == [i for i, label in enumerate(labels) if label != ABSENT]
+            assert all(graph.nodes[i]["label"] == space.label_names[labels[i]] for i in graph)
+            assert set(graph.edges) == {(i, j) for i in range(len(labels)) for j in range(len(labels)) if adjacency[i, j]}
+
+
+@properties
+@given(st.data())
+def test_io_adds_an_input_and_an_output_and_nothing_else(space, data):
+    vector = data.draw(vectors(space))
+    inner, graph = space.to_graph(vector, io=False), space.to_graph(vector, io=True)
+    (source,), (sink,) = ([i for i in graph if graph.nodes[i]["label"] == end] for end in ("input", "output"))
+    assert graph.in_degree(source) == 0 and graph.out_degree(sink) == 0
+    assert not {"input", "output"} & {label for _, label in inner.nodes("label")}
+    rest = graph.subgraph(set(graph) - {source, sink})
+    # In both graphs nodes are numbered in the same order.
+    number = dict(zip(sorted(rest), sorted(inner), strict=True))
+    renumbered = nx.relabel_nodes(rest, number)
+    assert dict(renumbered.nodes("label")) == dict(inner.nodes("label"))
+    assert set(renumbered.edges) == set(inner.edges)
+
+
+@properties
+@given(st.data())
+def test_every_node_computes_something_that_is_used(space, data):
+    graph = space.to_graph(data.draw(vectors(space)))
+    ends = {label: node for node, label in graph.nodes("label") if label in ("input", "output")}
+    assert nx.is_directed_acyclic_graph(graph)
+    assert nx.descendants(graph, ends["input"]) == set(graph) - {ends["input"]}
+    assert nx.ancestors(graph, ends["output"]) == set(graph) - {ends["output"]}
+
+
+def test_different_decisions_give_different_graphs(space):
+    decisions = np.unique(_uniform(space, 4, 200), axis=0)
+    graphs = space.graphs(decisions)
+    described = {(a.tobytes(), labels.tobytes()) for a, labels in zip(*graphs, strict=True)}
+    assert len(described) == len(decisions)
+
+
+def _uniform(space, seed, n):
+    return np.random.default_rng(seed).integers(0, space.num_choices, (n, space.num_decisions))

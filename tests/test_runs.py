@@ -1,0 +1,342 @@
+"""Run directories: which may be started, continued and opened, and what is said of those that may not."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nas.runs
+from nas import checkpoint, measurements, metrics, runs, search
+from nas.data import Corpus
+from nas.errors import UserError
+from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, files, tiny
+
+CONFIG = tiny()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corpus():
+    """A corpus of random tokens instead of one that must be prepared."""
+    rng = np.random.default_rng(0)
+    streams = [rng.integers(0, 50, length, dtype=np.int32) for length in (200, 120, 100)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nas.runs, "load_corpus", lambda *args, **kwargs: Corpus(*streams, tuple(map(str, range(50)))))
+        yield
+
+
+def start(config, workdir, **options):
+    return runs.start(config, workdir, **{"parallel": "jit", "progress_bar": False} | options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    start(CONFIG, workdir, data_dir="somewhere")
+    return workdir
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """A copy of a finished run."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def fails(function, *args, **kwargs):
+    """The message of the UserError that a call ends in."""
+    with pytest.raises(UserError) as error:
+        function(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@contextlib.contextmanager
+def unchanged(folder):
+    """Nothing is written below a folder."""
+    before = files(folder)
+    yield
+    assert files(folder) == before
+
+
+def test_a_finished_run(finished):
+    run = runs.open_run(finished)
+    assert run.config == CONFIG
+    assert run.progress == {"epoch": 3, "shared": 0, "controller": 0}
+    assert run.metadata["data_dir"] == "somewhere" and run.metadata["command"]
+    assert set(run.metadata["versions"]) == {*runs.PACKAGES, "python", "device"}
+    assert len(run.metrics()) == len(metrics.read(finished)) == 18 + 8 + 3
+    initial = search.initial_state(CONFIG, search.components(CONFIG)).strategy.params["policy"]
+    assert_same_bits(run.untrained_policy_params(), initial)
+    assert np.any(np.asarray(run.policy_params["start"]) != np.asarray(initial["start"]))
+    assert run.valid_windows().tokens.shape == (2, 4, 6)  # 40 tokens in windows of 4 x 5
+    assert run.valid_windows(whole=True).tokens.shape == (5, 4, 6)  # 30 tokens a row
+
+
+def test_opening_writes_nothing(finished):
+    with unchanged(finished):
+        runs.open_run(finished)
+
+
+def test_a_finished_run_is_kept(workdir, finished, capfd):
+    with unchanged(workdir / "checkpoints"):
+        runs.finish(CONFIG, workdir, parallel="jit")
+    assert capfd.readouterr() == ("", "")
+    assert_same_run(CONFIG, workdir, finished)
+
+
+def test_an_unfinished_run_is_finished(workdir, finished, capfd):
+    shutil.rmtree(workdir / "checkpoints" / "33")
+    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    assert capfd.readouterr().err == f"searching: {workdir}\n"
+    assert_same_run(CONFIG, workdir, finished)
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(workdir, finished, capfd):
+    next((workdir / "checkpoints" / "33" / "progress").glob("metadata")).write_bytes(b"")
+    assert runs.open_run(workdir).progress["epoch"] == 2
+    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-2] == f"searching: {workdir}" or lines[-1] == f"searching: {workdir}" or f"searching: {workdir}" in lines
+    assert all("checkpoint 33" in line or "searching" in line for line in lines)
+    assert_same_run(CONFIG, workdir, finished)
+
+
+def test_another_configuration(workdir):
+    other = tiny(seed=3, search={"epochs": 4}, strategy={"supervised": "next_decision"})
+    with unchanged(workdir / "checkpoints"), unchanged(workdir / "tensorboard"):
+        for function in (start, runs.finish):
+            message = fails(function, other, workdir)
+            assert message == (
+                f"--workdir: {workdir} holds a run of another configuration: seed: 0 -> 3; "
+                "strategy.supervised: 'reconstruct' -> 'next_decision'; search.epochs: 3 -> 4"
+            )
+    assert json.loads((workdir / runs.CONFIG).read_text()) == dataclasses.asdict(CONFIG)
+
+
+def test_a_checkpoint_of_another_configuration(workdir):
+    """Of the same shapes: nothing but what is written in it tells."""
+    other = tiny(supernet={"learning_rate": 2.0})
+    (workdir / runs.CONFIG).unlink()
+    with unchanged(workdir / "checkpoints"):
+        message = fails(start, other, workdir)
+        assert message == "the checkpoint is of another configuration: supernet.learning_rate: 1.0 -> 2.0"
+        assert fails(runs.open_run, workdir) == message
+
+
+def test_settings_that_do_not_go_together_leave_no_directory(tmp_path):
+    config = tiny(policy={"name": "factorised"})
+    assert "strategy.supervised: the policy factorised" in fails(start, config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    start(tiny(policy={"name": "factorised"}, strategy={"supervised_weight": 0.0}, search={"epochs": 1}), tmp_path / "run")
+
+
+def test_rows_that_cannot_be_divided_leave_no_directory(tmp_path):
+    message = fails(start, CONFIG, tmp_path / "run", parallel="pmap")
+    assert message == "config field data.batch: 4 rows cannot be divided over 8 devices"
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_tokens_leave_no_directory(tmp_path):
+    assert "too few" in fails(start, tiny(data={"steps": 60}), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_process(workdir):
+    with (workdir / runs.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with unchanged(workdir):
+            assert fails(start, CONFIG, workdir) == f"--workdir: {workdir} is in use by another process"
+    start(CONFIG, workdir)
+
+
+def test_a_lock_ends_with_its_process(workdir):
+    code = f"import fcntl, os; fcntl.flock(open({str(workdir / runs.LOCK)!r}, 'w'), fcntl.LOCK_EX); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    start(CONFIG, workdir)
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "file"])
+def test_what_is_no_run_directory(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with unchanged(tmp_path):
+        path = tmp_path / name
+        assert fails(runs.open_run, path) == f"--workdir: {path} is not a run directory (it has no config.json)"
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "file"}
+
+
+def test_a_run_without_a_checkpoint(workdir):
+    message = f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch"
+    for step in CHECKPOINTS:
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    with unchanged(workdir):
+        assert fails(runs.open_run, workdir) == message
+    (workdir / "checkpoints").rmdir()
+    assert fails(runs.open_run, workdir) == message
+    assert not (workdir / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"seed": -1}', b'{"nodes": "3"}', b'{"colour": 1}'])
+def test_a_damaged_configuration(workdir, content):
+    (workdir / runs.CONFIG).write_bytes(content)
+    with unchanged(workdir):
+        for message in (fails(runs.open_run, workdir), fails(start, CONFIG, workdir)):
+            assert "config.json is damaged" in message or "config field" in message
+
+
+def test_damaged_metadata_is_written_again(workdir):
+    (workdir / runs.METADATA).write_bytes(b'{"comm')
+    assert fails(runs.open_run, workdir).startswith(f"{workdir / runs.METADATA} is damaged: ")
+    (workdir / runs.METADATA).unlink()
+    assert f"{workdir / runs.METADATA}: no such file" in fails(runs.open_run, workdir)
+    start(CONFIG, workdir)
+    assert runs.open_run(workdir).metadata["versions"]
+
+
+def test_all_checkpoints_damaged(workdir):
+    for path in (workdir / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(b"")
+    with unchanged(workdir / "checkpoints"):
+        for function in (lambda: runs.open_run(workdir), lambda: start(CONFIG, workdir)):
+            assert fails(function).startswith(f"all checkpoints in {workdir / 'checkpoints'} are damaged: delete the run dir")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "foreign", "of a shorter run"])
+def test_architectures_that_cannot_be_continued(workdir, damage):
+    path = workdir / search.ARCHITECTURES
+    saved, content = checkpoint.load_arrays(path), path.read_bytes()
+    path.unlink()
+    if damage == "cut short":
+        path.write_bytes(content[:-30])
+    elif damage == "foreign":
+        checkpoint.save_arrays(path, {"a": np.arange(100)})
+    elif damage == "of a shorter run":
+        checkpoint.save_arrays(path, {name: column[:31] for name, column in saved.items()})
+    with unchanged(workdir / "checkpoints"):
+        assert re.search(r"no such file|damaged|not of this run", fails(start, CONFIG, workdir))
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert fails(start, CONFIG, path).startswith(f"--workdir: cannot write to {path}: ")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("")
+    assert fails(start, CONFIG, tmp_path / "run") == f"cannot make the folder {tmp_path / 'run' / 'checkpoints'}: File exists"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system; gives its folder and a function that changes how it is mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(*arguments):
+        return subprocess.run(["mount", *arguments], capture_output=True).returncode
+
+    if mount("-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)):
+        pytest.skip("may not mount a file system")
+    yield disk, lambda options: mount("-o", f"remount,{options}", str(disk))
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_directory_that_cannot_be_written(small_disk, finished, capfd):
+    disk, remount = small_disk
+    shutil.copytree(finished, disk / "run")
+    assert remount("ro") == 0
+    assert fails(start, CONFIG, disk / "run") == f"--workdir: cannot write to {disk / 'run'}: Read-only file system"
+    run = runs.open_run(disk / "run")
+    assert fails(measurements.measure, run, untrained=False, progress_bar=False).startswith("cannot write ")
+    assert capfd.readouterr() == ("", "")
+    assert_same_run(CONFIG, disk / "run", finished)
+
+
+def test_a_disk_that_fills_during_the_run(small_disk, finished, capfd):
+    disk, _ = small_disk
+    free = disk / "ballast"
+    shutil.copytree(finished, disk / "run")
+    for step in CHECKPOINTS[1:]:
+        shutil.rmtree(disk / "run" / "checkpoints" / str(step))
+    with contextlib.suppress(OSError), free.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    message = fails(start, CONFIG, disk / "run")
+    assert (
+        message.startswith(("cannot write ", "cannot save checkpoint ", "--workdir: cannot write ")) and "No space" in message
+    )
+    assert capfd.readouterr().err == ""
+    free.unlink()
+    start(CONFIG, disk / "run")
+    assert_same_run(CONFIG, disk / "run", finished)
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """Counts how often perplexities are computed."""
+    compute, calls = measurements._log_perplexities, []
+    monkeypatch.setattr(measurements, "_log_perplexities", lambda *args: calls.append(1) or compute(*args))
+    return calls
+
+
+def measure(workdir, **options):
+    return measurements.measure(runs.open_run(workdir), progress_bar=False, **options)
+
+
+def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring):
+    shutil.move(workdir / "checkpoints" / "33", workdir / "last")
+    earlier = measure(workdir)
+    assert_same_bits(measure(workdir), earlier)
+    assert len(measuring) == 1
+    shutil.move(workdir / "last", workdir / "checkpoints" / "33")
+    later = measure(workdir)
+    assert len(measuring) == 2
+    trained, before = later[0]["trained"]["uniform"], earlier[0]["trained"]["uniform"]
+    assert_same_bits(trained.decisions, before.decisions)
+    assert np.any(trained.after != before.after) and np.any(trained.log_perplexity != before.log_perplexity)
+    assert_same_bits(measure(workdir), later)
+    assert len(measuring) == 2
+
+
+def test_measurements_without_the_untrained_controller_are_extended(workdir, measuring):
+    alone, _ = measure(workdir, untrained=False)
+    assert set(alone) == {"trained"}
+    both, _ = measure(workdir)
+    assert set(both) == {"trained", "untrained"} and len(measuring) == 2
+    for which in ("uniform", "own"):
+        np.testing.assert_allclose(both["trained"][which].log_perplexity, alone["trained"][which].log_perplexity, rtol=1e-6)
+    assert_same_bits(measure(workdir, untrained=False)[0]["trained"], both["trained"])
+    assert len(measuring) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"foreign", None])
+def test_damaged_measurements_are_made_again(workdir, measuring, content):
+    path = workdir / measurements.FILE
+    expected = measure(workdir)
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
+    assert_same_bits(measure(workdir), expected)
+    assert len(measuring) == 2
+
+
+def test_measurements_are_of_the_run(workdir):
+    measured, best = measure(workdir)
+    run = runs.open_run(workdir)
+    windows = run.valid_windows()
+    for controller, samples in measured.items():
+        for which, sample in samples.items():
+            assert len(sample.decisions) == CONFIG.evaluation.architectures
+            run.space.validate(sample.decisions)
+            expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
+            np.testing.assert_allclose(sample.log_perplexity, expected, rtol=1e-5, err_msg=f"{controller} {which}")
+            params = run.policy_params if controller == "trained" else run.untrained_policy_params()
+            np.testing.assert_allclose(sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5)
+    assert_same_bits(measured["trained"]["uniform"].decisions, measured["untrained"]["uniform"].decisions)
+    assert np.isfinite(best)
+    assert pathlib.Path(workdir / measurements.FILE).is_file()

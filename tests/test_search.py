@@ -1,0 +1,336 @@
+"""The search loop: the same numbers from the same seed, however often it is interrupted, and none that is not finite."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import struct
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nas import metrics, search
+from nas.checkpoint import Checkpoints, load_arrays
+from nas.data.tokens import Windows
+from nas.errors import UserError
+from nas.parallel import Devices, choose_devices
+from tests.helpers import (
+    CHECKPOINTS,
+    assert_same_bits,
+    assert_same_run,
+    expected_lines,
+    read_metrics,
+    restore,
+    tiny,
+)
+
+CONFIG = tiny()
+SKIP = tiny(search={"on_nonfinite": "skip"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """All runs of one configuration share their compiled functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("components", "shared_chunk", "controller_chunk", "epoch_start", "validation"):
+            patch.setattr(search, name, functools.cache(getattr(search, name)))
+        patch.setattr(Devices, "lift", functools.cache(Devices.lift))
+        yield
+
+
+def run(config, workdir):
+    workdir.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    train, valid = (
+        Windows.of(rng.integers(0, config.data.vocabulary, 4 * length, dtype=np.int32), 4, config.data.steps)
+        for length in (41, 26)
+    )
+    return search.run(config, workdir, train, valid, devices=choose_devices("jit"), progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled_once):
+    """The directory and the final state of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole")
+    state = run(CONFIG, workdir)
+    return workdir, state
+
+
+def checkpoint(workdir, step):
+    """The state of one of a run's checkpoints."""
+    folder = workdir.parent / f"{workdir.name}-{step}"
+    shutil.copytree(workdir / "checkpoints" / str(step), folder / "checkpoints" / str(step), dirs_exist_ok=True)
+    return restore(CONFIG, folder)[0]["search"]
+
+
+def spoil(tree):
+    """The tree with every number in it NaN."""
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
+
+
+def spoil_after_epoch(patch, epoch):
+    """From the end of an epoch on, the shared weights are NaN."""
+    end = search._Search._end_epoch
+
+    def spoiled(self):
+        end(self)
+        if self.progress.epoch == epoch + 1:
+            self.state = self.state.replace(reward=spoil(self.state.reward))
+
+    patch.setattr(search._Search, "_end_epoch", spoiled)
+
+
+def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
+    workdir, expected = whole
+    state = run(CONFIG, tmp_path)
+    assert_same_bits(state, expected)
+    assert_same_bits(state, restore(CONFIG, tmp_path)[0]["search"])
+    assert_same_run(CONFIG, tmp_path, workdir)
+
+
+def test_another_seed_gives_others(whole, tmp_path):
+    config = tiny(seed=1, search={"epochs": 1})  # the first epoch is warm-up: nothing of the controller to compile
+    state = run(config, tmp_path)
+    lines, others = ([line for line in read_metrics(path) if line["phase"] == "shared"] for path in (tmp_path, whole[0]))
+    assert all(lines[step]["loss"] != others[step]["loss"] for step in range(6))
+    initial = search.initial_state(CONFIG, search.components(CONFIG))
+    for ours, theirs in (
+        (state.strategy.params["policy"], initial.strategy.params["policy"]),
+        (state.reward.params, checkpoint(whole[0], CHECKPOINTS[0]).reward.params),
+    ):
+        different = jax.tree.leaves(jax.tree.map(lambda a, b: np.any(np.asarray(a) != np.asarray(b)), ours, theirs))
+        assert sum(different) > len(different) / 2  # biases start at zero for every seed
+
+
+def test_warm_up_trains_shared_weights_only(whole):
+    initial = search.initial_state(CONFIG, search.components(CONFIG))
+    warm, trained = (checkpoint(whole[0], step) for step in CHECKPOINTS[:2])
+    assert_same_bits(warm.strategy, initial.strategy)
+    assert np.any(np.asarray(warm.reward.params["embedding"]) != np.asarray(initial.reward.params["embedding"]))
+    assert np.any(
+        np.asarray(trained.strategy.params["policy"]["start"]) != np.asarray(initial.strategy.params["policy"]["start"])
+    )
+    assert {line["epoch"] for line in read_metrics(whole[0]) if line["phase"] == "controller"} == {1, 2}
+
+
+def test_what_a_run_leaves_behind(whole):
+    workdir, state = whole
+    names = [(line["phase"], line["step"]) for line in read_metrics(workdir)]
+    assert len(names) == len(set(names)) and set(names) == expected_lines(CONFIG)
+    saved = load_arrays(workdir / search.ARCHITECTURES)
+    steps, per_step = 2 * CONFIG.search.controller_steps, CONFIG.search.architectures
+    assert saved["decisions"].shape == (steps * per_step, 5) and saved["rewards"].shape == (steps * per_step,)
+    search.components(CONFIG).space.validate(saved["decisions"])
+    logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
+    np.testing.assert_allclose(saved["rewards"].reshape(steps, per_step).mean(axis=1), logged, rtol=1e-6)
+    valid = [line["perplexity_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
+    np.testing.assert_allclose(np.exp(state.best_log_perplexity), min(valid), rtol=1e-5)
+
+
+def test_tensorboard_events_hold_the_same_scalars(whole):
+    from tensorboardX.proto.event_pb2 import Event
+
+    (path,) = (whole[0] / "tensorboard").iterdir()
+    content, events = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    shown = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
+    lines = {(line["phase"], line["step"]): line for line in read_metrics(whole[0])}
+    assert ("shared/loss", 1) in shown and ("controller/reward", 7) in shown and ("valid/perplexity_best", 2) in shown
+    for (tag, step), value in shown.items():
+        phase, name = tag.split("/")
+        assert value == pytest.approx(lines[phase, step][name], rel=1e-6)
+
+
+def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):
+    shutil.copytree(whole[0] / "checkpoints" / "22", tmp_path / "checkpoints" / "22")
+    shutil.copy(whole[0] / search.ARCHITECTURES, tmp_path)
+    parts = search.components(CONFIG)
+    run(CONFIG, tmp_path)
+    for make in (search.shared_chunk, search.controller_chunk, search.epoch_start, search.validation):
+        assert choose_devices("jit").lift(make(CONFIG, parts)).compiled._cache_size() == 1, make
+
+
+def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
+    write, numbers, stops = metrics.Writer.write, [signal.SIGTERM, signal.SIGINT], []
+    handlers = [signal.getsignal(number) for number in numbers]
+
+    def interrupted(self, phase, *args):
+        write(self, phase, *args)
+        if phase != "valid":
+            os.kill(os.getpid(), numbers[len(stops) % 2])
+
+    monkeypatch.setattr(metrics.Writer, "write", interrupted)
+    while len(stops) < 100:
+        try:
+            run(CONFIG, tmp_path)
+            break
+        except search.Interrupted as stop:
+            stops.append(stop)
+            assert stop.code == (0, 130)[(len(stops) - 1) % 2]
+            assert ("SIGTERM: ", "SIGINT: ")[(len(stops) - 1) % 2] in str(stop) and "\n" not in str(stop)
+    assert len(stops) == 3 * 3 + 2 * 2
+    assert [signal.getsignal(number) for number in numbers] == handlers
+    assert_same_run(CONFIG, tmp_path, whole[0])
+
+
+def test_a_signal_while_an_epoch_ends_stops_after_the_next_chunk(whole, tmp_path, monkeypatch):
+    write = metrics.Writer.write
+
+    def interrupted(self, phase, epoch, *args):
+        write(self, phase, epoch, *args)
+        if (phase, epoch) == ("valid", 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(metrics.Writer, "write", interrupted)
+    with pytest.raises(search.Interrupted, match="epoch 1, shared 2, controller 0"):
+        run(CONFIG, tmp_path)
+    run(CONFIG, tmp_path)
+    assert_same_run(CONFIG, tmp_path, whole[0])
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monkeypatch):
+    """The i-th process dies at the i-th place; between two of them the last line of the metrics is cut off."""
+    calls, last = [], [0]
+
+    def guard(function):
+        def call(*args, **kwargs):
+            for act in (lambda: None, lambda: function(*args, **kwargs)):
+                act()
+                calls.append(function.__qualname__)
+                if len(calls) == last[0]:
+                    raise Killed
+
+        return call
+
+    monkeypatch.setattr(metrics.Writer, "write", guard(metrics.Writer.write))
+    monkeypatch.setattr(search, "save_arrays", guard(search.save_arrays))
+    monkeypatch.setattr(Checkpoints, "save", guard(Checkpoints.save))
+    places = []
+    for place in range(1, 60):
+        last[0] = place
+        calls.clear()
+        try:
+            run(CONFIG, tmp_path)
+            break
+        except Killed:
+            places.append(calls[-1])
+            with (tmp_path / metrics.FILE).open("a") as file:
+                file.write('{"phase": "sha')
+    assert set(places) == {"Writer.write", "Checkpoints.save", "save_arrays"} and len(places) > 10
+    assert_same_run(CONFIG, tmp_path, whole[0])
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_replaced(whole, tmp_path, capsys):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "checkpoints" / "33").rglob("metadata"):
+        path.write_bytes(b"")
+    run(CONFIG, tmp_path)
+    assert capsys.readouterr().err.startswith(f"checkpoint 33 in {tmp_path / 'checkpoints'} is damaged: ")
+    assert_same_run(CONFIG, tmp_path, whole[0])
+    assert capsys.readouterr().err == ""
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11", "22", "33"]
+
+
+def test_the_last_good_checkpoint_before_a_loss_that_is_not_finite(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        spoil_after_epoch(patch, 1)
+        with pytest.raises(UserError) as error:
+            run(CONFIG, tmp_path)
+    message = str(error.value)
+    assert "gradient_norm is not finite at shared step 12, architecture '" in message or "loss is not" in message
+    assert f"last good checkpoint: 22 in {tmp_path}; search.on_nonfinite=skip drops such updates" in message
+    search.components(CONFIG).space.parse(message.split("'")[1])
+    assert len(read_metrics(tmp_path)) == 6 + 1 + 6 + 4 + 1  # nothing of the chunk that went wrong
+    run(CONFIG, tmp_path)
+    assert_same_run(CONFIG, tmp_path, whole[0])
+
+
+def test_a_loss_that_is_not_finite_before_there_is_a_checkpoint(tmp_path, monkeypatch):
+    start = search.initial_state
+    monkeypatch.setattr(search, "initial_state", lambda *args: (state := start(*args)).replace(reward=spoil(state.reward)))
+    with pytest.raises(UserError, match="is not finite at shared step 0, architecture .*; last good checkpoint: none in "):
+        run(CONFIG, tmp_path)
+
+
+def nonfinite_reward(**replaced):
+    """A maker of rewards some functions of which are wrapped."""
+    make = search.supernet_reward
+
+    def reward(*args):
+        made = make(*args)
+        return made._replace(**{name: wrap(getattr(made, name)) for name, wrap in replaced.items()})
+
+    return reward
+
+
+def spoil_first_choice(function):
+    """NaN for the architectures that begin with a 2."""
+    return lambda state, decisions, batch: jnp.where(decisions[:, 0] == 2, jnp.nan, function(state, decisions, batch))
+
+
+@pytest.fixture
+def spoiled_rewards(monkeypatch):
+    monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(score=spoil_first_choice))
+    monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
+
+
+def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp_path):
+    with pytest.raises(
+        UserError, match="^reward of an architecture is not finite at controller step [0-3], architecture '2 0 "
+    ):
+        run(CONFIG, tmp_path)
+
+
+def test_skipped_updates_are_counted_and_change_nothing(spoiled_rewards, tmp_path):
+    state = run(SKIP, tmp_path)
+    lines = [line for line in read_metrics(tmp_path) if line["phase"] == "controller"]
+    saved = load_arrays(tmp_path / search.ARCHITECTURES)
+    spoiled = np.isnan(saved["rewards"]).reshape(len(lines), -1)
+    np.testing.assert_array_equal(spoiled.ravel(), saved["decisions"][:, 0] == 2)
+    assert [line["skipped"] for line in lines] == spoiled.any(axis=1).tolist()
+    assert 0 < sum(line["skipped"] for line in lines) < len(lines)
+    assert state.strategy.optimiser.count == sum(line["skipped"] == 0 for line in lines)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.strategy.params))
+    assert np.isfinite(state.strategy.baseline.value)
+    assert all((line["loss"] == "nan") == bool(line["skipped"]) for line in lines)
+
+
+def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch):
+    spoil_after_epoch(monkeypatch, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of numpy
+        state = run(SKIP, tmp_path)
+    before = checkpoint(tmp_path, 22)
+    for name in ("params", "optimiser", "baseline"):
+        assert_same_bits(getattr(state.strategy, name), getattr(before.strategy, name))
+    assert_same_bits(state.reward, spoil(before.reward))
+    assert (state.best_log_perplexity, *state.best_decisions) == (before.best_log_perplexity, *before.best_decisions)
+    skipped = {
+        phase: [line["skipped"] for line in read_metrics(tmp_path) if line["phase"] == phase]
+        for phase in ("shared", "controller")
+    }
+    assert skipped == {"shared": [0] * 12 + [1] * 6, "controller": [0] * 4 + [1] * 4}
+    assert all(json.dumps(line, allow_nan=False) for line in read_metrics(tmp_path))
+
+
+def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(evaluate=spoil_first_choice))
+    monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
+    with pytest.raises(
+        UserError, match="^log perplexity of an architecture is not finite at validation step 0, architecture '2 .*: none in"
+    ):
+        run(tiny(search={"epochs": 1, "valid_architectures": 30}), tmp_path / "stop")
+    skipping = tiny(search={"epochs": 1, "valid_architectures": 30, "on_nonfinite": "skip"})
+    state = run(skipping, tmp_path / "skip")
+    assert np.isfinite(state.best_log_perplexity) and state.best_decisions[0] != 2
