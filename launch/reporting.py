@@ -14,7 +14,7 @@ from nas.runs import Run
 
 
 def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
-    """Measures the runs, prints the tables, writes correlations_*.csv and report/index.html into `folder`; returns the report's path.
+    """Measures the runs, prints the tables, writes correlations_*.csv and report/index.html into `folder`; returns its path.
 
     Args:
       arms: title -> one run a seed, the same seeds in each; the untrained controller is measured under the first arm's weights.

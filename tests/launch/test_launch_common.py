@@ -29,7 +29,7 @@ def main():
     if FLAGS.act == "show":
         config = common.config()
         assert "jax" not in sys.modules
-        print(config.search.epochs, config.seed, config.supernet.width, config.supernet.deferred, common.workdir())
+        print(config.search.epochs, config.seed, config.supernet.width, common.workdir())
     elif FLAGS.act == "error":
         raise UserError("one\\n  line")
     elif FLAGS.act == "bug":
@@ -87,7 +87,6 @@ def assert_one_line(process, *parts):
         (["--config.search.epochs=many"], ["--config.search.epochs", "a whole number", "'many'"]),
         (["--config.search.epochs=1.5"], ["--config.search.epochs", "a whole number", "'1.5'"]),
         (["--config.supernet.clip=a: b"], ["--config.supernet.clip", "a number", "'a: b'"]),
-        (["--config.supernet.deferred=perhaps"], ["--config.supernet.deferred", "true or false", "'perhaps'"]),
         (["--config.seed"], ["config.seed"]),
         (["--config.search.epochs=0"], ["search.epochs", "at least 1", "got 0"]),
         (["--config.data.corpus=bible"], ["data.corpus", "kjv, ptb", "'bible'"]),
@@ -126,11 +125,11 @@ def test_broken_config_file(program, tmp_path, text, parts):
 @pytest.mark.parametrize(
     "arguments, shown",
     [
-        ([], "10 0 96 True runs/kjv_quick"),
-        (["--config=kjv", "--config.search.epochs=3", "--noconfig.supernet.deferred"], "3 0 200 False runs/kjv"),
-        (["--config.seed", "4", "--config", "kjv", "--workdir=runs/x"], "60 4 200 True runs/x"),
-        (["--config=kjv", "--config.seed=1", "--config=mine.py", "--config.seed=2"], "7 2 96 True runs/mine"),
-        (["--flagfile=flags.txt"], "10 5 96 True runs/kjv_quick"),
+        ([], "10 0 96 runs/kjv_quick"),
+        (["--config=kjv", "--config.search.epochs=3", "--config.seed=0"], "3 0 200 runs/kjv"),
+        (["--config.seed", "4", "--config", "kjv", "--workdir=runs/x"], "20 4 200 runs/x"),
+        (["--config=kjv", "--config.seed=1", "--config=mine.py", "--config.seed=2"], "7 2 96 runs/mine"),
+        (["--flagfile=flags.txt"], "10 5 96 runs/kjv_quick"),
     ],
 )
 def test_overrides_arrive_and_the_last_one_counts(program, tmp_path, arguments, shown):

@@ -92,7 +92,8 @@ def test_uniform_samples_are_valid_and_every_choice_is_equally_likely(space):
 
 def test_uniform_samples_of_pairs_of_positions_are_independent(space):
     n = 3000
-    one_hot = [np.eye(c)[column] - 1 / c for column, c in zip(_uniform(space, 1, n).T, space.num_choices, strict=True)]
+    decisions = np.asarray(space.sample_uniform(jax.random.key(1), n))
+    one_hot = [np.eye(c)[column] - 1 / c for column, c in zip(decisions.T, space.num_choices, strict=True)]
     for t, first in enumerate(one_hot):
         for second in one_hot[t + 1 :]:
             assert np.abs(first.T @ second / n).max() < 6 * 0.25 / np.sqrt(n)  # a product's standard deviation is below 1/4
