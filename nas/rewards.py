@@ -69,7 +69,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         if axis_name is not None:  # every device trained its own cell: what moves is any of the stored weights
             used = state.params
         gradient, value = _mean_gradient(used, cell, gradient, axis_name), mean_over_devices(value, axis_name)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
         rate = config.learning_rate * config.learning_rate_decay ** jnp.maximum(

@@ -1,6 +1,6 @@
-"""The losses of the controller: hand-computed numbers, and gradients against enumeration of a whole space."""
+"""The losses: numbers worked out by hand, finite differences, and the policy gradient against exact enumeration."""
 
-import itertools
+import functools
 import math
 
 import jax
@@ -13,76 +13,189 @@ from nas.config import PolicyConfig
 from nas.controllers import POLICIES
 from nas.spaces import RecurrentSpace
 
+LN2, LN3 = math.log(2), math.log(3)
 SPACE = RecurrentSpace(num_nodes=3)
-ALL = jnp.array(list(itertools.product(*map(range, SPACE.num_choices))), jnp.int32)
+EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T  # all 128 sequences
+
+
+@pytest.fixture
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def policy_and_parameters(name, seed=0):
+    """A policy far from where it starts; in double precision where that is on."""
+    policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=4, temperature=1.5, tanh_constant=2.0))
+    rng = np.random.default_rng(seed)
+    start = policy.init(jax.random.key(0))
+    return policy, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), start)
+
+
+# Hand-computed numbers.
 
 
 def test_policy_gradient_loss_by_hand():
-    log_prob, entropy = jnp.log(jnp.array([0.5, 0.25])), jnp.array([0.3, 0.7])
-    loss = objectives.policy_gradient_loss(log_prob, entropy, jnp.float32(2.0), 0.1)
-    assert loss == pytest.approx(-(2.0 * math.log(0.125) + 0.1 * 1.0))
+    # Probabilities 1/2, 1/4: log p(a) = -3 ln 2. Advantage 2, entropies .6 and .4, weight .5: -(2 (-3 ln 2) + .5).
+    log_prob, entropy = jnp.log(jnp.array([0.5, 0.25])), jnp.array([0.6, 0.4])
+    loss = functools.partial(objectives.policy_gradient_loss, entropy_weight=0.5)
+    assert loss(log_prob, entropy, jnp.float32(2)) == pytest.approx(6 * LN2 - 0.5, rel=1e-6)
+    assert loss(log_prob, entropy, jnp.float32(-1)) == pytest.approx(-3 * LN2 - 0.5, rel=1e-6)
+    by_log_prob, by_entropy = jax.grad(loss, argnums=(0, 1))(log_prob, entropy, jnp.float32(2))
+    assert by_log_prob.tolist() == [-2, -2] and by_entropy.tolist() == [-0.5, -0.5]
 
 
-def test_next_decision_loss_leaves_out_the_first_decision():
-    log_prob = jnp.log(jnp.array([0.9, 0.5, 0.25]))
-    assert objectives.next_decision_loss(log_prob) == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2)
+def test_next_decision_loss_by_hand():
+    # The first decision has nothing before it to be predicted from; -(ln 1/2 + ln 1 + ln 1/8) / 3 = (4 / 3) ln 2.
+    log_prob = jnp.log(jnp.array([1e-3, 0.5, 1, 0.125]))
+    assert objectives.next_decision_loss(log_prob) == pytest.approx(4 / 3 * LN2, rel=1e-6)
+    np.testing.assert_allclose(jax.grad(objectives.next_decision_loss)(log_prob), [0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
 
 
 def test_reconstruction_loss_by_hand():
-    decoder = {"weight": jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]]), "bias": jnp.array([[0.0, 1.0], [0.0, 0.0]])}
-    mask = jnp.array([[True, True], [True, False]])
-    loss = objectives.reconstruction_loss(decoder, jnp.array([3.0]), jnp.array([1, 0]), mask)
-    # Position 0: logits (3, 1), choice 1; position 1 has one choice, so its loss is 0.
-    assert loss == pytest.approx((math.log(math.exp(3) + math.exp(1)) - 1) / 2, rel=1e-6)
-
-
-def test_reconstruction_gradient_equals_finite_differences():
-    with jax.enable_x64():
-        rng = np.random.default_rng(0)
-        decoder = {"weight": jnp.asarray(rng.normal(size=(2, 3, 4))), "bias": jnp.asarray(rng.normal(size=(2, 4)))}
-        embedding, decisions = jnp.asarray(rng.normal(size=3)), jnp.array([1, 3])
-        mask = jnp.ones((2, 4), bool)
-
-        def loss(embedding):
-            return objectives.reconstruction_loss(decoder, embedding, decisions, mask)
-
-        gradient = jax.grad(loss)(embedding)
-        for i in range(3):
-            step = jnp.zeros(3).at[i].set(1e-5)
-            assert float(gradient[i]) == pytest.approx(float(loss(embedding + step) - loss(embedding - step)) / 2e-5, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["lstm", "factorised"])
-def test_policy_gradient_is_that_of_expected_reward_plus_entropy(name):
-    """Weighted by its probability, every sequence's gradient adds up to that of E[R] + w H, whatever the baseline."""
-    policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=5, init_scale=0.8))
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.3 * jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape),
-        policy.init(jax.random.key(0)),
+    # Two decisions of three and two choices, H = 2, state (1, 2). First logits: 0 + 0, ln 2 + 0, 2 (ln 2) + ln(5 / 4) are
+    # ln of 1, 2 and 5: the second choice has probability 2 / 8. Second logits: ln 3, 0 and one that does not exist: 3 / 4.
+    weight = np.zeros((2, 2, 3), np.float32)
+    weight[0, :, 1] = LN2, 0
+    weight[0, :, 2] = 0, LN2
+    weight[1, :, 0] = LN3, 0
+    weight[1, :, 2] = 50
+    bias = np.array([[0, 0, math.log(5 / 4)], [0, 0, 0]], np.float32)
+    mask = jnp.array([[True, True, True], [True, True, False]])
+    loss = objectives.reconstruction_loss(
+        {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}, jnp.array([1.0, 2.0]), jnp.array([1, 0]), mask
     )
-    rewards = jax.random.normal(jax.random.key(1), (len(ALL),))
-    weight, baseline = 0.37, 0.9
-
-    def objective(params):
-        log_prob = jnp.sum(policy.score(params, ALL).log_prob, axis=1)
-        return -jnp.sum(jnp.exp(log_prob) * (rewards - weight * log_prob))
-
-    def surrogate(params):
-        trace = policy.score(params, ALL)
-        probability = jax.lax.stop_gradient(jnp.exp(jnp.sum(trace.log_prob, axis=1)))
-        advantage = jax.lax.stop_gradient(rewards + weight * jnp.sum(trace.entropy, axis=1)) - baseline
-        losses = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))(
-            trace.log_prob, trace.entropy, advantage, weight
-        )
-        return jnp.sum(probability * losses)
-
-    for expected, got in zip(*(jax.tree.leaves(jax.grad(f)(params)) for f in (objective, surrogate)), strict=True):
-        np.testing.assert_allclose(got, expected, atol=2e-6)
+    assert loss == pytest.approx(-(math.log(1 / 4) + math.log(3 / 4)) / 2, rel=1e-6)
 
 
-def test_baseline_starts_at_the_first_reward():
+def test_reconstruction_of_nothing_is_the_uniform_guess():
+    decoder = {"weight": jnp.zeros((5, 3, 4)), "bias": jnp.zeros((5, 4))}
+    loss = objectives.reconstruction_loss(decoder, jnp.ones(3), jnp.asarray(EVERY[-1]), jnp.asarray(SPACE.choice_mask()))
+    assert loss == pytest.approx((3 * math.log(4) + LN2 + 0) / 5, rel=1e-6)
+
+
+def test_baseline_by_hand():
     baseline = objectives.start_baseline()
-    assert objectives.current_baseline(baseline, jnp.float32(4.0)) == 4.0
-    baseline = objectives.update_baseline(baseline, jnp.float32(4.0), 0.9)
-    baseline = objectives.update_baseline(baseline, jnp.float32(2.0), 0.9)
-    assert baseline.value == pytest.approx(0.9 * 4 + 0.1 * 2)
+    assert objectives.current_baseline(baseline, jnp.float32(7)) == 7  # nothing seen: the reward itself
+    baseline = objectives.update_baseline(baseline, jnp.float32(2), 0.75)
+    assert objectives.current_baseline(baseline, jnp.float32(7)) == 2
+    baseline = objectives.update_baseline(baseline, jnp.float32(4), 0.75)
+    assert baseline.value == 0.75 * 2 + 0.25 * 4
+    baseline = objectives.update_baseline(baseline, jnp.float32(-3.5), 0.75)
+    assert baseline.value == 0.75 * 2.5 + 0.25 * -3.5
+    assert objectives.update_baseline(baseline, jnp.float32(9), 0.0).value == 9  # no decay: the last reward
+    assert baseline.value.dtype == jnp.float32 and baseline.started.dtype == jnp.bool_
+
+
+def test_losses_are_of_one_sequence():
+    batch = jnp.zeros((2, 5))
+    with pytest.raises(AssertionError):
+        objectives.policy_gradient_loss(batch, batch, jnp.zeros(2), 0.1)
+    with pytest.raises(AssertionError):
+        objectives.next_decision_loss(batch)
+    with pytest.raises(AssertionError):
+        objectives.reconstruction_loss({"weight": jnp.zeros((5, 3, 4))}, batch, batch, jnp.ones((5, 4), bool))
+
+
+# Finite differences, in double precision: with steps of 1e-5 truncation and rounding are both about 1e-10.
+
+
+def assert_gradient(fn, params, step=1e-5):
+    """The gradient along three random directions is the central difference along them."""
+    value, gradient = jax.jit(fn), jax.jit(jax.grad(fn))(params)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        direction = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), params)
+        ahead, behind = (
+            value(jax.tree.map(lambda leaf, d, s=sign: leaf + s * step * d, params, direction)) for sign in (1, -1)
+        )
+        slope = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+        assert abs(slope) > 1e-3
+        assert slope == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_gradient_of_the_policy_gradient_loss():
+    policy, params = policy_and_parameters("lstm")
+    advantages = jnp.array([1.5, -0.7, 0.2])
+
+    def loss(params):
+        trace = policy.score(params, EVERY[[0, 77, 127]])
+        losses = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))
+        return jnp.mean(losses(trace.log_prob, trace.entropy, advantages, 0.3))
+
+    assert_gradient(loss, params)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_gradient_of_the_next_decision_loss():
+    policy, params = policy_and_parameters("lstm")
+
+    def loss(params):
+        return jnp.mean(jax.vmap(objectives.next_decision_loss)(policy.score(params, EVERY[[5, 63, 100]]).log_prob))
+
+    assert_gradient(loss, params)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_gradient_of_the_reconstruction_loss_through_decoder_and_controller():
+    policy, params = policy_and_parameters("lstm")
+    rng = np.random.default_rng(1)
+    decoder = {"weight": jnp.asarray(rng.normal(size=(5, 4, 4))), "bias": jnp.asarray(rng.normal(size=(5, 4)))}
+    decisions, mask = EVERY[[5, 63, 100]], jnp.asarray(SPACE.choice_mask())
+
+    def loss(params):
+        embedding = policy.score(params["policy"], decisions).embedding()
+        losses = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))
+        return jnp.mean(losses(params["decoder"], embedding, jnp.asarray(decisions), mask))
+
+    assert_gradient(loss, {"policy": params, "decoder": decoder})
+
+
+# The policy gradient theorem, exactly: no sampling, every sequence weighted by its probability.
+
+
+@functools.cache
+def gradients(name):
+    """(entropy weight, baseline, factor of the entropies in the advantage) -> two gradients.
+
+    Of the loss, in expectation over the policy's sequences; and of -(E[R] + entropy weight * H(p)) itself.
+    """
+    policy, params = policy_and_parameters(name, seed=2)
+    rewards = jnp.asarray(np.random.default_rng(3).normal(size=len(EVERY)))
+
+    def expected_loss(params, entropy_weight, baseline, factor):
+        trace = policy.score(params, EVERY)
+        probabilities = jax.lax.stop_gradient(jnp.exp(jnp.sum(trace.log_prob, axis=1)))
+        bonus = entropy_weight * jax.lax.stop_gradient(jnp.sum(trace.entropy, axis=1))
+        advantages = rewards + factor * bonus - baseline
+        losses = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))
+        return jnp.vdot(probabilities, losses(trace.log_prob, trace.entropy, advantages, entropy_weight))
+
+    def exact(params, entropy_weight):
+        log_p = jnp.sum(policy.score(params, EVERY).log_prob, axis=1)
+        return -jnp.vdot(jnp.exp(log_p), rewards - entropy_weight * log_p)
+
+    @jax.jit
+    def both(entropy_weight, baseline, factor):
+        return jax.grad(expected_loss)(params, entropy_weight, baseline, factor), jax.grad(exact)(params, entropy_weight)
+
+    return lambda *settings: jax.tree.map(np.asarray, both(*settings))
+
+
+def largest_difference(a, b):
+    return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(("entropy_weight", "baseline"), [(0.0, 0.0), (0.8, 0.0), (0.8, 3.0)])
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"uniform"}))
+def test_expected_gradient_is_that_of_reward_plus_entropy(name, entropy_weight, baseline):
+    expected, exact = gradients(name)(entropy_weight, baseline, 1.0)
+    assert largest_difference(expected, exact) < 1e-12
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(exact)) > 1e-2
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_without_the_entropies_in_the_advantage_it_would_not_be():
+    assert largest_difference(*gradients("lstm")(0.8, 0.0, 0.0)) > 1e-2

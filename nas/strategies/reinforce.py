@@ -148,7 +148,7 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             direction, optimiser = adam.update(gradient, state.optimiser)
         params = optax.apply_updates(state.params, jax.tree.map(lambda d: -weights.learning_rate * d, direction))
         baseline = objectives.update_baseline(state.baseline, info.pop("total_reward"), settings.baseline_decay)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(info["loss"]) & jnp.isfinite(norm)
         info |= {"gradient_norm": norm, "baseline": baseline.value, "skipped": 1.0 - finite.astype(jnp.float32)}
         # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.

@@ -154,7 +154,7 @@ def test_twenty_steps_by_pmap_are_those_by_shard_map_bit_for_bit(problem, number
 def test_the_trajectories_go_somewhere():
     """Or the comparisons above would compare little."""
     _, _, (info, params) = on(JIT, "shared weights")
-    assert info["loss"][-1] < info["loss"][0] - 0.01
+    assert np.ptp(info["loss"]) > 0.01  # random tokens: there is nothing to learn, but a loss that never moves tests nothing
     assert all(np.abs(leaf[-1] - leaf[0]).max() > 0.01 for leaf in jax.tree.leaves(params))
     assert not np.any(info["skipped"])
     _, _, (info, params, _) = on(JIT, "strategy")

@@ -1,0 +1,164 @@
+"""The programs end to end on a search of seconds: the table and report they write, and one line for what the user can mend."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+
+import pytest
+
+from nas.config import Config
+from tests.helpers import TINY, assert_one_line, files, finish_program, start_program
+
+SETTINGS = {"search": {**TINY["search"], "epochs": 2, "warmup_epochs": 0}}
+
+
+def run(environment, module, *arguments):
+    return finish_program(start_program(environment, module, *arguments))
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(f"def get_config():\n    return {TINY | SETTINGS!r}\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def environment():
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    unwanted = ("XLA_FLAGS", "NPROC")
+    return {k: v for k, v in os.environ.items() if k not in unwanted} | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+
+
+@pytest.fixture(scope="session")
+def study(config_file, environment, tmp_path_factory):
+    """Output and folder of the study with two seeds."""
+    folder, data = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("data")
+    arguments = [f"--config={config_file}", f"--workdir={folder}", f"--data_dir={data}", "--seeds=0,1"]
+    process = run(environment, "experiments.table_correlations", *arguments)
+    assert process.returncode == 0, process.stderr
+    return process.stdout, folder, data, arguments
+
+
+def test_the_study_prints_and_writes_its_table(study):
+    printed, folder, _, _ = study
+    for shown in ("untrained", "PG only", "PG + memory", "-0.404", "+0.163", "not computed", "random projection"):
+        assert shown in printed
+    assert "bigram, Kneser-Ney" in printed and f"report: {folder / 'report' / 'index.html'}" in printed
+    page = (folder / "report" / "index.html").read_text()
+    assert page.count("<img") >= 12 and "--seeds=0,1" in page
+    row = next(line for line in (folder / "correlations_own.csv").read_text().splitlines() if line.startswith("total overlap"))
+    for number in re.findall(r"[+-]\d\.\d{3}", row):
+        assert number in printed
+
+
+def test_finished_searches_are_kept(study, environment):
+    printed, folder, _, arguments = study
+    before = files(folder / "memory-seed1" / "checkpoints")
+    process = run(environment, "experiments.table_correlations", *arguments)
+    assert (process.returncode, process.stdout) == (0, printed)
+    assert "searching" not in process.stderr
+    assert files(folder / "memory-seed1" / "checkpoints") == before
+
+
+def test_evaluate_needs_only_the_run_directory(study, environment):
+    _, folder, _, _ = study
+    workdir = folder / "memory-seed0"
+    process = run(environment, "launch.evaluate", f"--workdir={workdir}")
+    assert process.returncode == 0, process.stderr
+    assert "PG + 1 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
+
+
+def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
+    _, folder, data, _ = study
+    workdir = folder / "memory-seed0"
+    saved = json.loads((workdir / "config.json").read_text())
+    assert set(saved) == {field.name for field in dataclasses.fields(Config)}
+    process = run(environment, "launch.search", f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("best validated: perplexity ")
+
+
+def test_another_configuration_in_the_directory(study, environment, config_file):
+    _, folder, data, _ = study
+    workdir = folder / "pg-seed0"
+    before = files(workdir)
+    arguments = [f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}", "--config.seed=7"]
+    assert_one_line(run(environment, "launch.search", *arguments), str(workdir), "seed: 0 -> 7")
+    assert files(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--arms=pg,telepathy"], ["--arms", "'telepathy'", "pg, memory"]),
+        (["--seeds=0,x"], ["--seeds", "0,x"]),
+        (["--platform=gpu"], ["--platform=gpu", "no such device"]),
+    ],
+)
+def test_what_a_study_is_asked_for(arguments, parts, environment, config_file, tmp_path):
+    process = run(
+        environment, "experiments.table_correlations", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
+    )
+    assert_one_line(process, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["nothing", "no_run"])
+def test_evaluating_what_is_no_run(name, environment, tmp_path):
+    (tmp_path / "no_run").mkdir()
+    assert_one_line(run(environment, "launch.evaluate", f"--workdir={tmp_path / name}"), "--workdir", "not a run directory")
+
+
+def test_evaluating_a_run_without_a_checkpoint(environment, study, tmp_path):
+    _, folder, _, _ = study
+    for name in ("config.json", "run.json"):
+        (tmp_path / name).write_text((folder / "pg-seed0" / name).read_text())
+    assert_one_line(run(environment, "launch.evaluate", f"--workdir={tmp_path}"), "--workdir", "no checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (None, ["ptb.train.txt", "missing"]),
+        (b"", ["ptb.train.txt", "empty"]),
+        (b"a \xff b\n", ["ptb.train.txt", "UTF-8"]),
+        (b"cut short\n", ["ptb.train.txt", "checksum"]),
+    ],
+)
+def test_a_corpus_folder_that_cannot_be_used(content, parts, environment, config_file, tmp_path):
+    for name in ("ptb.valid.txt", "ptb.test.txt"):
+        (tmp_path / name).write_bytes(b"words of a corpus\n")
+    if content is not None:
+        (tmp_path / "ptb.train.txt").write_bytes(content)
+    process = run(
+        environment,
+        "launch.search",
+        f"--config={config_file}",
+        "--config.data.corpus=ptb",
+        f"--corpus_dir={tmp_path}",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert process.returncode == 2 and process.stderr.splitlines()[-1].startswith("error: ")
+    assert all(part in process.stderr.splitlines()[-1] for part in parts), process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_ptb_without_network(environment, config_file, tmp_path):
+    """A proxy that does not answer stands for a machine without network."""
+    offline = environment | dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    process = run(
+        offline,
+        "launch.search",
+        f"--config={config_file}",
+        "--config.data.corpus=ptb",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert process.returncode == 2
+    assert all(
+        part in process.stderr.splitlines()[-1] for part in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
+    )
