@@ -111,7 +111,6 @@ class StrategyConfig:
     entropy_weight: float = 1e-4
     baseline_decay: float = 0.95  # of the exponential moving average of rewards
     learning_rate: float = 1e-3  # Adam
-    clip: float = 5.0  # global norm of the controller's gradient
 
     def __post_init__(self):
         _check_choice("strategy.name", self.name, ("reinforce",))
@@ -119,8 +118,7 @@ class StrategyConfig:
         for name in ("supervised_weight", "policy_weight", "entropy_weight"):
             _check(f"strategy.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
         _check("strategy.baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)
-        for name in ("learning_rate", "clip"):
-            _check(f"strategy.{name}", getattr(self, name) > 0, "positive", getattr(self, name))
+        _check("strategy.learning_rate", self.learning_rate > 0, "positive", self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)

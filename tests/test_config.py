@@ -48,7 +48,6 @@ LIMITS = {
     "strategy.entropy_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.baseline_decay": ([0.0, 0.999], [-0.1, 1.0, math.nan]),
     "strategy.learning_rate": ([1e-9], [0.0, math.nan]),
-    "strategy.clip": ([1e-9], [0.0, math.nan]),
     "search.epochs": ([1], [0]),
     "search.warmup_epochs": ([0], [-1]),
     "search.shared_steps": ([1, 25, 50], [0, 26]),
