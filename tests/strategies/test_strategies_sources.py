@@ -147,7 +147,8 @@ def table(params, decisions):
     """The score of any policy of SMALL: a_0 by one distribution, a_2 by one for each a_0, and a state for each sequence."""
     first, second = decisions[:, 0], decisions[:, 2]
     log_probs = [jax.nn.log_softmax(params["first"])[None], jax.nn.log_softmax(params["second"])[first]]
-    log_prob = [jnp.take_along_axis(table, a[:, None], axis=1)[:, 0] for table, a in zip(log_probs, (first, second), strict=True)]
+    taken = zip(log_probs, (first, second), strict=True)
+    log_prob = [jnp.take_along_axis(table, a[:, None], axis=1)[:, 0] for table, a in taken]
     entropy = [-jnp.sum(jnp.exp(table) * table, axis=1) + jnp.zeros(len(decisions)) for table in log_probs]
     certain = jnp.zeros(len(decisions))
     return Trace(
