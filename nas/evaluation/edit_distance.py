@@ -36,6 +36,7 @@ __all__ = [
     "MAX_NODES_BOUNDS",
     "Comparison",
     "PackedGraphs",
+    "available_cores",
     "compare",
     "edit_distance",
     "edit_distance_bounds",
@@ -235,6 +236,11 @@ def compare(
     return found
 
 
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _all_pairs(packed, limit, progress, threads, keep_lower):
     """Lower and upper bounds int32[n, n]; the same array unless `keep_lower`."""
     n = len(packed.sizes)
@@ -322,7 +328,7 @@ def _search_blocks(
         except BaseException as error:  # raised again in the caller's thread
             finished.put(error)
 
-    count = min(threads or _num_cores(), -(-num_pairs // _BLOCK))
+    count = min(threads or available_cores(), -(-num_pairs // _BLOCK))
     workers = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     with tqdm(total=num_pairs, desc="edit distance", unit="pair", disable=not progress) as bar:
         nothing = np.zeros(0, np.int64)
@@ -345,7 +351,3 @@ def _search_blocks(
             for worker in workers:
                 if worker.ident is not None:
                     worker.join()
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -207,8 +207,8 @@ PROGRAMMED = {
 @pytest.mark.parametrize(
     ("kind", "pairs"),
     [
-        *(("cells", 4), ("chain-like cells", 4), ("dense", 1), ("forced cells", 4), ("forced layers", 2)),
-        *(pytest.param(kind, 15, marks=pytest.mark.slow) for kind in PROGRAMMED),
+        *(("cells", 4), ("chain-like cells", 4), ("dense", 1), ("forced cells", 4), ("forced layers", 1)),
+        *(pytest.param(kind, 12, marks=pytest.mark.slow) for kind in PROGRAMMED),
     ],
 )
 def test_equals_integer_program(kind, pairs):
