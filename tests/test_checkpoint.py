@@ -5,7 +5,6 @@ import contextlib
 import errno
 import pathlib
 import shutil
-import subprocess
 
 import flax.struct
 import jax
@@ -15,7 +14,7 @@ import pytest
 
 from nas.checkpoint import FOLDER, Checkpoints, digest, load_arrays, save_arrays
 from nas.errors import UserError
-from tests.helpers import assert_same_bits, files
+from tests.helpers import assert_same_bits, files, mounted
 
 
 @flax.struct.dataclass
@@ -250,45 +249,43 @@ def test_a_save_that_fails_leaves_the_older_ones(workdir, monkeypatch, error):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a file system of some kilobytes; gives a function that makes it read-only."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("may not mount a file system")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+def disk(tmp_path):
+    """The folder of a file system of some kilobytes, and a function that makes it read-only."""
+    with mounted(tmp_path / "disk", 250) as make_read_only:
+        yield tmp_path / "disk", make_read_only
 
 
-def test_a_full_disk_leaves_the_older_ones(small_disk, capfd):
+def test_a_full_disk_leaves_the_older_ones(disk, capfd):
+    disk, make_read_only = disk
     large = state(2).replace(numbers=np.random.default_rng(0).normal(size=100_000).astype(np.float32))
-    with opened(small_disk) as checkpoints:
+    with opened(disk) as checkpoints:
         checkpoints.save(1, state(1), progress(1))
         capfd.readouterr()
         with pytest.raises(UserError, match="^cannot save checkpoint 2 in .*No space left on device") as error:
             checkpoints.save(2, large, progress(2))
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
-    assert_restores(restored(small_disk), 1)
-    with opened(small_disk) as checkpoints:  # when there is room again
+    assert_restores(restored(disk), 1)
+    with opened(disk) as checkpoints:  # when there is room again
         checkpoints.save(2, state(2), progress(2))
-    assert_restores(restored(small_disk), 2)
+    assert_restores(restored(disk), 2)
 
 
-def test_a_disk_that_cannot_be_written(small_disk, capfd):
-    with opened(small_disk) as checkpoints:
+def test_a_disk_that_cannot_be_written(disk, capfd):
+    disk, make_read_only = disk
+    with opened(disk) as checkpoints:
         checkpoints.save(1, state(1), progress(1))
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    assert_restores(restored(small_disk), 1)
+    assert make_read_only()
+    assert_restores(restored(disk), 1)
     with (
-        opened(small_disk) as checkpoints,
+        opened(disk) as checkpoints,
         pytest.raises(UserError, match="^cannot save checkpoint 2 in .*Read-only file system"),
     ):
         checkpoints.save(2, state(2), progress(2))
     with pytest.raises(UserError, match="^cannot write .*Read-only file system"):
-        save_arrays(small_disk / "a.npz", {"a": np.arange(3)})
+        save_arrays(disk / "a.npz", {"a": np.arange(3)})
     assert capfd.readouterr() == ("", "")
-    assert_restores(restored(small_disk), 1)
+    assert_restores(restored(disk), 1)
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import warnings
 
 import jax
@@ -129,23 +128,6 @@ def test_what_a_run_leaves_behind(whole):
     np.testing.assert_allclose(saved["rewards"].reshape(steps, per_step).mean(axis=1), logged, rtol=1e-6)
     valid = [line["perplexity_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
     np.testing.assert_allclose(np.exp(state.best_log_perplexity), min(valid), rtol=1e-5)
-
-
-def test_tensorboard_events_hold_the_same_scalars(whole):
-    from tensorboardX.proto.event_pb2 import Event
-
-    (path,) = (whole[0] / "tensorboard").iterdir()
-    content, events = path.read_bytes(), []
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        events.append(Event.FromString(content[12 : 12 + length]))
-        content = content[16 + length :]
-    shown = {(value.tag, event.step): value.simple_value for event in events for value in event.summary.value}
-    lines = {(line["phase"], line["step"]): line for line in read_metrics(whole[0])}
-    assert ("shared/loss", 1) in shown and ("controller/reward", 7) in shown and ("valid/perplexity_best", 2) in shown
-    for (tag, step), value in shown.items():
-        phase, name = tag.split("/")
-        assert value == pytest.approx(lines[phase, step][name], rel=1e-6)
 
 
 def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):

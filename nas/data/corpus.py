@@ -87,8 +87,8 @@ def _load_texts(name, builder_class, data_dir, options):
     folder = data_dir / builder_class.name / str(builder_class.VERSION)
     with _quiet():
         if not folder.exists():
-            print(f"preparing the corpus {name} in {folder}", file=sys.stderr, flush=True)
             _prepare(builder_class, folder, data_dir=str(data_dir), **options)
+            print(f"prepared the corpus {name} in {folder}", file=sys.stderr, flush=True)
         try:
             return _read(builder_class, folder, data_dir)
         except Exception as error:  # whatever TFDS makes of missing or damaged files

@@ -151,13 +151,14 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         baseline = objectives.update_baseline(state.baseline, info.pop("total_reward"), settings.baseline_decay)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(info["loss"]) & jnp.isfinite(norm)
-        info |= {"gradient_norm": norm, "baseline": baseline.value, "skipped": 1.0 - finite.astype(jnp.float32)}
+        info |= {"gradient_norm": norm, "skipped": 1.0 - finite.astype(jnp.float32)}
         # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
         params, optimiser, baseline = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, optimiser, baseline),
             (state.params, state.optimiser, state.baseline),
         )
+        info["baseline"] = baseline.value
         return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
 
     return Strategy(init, begin_epoch, propose, update)

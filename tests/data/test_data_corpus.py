@@ -104,7 +104,7 @@ def test_preparing_twice_gives_the_same_files(kjv_dir, tmp_path, capfd):
     corpus = load_corpus(DataConfig(), data_dir=str(tmp_path))
     output = capfd.readouterr()
     folder = tmp_path / "kjv_text" / "1.0.0"
-    assert output.out == "" and output.err == f"preparing the corpus kjv in {folder}\n"
+    assert output.out == "" and output.err == f"prepared the corpus kjv in {folder}\n"
     again = load_corpus(DataConfig(), data_dir=str(kjv_dir))
     assert corpus.vocabulary == again.vocabulary
     for a, b in zip(corpus[:3], again[:3], strict=True):

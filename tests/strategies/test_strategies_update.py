@@ -163,7 +163,7 @@ def test_an_update_that_is_not_finite_is_dropped_and_counted():
     state = begin(strategy)
     decisions = strategy.propose(state, jax.random.key(1), 4)
     updated, info = strategy.update(state, decisions, jnp.array([1.0, jnp.nan, 1.0, 1.0]), jax.random.key(2))
-    assert info["skipped"] == 1
+    assert info["skipped"] == 1 and info["baseline"] == state.baseline.value
     assert same(updated, state)
 
 
