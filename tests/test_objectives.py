@@ -28,8 +28,8 @@ def policy_and_parameters(name, seed=0):
     """A policy far from where it starts; in double precision where that is on."""
     policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=4, temperature=1.5, tanh_constant=2.0))
     rng = np.random.default_rng(seed)
-    start = policy.init(jax.random.key(0))
-    return policy, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), start)
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    return policy, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 # Hand-computed numbers.
@@ -102,54 +102,49 @@ def test_losses_are_of_one_sequence():
 
 def assert_gradient(fn, params, step=1e-5):
     """The gradient along three random directions is the central difference along them."""
-    value, gradient = jax.jit(fn), jax.jit(jax.grad(fn))(params)
+    value_and_gradient = jax.jit(jax.value_and_grad(fn))
+    _, gradient = value_and_gradient(params)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         direction = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), params)
         ahead, behind = (
-            value(jax.tree.map(lambda leaf, d, s=sign: leaf + s * step * d, params, direction)) for sign in (1, -1)
+            value_and_gradient(jax.tree.map(lambda leaf, d, s=sign: leaf + s * step * d, params, direction))[0]
+            for sign in (1, -1)
         )
         slope = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
         assert abs(slope) > 1e-3
         assert slope == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
 
 
+def random_decoder(width):
+    rng = np.random.default_rng(1)
+    return {"weight": jnp.asarray(rng.normal(size=(5, width, 4))), "bias": jnp.asarray(rng.normal(size=(5, 4)))}
+
+
 @pytest.mark.usefixtures("double_precision")
-def test_gradient_of_the_policy_gradient_loss():
+def test_gradient_of_the_reconstruction_loss():
+    mask, decisions = jnp.asarray(SPACE.choice_mask()), jnp.asarray(EVERY[77])
+    params = {"decoder": random_decoder(3), "embedding": jnp.array([0.3, -1.2, 0.7])}
+    assert_gradient(lambda p: objectives.reconstruction_loss(p["decoder"], p["embedding"], decisions, mask), params)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_gradient_of_all_losses_through_decoder_and_controller():
     policy, params = policy_and_parameters("lstm")
+    decisions, mask = jnp.asarray(EVERY[[5, 63, 100]]), jnp.asarray(SPACE.choice_mask())
     advantages = jnp.array([1.5, -0.7, 0.2])
 
     def loss(params):
-        trace = policy.score(params, EVERY[[0, 77, 127]])
-        losses = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))
-        return jnp.mean(losses(trace.log_prob, trace.entropy, advantages, 0.3))
+        trace = policy.score(params["policy"], decisions)
+        policy_gradient = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))
+        reconstruction = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))
+        return jnp.mean(
+            policy_gradient(trace.log_prob, trace.entropy, advantages, 0.3)
+            + 0.5 * jax.vmap(objectives.next_decision_loss)(trace.log_prob)
+            + 2.0 * reconstruction(params["decoder"], trace.embedding(), decisions, mask)
+        )
 
-    assert_gradient(loss, params)
-
-
-@pytest.mark.usefixtures("double_precision")
-def test_gradient_of_the_next_decision_loss():
-    policy, params = policy_and_parameters("lstm")
-
-    def loss(params):
-        return jnp.mean(jax.vmap(objectives.next_decision_loss)(policy.score(params, EVERY[[5, 63, 100]]).log_prob))
-
-    assert_gradient(loss, params)
-
-
-@pytest.mark.usefixtures("double_precision")
-def test_gradient_of_the_reconstruction_loss_through_decoder_and_controller():
-    policy, params = policy_and_parameters("lstm")
-    rng = np.random.default_rng(1)
-    decoder = {"weight": jnp.asarray(rng.normal(size=(5, 4, 4))), "bias": jnp.asarray(rng.normal(size=(5, 4)))}
-    decisions, mask = EVERY[[5, 63, 100]], jnp.asarray(SPACE.choice_mask())
-
-    def loss(params):
-        embedding = policy.score(params["policy"], decisions).embedding()
-        losses = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))
-        return jnp.mean(losses(params["decoder"], embedding, jnp.asarray(decisions), mask))
-
-    assert_gradient(loss, {"policy": params, "decoder": decoder})
+    assert_gradient(loss, {"policy": params, "decoder": random_decoder(4)})
 
 
 # The policy gradient theorem, exactly: no sampling, every sequence weighted by its probability.

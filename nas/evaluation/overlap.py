@@ -51,4 +51,6 @@ def random_projection(space: SearchSpace, decisions: np.ndarray, width: int, see
 
 
 def _count_different(columns):
+    if columns.shape[1] == 0:  # a cell of two nodes has no connection to choose
+        return np.zeros(len(columns) * (len(columns) - 1) // 2, int)
     return np.rint(pdist(columns, "hamming") * columns.shape[1]).astype(int)

@@ -105,8 +105,9 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
                 params["decoder"], trace.embedding(), decisions, mask
             )
         if memory.source == "current_with_gradient":
-            n = len(losses)  # each loss less the mean of the others: a baseline that does not bias the gradient
-            centred = jax.lax.stop_gradient(losses - jnp.mean(losses)) * (n / max(1, n - 1))
+            # Each loss less the mean of the others: a baseline that does not bias the gradient.
+            others = (jnp.sum(losses) - losses) / max(1, len(losses) - 1)
+            centred = jax.lax.stop_gradient(losses - others)
             # Adds the gradient through the sampling, and zero to the value.
             score = jnp.sum(trace.log_prob, axis=1)
             losses = losses + centred * (score - jax.lax.stop_gradient(score))

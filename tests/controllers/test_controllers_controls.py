@@ -45,13 +45,6 @@ def test_uniform_has_nothing_to_learn():
     np.testing.assert_allclose(policy.score({}, EVERY).log_prob.sum(axis=1), np.log(1 / 128), rtol=1e-6)
 
 
-def test_a_prefix_does_not_change_what_follows():
-    policy = factorised_policy(SPACE, CONFIG)
-    key = jax.random.key(1)
-    one, other = (policy.sample(logits(), jax.random.clone(key), 40, np.array(p, np.int32)) for p in ([3, 0], [1, 0]))
-    np.testing.assert_array_equal(one[:, 2:], other[:, 2:])
-
-
 @pytest.mark.parametrize("policy", [factorised_policy, uniform_policy])
 def test_there_is_no_embedding(policy):
     params = {"logits": jnp.zeros((5, 4))}

@@ -21,9 +21,9 @@ CONFIG = PolicyConfig(width=WIDTH, temperature=1.5, tanh_constant=2.0)
 
 
 def parameters(seed=0, scale=0.8):
-    start = lstm_policy(SPACE, CONFIG).init(jax.random.key(0))
+    shapes = jax.eval_shape(lstm_policy(SPACE, CONFIG).init, jax.random.key(0))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: scale * jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), start)
+    return jax.tree.map(lambda leaf: scale * jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
 @functools.cache
@@ -64,20 +64,25 @@ def test_equals_a_plain_numpy_lstm():
 
 
 def test_starts_small_random_and_without_bias():
-    params = lstm_policy(RecurrentSpace(), PolicyConfig(init_scale=0.05)).init(jax.random.key(0))
-    # 4 activations and the 11 parents that node 11 can have
-    assert params["embedding"].shape == (4 + 11, 100) and params["head"].shape == (23, 100, 11)
+    params = lstm_policy(SPACE, PolicyConfig(width=WIDTH, init_scale=0.05)).init(jax.random.key(0))
     for name, leaf in params.items():
         if name in ("bias", "head_bias"):
             assert not leaf.any()
         else:
-            assert 0.04 < np.abs(leaf).max() <= 0.05
+            assert 0.03 < np.abs(leaf).max() <= 0.05
             assert np.abs(np.mean(leaf)) < 5 * 0.05 / math.sqrt(3 * leaf.size)
+
+
+def test_sizes_of_the_papers_controller():
+    shapes = jax.eval_shape(lstm_policy(RecurrentSpace(), PolicyConfig()).init, jax.random.key(0))
+    assert shapes["embedding"].shape == (4 + 11, 100)  # activations, and the parents that node 11 can have
+    assert shapes["head"].shape == (23, 100, 11)
+    assert shapes["input"].shape == shapes["recurrent"].shape == (100, 400)
 
 
 def test_settings_reach_the_softmax():
     # With heads that look at nothing, probabilities are those of the biases: 5 atanh(.4) becomes 1.
-    params = lstm_policy(SPACE, PolicyConfig(width=WIDTH)).init(jax.random.key(0))
+    params = parameters()
     bias = np.zeros((LENGTH, 4), np.float32)
     bias[:, 0] = 5 * math.atanh(0.4)
     params |= {"head": jnp.zeros_like(params["head"]), "head_bias": jnp.asarray(bias)}

@@ -69,7 +69,8 @@ def test_take_by_hand():
 
 
 def test_forced_by_hand():
-    assert masking.forced(None, 2, 3).tolist() == [[-1, -1, -1]] * 2
+    for nothing in (None, np.zeros(0, int), np.zeros((2, 0), int)):
+        assert masking.forced(nothing, 2, 3).tolist() == [[-1, -1, -1]] * 2
     assert masking.forced(np.array([4, 5]), 2, 3).tolist() == [[4, 5, -1]] * 2
     assert masking.forced(np.array([[4], [5]]), 2, 3).tolist() == [[4, -1, -1], [5, -1, -1]]
     assert masking.forced(np.array([[1, 2, 3]]), 1, 3).tolist() == [[1, 2, 3]]

@@ -142,8 +142,7 @@ def test_a_corpus_folder_that_cannot_be_used(content, parts, environment, config
         f"--data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}",
     )
-    assert process.returncode == 2 and process.stderr.splitlines()[-1].startswith("error: ")
-    assert all(part in process.stderr.splitlines()[-1] for part in parts), process.stderr
+    assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()
 
 
@@ -158,7 +157,4 @@ def test_ptb_without_network(environment, config_file, tmp_path):
         f"--data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}",
     )
-    assert process.returncode == 2
-    assert all(
-        part in process.stderr.splitlines()[-1] for part in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
-    )
+    assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")

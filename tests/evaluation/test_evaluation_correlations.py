@@ -1,0 +1,93 @@
+"""Spearman's correlation where it is known or undefined, and the table's measures by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.evaluation import correlations as table
+from nas.evaluation import overlap
+from nas.spaces import RecurrentSpace
+
+SPACE = RecurrentSpace(num_nodes=4)
+
+
+def random_decisions(space, n, seed=0):
+    return np.random.default_rng(seed).integers(0, space.num_choices, (n, space.num_decisions))
+
+
+def test_spearman_with_ties_by_hand():
+    # Ranks 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5 less 2.5: (-1.5, 0, 0, 1.5) . (-1.5, 1.5, 0, 0) = 2.25, of 4.5 each.
+    assert table.spearman(np.array([1, 20, 20, 300]), np.array([-1.0, 0.3, 0.2, 0.2])) == pytest.approx(2.25 / 4.5)
+
+
+def test_spearman_without_ties_by_hand():
+    # Differences of ranks 0, 1, -1, 0, 0: 1 - 6 * 2 / (5 * 24).
+    x = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert table.spearman(x, np.array([1.0, 30.0, 20.0, 40.0, 50.0])) == pytest.approx(0.9)
+    assert table.spearman(x, -x) == pytest.approx(-1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=12))
+def test_spearman_sees_order_alone_and_is_symmetric(points):
+    x, y = np.array(points, float).T
+    r = table.spearman(x, y)
+    others = table.spearman(np.exp(x), y), table.spearman(y, x), -table.spearman(-x, y)
+    constant = len(set(x)) == 1 or len(set(y)) == 1
+    assert math.isnan(r) == constant
+    assert others == pytest.approx((r, r, r), nan_ok=True)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1.0])
+def test_spearman_is_undefined_where_a_side_is_constant_or_not_finite(bad):
+    x = np.array([2.0, 1.0, 3.0, 5.0])
+    for y in ([bad, bad, bad, bad], [bad, 1.0, 1.0, 1.0]):
+        assert math.isnan(table.spearman(x, np.array(y)))
+        assert math.isnan(table.spearman(np.array(y), x))
+
+
+def test_distances_by_hand():
+    assert table.distances(np.array([[0, 0], [3, 4], [3, 0]], np.float32)).tolist() == [5, 3, 4]
+
+
+def test_measures_by_hand():
+    # Parents of nodes 1 to 3: 0 0 2, 0 0 1 and 0 1 2. Loose ends: 1 and 3; 2 and 3; 3.
+    decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
+    measures = table.measures(SPACE, decisions, np.array([5.0, 4.5, 5.25]))
+    assert {name: values.tolist() for name, values in measures.items()} == {
+        table.ACTIVATIONS: [3, 1, 0],
+        table.CONNECTIONS: [1, 1, 0],
+        table.TOTAL: [4, 2, 0],
+        table.LABELLED_EDGES: [2, 1, 0],
+        table.LOOSE_ENDS: [0, 1, 1],
+        table.PERFORMANCE: [0.5, 0.25, 0.75],
+    }
+    assert tuple(measures) == table.MEASURES and set(table.PAPER) <= set(table.MEASURES)
+
+
+def test_an_embedding_that_is_the_decisions_follows_total_overlap_exactly():
+    decisions = random_decisions(SPACE, 30)
+    perplexity = np.random.default_rng(1).normal(size=30)
+    found = table.correlations(SPACE, decisions, overlap.one_hot(SPACE, decisions), perplexity)
+    assert tuple(found) == table.MEASURES
+    assert found[table.TOTAL] == pytest.approx(-1, abs=1e-9)
+    assert -1 < found[table.ACTIVATIONS] < -0.5 and -1 < found[table.CONNECTIONS] < -0.3
+
+
+def test_an_embedding_that_is_the_performance_follows_its_difference_exactly():
+    decisions, perplexity = random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30)
+    found = table.correlations(SPACE, decisions, perplexity[:, None], perplexity)
+    assert found[table.PERFORMANCE] == pytest.approx(1)
+    assert abs(found[table.TOTAL]) < 0.3
+
+
+def test_undefined_columns_are_nan_and_the_others_are_not():
+    decisions, perplexity = random_decisions(SPACE, 10), np.linspace(4, 5, 10)
+    collapsed = table.correlations(SPACE, decisions, np.ones((10, 3)), perplexity)
+    assert all(math.isnan(value) for value in collapsed.values())
+    perplexity[3] = math.nan
+    found = table.correlations(SPACE, decisions, overlap.one_hot(SPACE, decisions), perplexity)
+    assert [name for name, value in found.items() if math.isnan(value)] == [table.PERFORMANCE]
