@@ -1,4 +1,4 @@
-"""What a run logs: one JSON object a line in metrics.jsonl, the same scalars as TensorBoard events.
+"""What a run logs: every step as a line of JSON in metrics.jsonl, the last step of each chunk as TensorBoard events.
 
 A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts
 within the phase over the whole run, so (phase, step) names a line.
