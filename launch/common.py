@@ -18,6 +18,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -35,7 +37,11 @@ CONFIGS = pathlib.Path(__file__).resolve().parent / "configs"
 PLATFORMS = ("cpu", "gpu", "tpu")
 HEARTBEAT = 30  # seconds after which a silent process of a run is lost
 
-_SUPERVISED = "NAS_SUPERVISED"  # set for the child of _supervise
+_SUPERVISED = "NAS_SUPERVISED"  # set for the child of _supervise: number of its parent
+_LOST = (
+    "another process of this run was lost or never came, and this one ended with it; start all again with the same "
+    "--workdir: the run continues from its last checkpoint"
+)
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 _HELP = {"--help": False, "-help": False, "-h": False, "-?": False, "--helpshort": False, "--helpfull": True}
 # What the system refuses is for the user to mend; any other OSError is a bug until shown otherwise.
@@ -83,8 +89,10 @@ def define_device_flags() -> None:
     flags.DEFINE_string(
         "coordinator", "", "HOST:PORT of process 0, the same for all processes; auto: ask the cluster (Slurm, Open MPI, ...)."
     )
-    flags.DEFINE_integer("num_processes", 1, "Processes that train one run together, each with its own devices.")
-    flags.DEFINE_integer("process_id", 0, "Number of this process, 0 to num_processes - 1. Process 0 writes the run directory.")
+    flags.DEFINE_integer("num_processes", 1, "Processes that train one run together, each with its own devices.", lower_bound=1)
+    flags.DEFINE_integer(
+        "process_id", 0, "Number of this process, 0 to num_processes - 1. Process 0 writes the run directory.", lower_bound=0
+    )
 
 
 def run_options() -> dict[str, Any]:
@@ -127,15 +135,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     try:
         app.run(lambda _: _supervise() if _is_one_of_many() and _SUPERVISED not in os.environ else main(), flags_parser=_parse)
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        _fail(f"{error.filename or 'the system'}: {error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130)
+    except Exception as error:
+        if message := _message(error):
+            _fail(message)
+        if _SUPERVISED not in os.environ:
+            raise
+        traceback.print_exc()
+        _exit(1)
 
 
 def select_device(platform: str) -> list[Any]:
@@ -181,14 +190,16 @@ def select_device(platform: str) -> list[Any]:
 
 
 def _is_one_of_many():
-    return "num_processes" in FLAGS and (FLAGS.num_processes > 1 or bool(FLAGS.coordinator))
+    return "num_processes" in FLAGS and (FLAGS.num_processes > 1 or FLAGS.process_id > 0 or bool(FLAGS.coordinator))
 
 
 def _join_processes():
     """Meets the other processes of the run; a lost one is noticed within HEARTBEAT seconds, and this one then aborts."""
     import jax
 
-    options = {"heartbeat_timeout_seconds": HEARTBEAT, "initialization_timeout": 60}
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Those that are done wait for process 0, which may have much to evaluate still; it is missed if it is lost.
+    options = {"heartbeat_timeout_seconds": HEARTBEAT, "initialization_timeout": 60, "shutdown_timeout_seconds": 7 * 86400}
     if FLAGS.coordinator != "auto":
         if not re.fullmatch(r"[^:]+:\d+", FLAGS.coordinator):
             raise UserError(f"--coordinator: must be HOST:PORT of process 0, or auto, got {FLAGS.coordinator!r}")
@@ -207,17 +218,21 @@ def _join_processes():
 
 def _supervise():
     """Runs this command in a child and returns its exit code; explains an abort, of which the child cannot speak."""
-    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: "1"})
+    child = subprocess.Popen(sys.orig_argv, env=os.environ | {_SUPERVISED: str(os.getpid())})
     handlers = {n: signal.signal(n, lambda number, _: child.send_signal(number)) for n in (signal.SIGTERM, signal.SIGINT)}
     code = child.wait()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    if code in (-signal.SIGABRT, 128 + signal.SIGABRT):
-        raise UserError(
-            "another process of this run was lost, and this one ended with it; start all of them again with the same "
-            "--workdir: the run continues from its last checkpoint"
-        )
+    if code in (-signal.SIGABRT, -signal.SIGSEGV):  # the second where the traceback of the first meets running threads
+        raise UserError(_LOST)
     return code if code >= 0 else 128 - code
+
+
+def _end_with_parent():
+    """Ends this process once its parent was killed: whoever kills the one that they started means this one."""
+    while os.getppid() == int(os.environ[_SUPERVISED]):
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compilation_cache() -> pathlib.Path | None:
@@ -346,9 +361,29 @@ def _explain(message):
     return message.replace("<|", "<").removeprefix("flag ").removeprefix("ERROR:: ")
 
 
+def _message(error):
+    """What the user can do about it; None if it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    if _SUPERVISED in os.environ and re.search("gloo|nccl", str(error), re.IGNORECASE):  # what connects the processes
+        return _LOST
+    return None
+
+
 def _fail(message):
     print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    _exit(2)
+
+
+def _exit(code):
+    """Ends; one of many at once, since JAX would first wait for the others, who wait for this one."""
+    if _SUPERVISED not in os.environ:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _print_help(full):

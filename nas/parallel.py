@@ -99,19 +99,19 @@ class Devices:
         """The same tree for every device of this process."""
         if self.kind == "jit":
             return tree
-        return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (self.local, *np.shape(leaf))), tree)
+        return self._place(jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (self.local, *np.shape(leaf))), tree))
 
     def split(self, tree: Any, axis: int = 0) -> Any:
         """This process's rows (axis `axis` of every leaf), a share for each of its devices."""
         if self.kind == "jit":
             return tree
-        return jax.tree.map(lambda leaf: np.stack(np.split(np.asarray(leaf), self.local, axis=axis)), tree)
+        return self._place(jax.tree.map(lambda leaf: np.stack(np.split(np.asarray(leaf), self.local, axis=axis)), tree))
 
     def join(self, tree: Any) -> Any:
         """Rows of all devices of all processes, as numpy arrays; the inverse of `split`. All processes must call it."""
         if self.kind == "jit":
             return jax.tree.map(np.asarray, tree)
-        local = jax.tree.map(lambda leaf: np.concatenate([_value(leaf, i) for i in range(self.local)]), tree)
+        local = jax.tree.map(lambda leaf: np.concatenate([np.asarray(s.data)[0] for s in leaf.addressable_shards]), tree)
         if jax.process_count() == 1:
             return local
         from jax.experimental import multihost_utils
@@ -122,7 +122,7 @@ class Devices:
         """One replica."""
         if self.kind == "jit":
             return tree
-        return jax.tree.map(lambda leaf: _value(leaf, 0), tree)
+        return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
 
     def check_replicas(self, state: Any) -> None:
         """Asserts that all devices of all processes hold the same state, bit for bit.
@@ -153,6 +153,11 @@ class Devices:
 
         return multihost_utils.broadcast_one_to_all(tree)
 
+    def _place(self, tree: Any) -> Any:
+        """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would be compiled twice."""
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()[: self.local]), (AXIS,))
+        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+
     def _split_batch(self, batch: Batch | None) -> Batch | None:
         if batch is None or self.kind == "jit":
             return batch
@@ -171,11 +176,6 @@ def choose_devices(kind: str = "") -> Devices:
             raise UserError("--parallel=jit: computes on one device, but there are several processes; use pmap")
         return Devices("jit", 1, 1)
     return Devices("pmap", jax.local_device_count(), jax.device_count())
-
-
-def _value(leaf: Array | np.ndarray, device: int) -> Array | np.ndarray:
-    """A device's value of what a lifted function returned, or of what `replicate` and `split` made for one."""
-    return leaf[device] if isinstance(leaf, np.ndarray) else leaf.addressable_shards[device].data[0]
 
 
 def _bits(leaf: Array) -> Array:

@@ -62,6 +62,7 @@ class Progress:
     epoch: int = 0
     shared: int = 0  # steps of this epoch that are done
     controller: int = 0
+    architectures: int = 0  # scored so far: how many a step has depends on the devices, which may change
 
     @classmethod
     def of(cls, saved: dict[str, Any], config: Config) -> "Progress":
@@ -303,6 +304,7 @@ class _Search:
         self.architectures["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
         self.architectures["rewards"].append(rewards.reshape(-1))
         progress.controller += count
+        progress.architectures += rewards.size
         self._advance(count, reward=info["reward"].mean(), entropy=info["entropy"].mean())
 
     def _advance(self, count, **shown):
@@ -325,7 +327,7 @@ class _Search:
         values = np.exp(values.astype(np.float64))
         info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
         self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)
-        self.progress = Progress(epoch + 1)
+        self.progress = Progress(epoch + 1, architectures=self.progress.architectures)
         if self.progress.epoch % search.checkpoint_epochs == 0 or self.progress.epoch == search.epochs:
             self._save()
 
@@ -375,7 +377,7 @@ class _Search:
 
     def _restore(self, state, carry):
         """The newest checkpoint's state and carry, or the given ones; the main process reads it for all."""
-        progress = np.zeros(3, np.int32)
+        progress = np.array(dataclasses.astuple(Progress()), np.int32)
         if self.devices.is_main and (restored := self.checkpoints.restore({"search": state, "carry": carry})):
             saved, numbers = restored
             progress = np.array(dataclasses.astuple(Progress.of(numbers, self.config)), np.int32)
@@ -383,7 +385,7 @@ class _Search:
         state, carry, progress = self.devices.from_main((state, carry, progress))
         self.progress = Progress(*map(int, progress))
         self.architectures = {"decisions": [], "rewards": []}
-        count = self._controller_step() * self.config.search.architectures * self.devices.total
+        count = self.progress.architectures
         if count and self.devices.is_main:
             saved = load_arrays(self.workdir / ARCHITECTURES)
             if set(saved) != set(self.architectures) or min(map(len, saved.values())) < count:

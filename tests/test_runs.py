@@ -69,7 +69,9 @@ def unchanged(folder):
 def test_a_finished_run(finished):
     run = runs.open_run(finished)
     assert run.config == CONFIG
-    assert run.progress == {"epoch": 3, "shared": 0, "controller": 0}
+    settings = CONFIG.search
+    scored = (settings.epochs - settings.warmup_epochs) * settings.controller_steps * settings.architectures
+    assert run.progress == {"epoch": 3, "shared": 0, "controller": 0, "architectures": scored}
     assert run.metadata["data_dir"] == "somewhere" and run.metadata["command"]
     assert set(run.metadata["versions"]) == {*runs.PACKAGES, "python", "device"}
     assert len(run.metrics()) == len(metrics.read(finished)) == 18 + 8 + 3

@@ -5,6 +5,7 @@ the gradient of the first device in place of everyone's. Whatever rescales a gra
 clipped, and Adam's moments are compared besides its steps.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -33,12 +34,23 @@ CONFIG = Config(
     search=SearchConfig(epochs=3, shared_steps=4, controller_steps=4, architectures=8, chunk=4, valid_architectures=5),
 )
 PARTS = search.components(CONFIG)
+# The phases of a search are compiled with a policy that compiles quickly.
+PHASES = dataclasses.replace(
+    CONFIG,
+    policy=PolicyConfig(name="factorised", init_scale=0.5),
+    strategy=dataclasses.replace(CONFIG.strategy, supervised="next_decision"),
+)
+PHASES_PARTS = search.components(PHASES)
 STEPS = 20
 TOLERANCE = 1e-5
-NUMBERS = (1, 2, 4, 8)
 JIT = Devices("jit", 1, 1)
 
-several_numbers = pytest.mark.parametrize("number", NUMBERS)
+
+def on_numbers(*quick):
+    """1, 2, 4 and 8 devices; by default those that are named."""
+    return pytest.mark.parametrize(
+        "number", [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 8)]
+    )
 
 
 def pmap(number):
@@ -138,14 +150,14 @@ def on(devices, problem):
 
 
 @every_problem
-@several_numbers
+@on_numbers(4)
 def test_twenty_steps_on_several_devices_are_those_on_one(problem, number):
     """After every step: parameters, Adam's moments, baseline, loss and norm of the gradient; at the end the recurrent state."""
     assert_close(on(pmap(number), problem), on(JIT, problem))
 
 
 @every_problem
-@several_numbers
+@on_numbers(4)
 def test_twenty_steps_by_pmap_are_those_by_shard_map_bit_for_bit(problem, number):
     fn, arguments = PROBLEMS[problem]
     assert_same_bits(on(pmap(number), problem), run_sharded(number, fn, *arguments()))
@@ -173,7 +185,10 @@ def one_step(reward):
     return step
 
 
-@pytest.mark.parametrize("number, nodes, gathered", [(2, 4, True), (4, 4, False), (8, 4, False), (4, 8, True), (8, 8, False)])
+@pytest.mark.parametrize(
+    "number, nodes, gathered",
+    [(2, 4, True), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 4, False), (4, 8, True), (8, 8, False)))],
+)
 def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_gradients(number, nodes, gathered):
     """By both ways of averaging: what cells use is gathered, or all stored matrices are averaged, whichever sends less."""
     space = RecurrentSpace(num_nodes=nodes)
@@ -209,66 +224,67 @@ def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_grad
 
 
 @functools.cache
-def chunks(number):
-    """What the phases of an epoch log on `number` devices, and the state before and after."""
+def epochs(number):
+    """Three epochs of the search's own phases on `number` devices (0: jit), their replicas compared after each.
+
+    Of every epoch: the memory, the shared weights that scored, cells [K, D, T] that were trained, decisions [K, D A, T] and
+    rewards [K, D A] of the controller phase.
+    """
     devices = pmap(number) if number else JIT
-    state = devices.replicate(jax.jit(search.initial_state, static_argnums=(0, 1))(CONFIG, PARTS))
+    state = devices.replicate(jax.jit(search.initial_state, static_argnums=(0, 1))(PHASES, PHASES_PARTS))
     carry = devices.split(np.zeros((8, CONFIG.supernet.width), np.float32))
-    functions = [
-        devices.lift(make(CONFIG, PARTS)) for make in (search.epoch_start, search.shared_chunk, search.controller_chunk)
-    ]
-    start, shared, controller = functions
-    memories, logged = [], []
+    start, shared, controller = (
+        devices.lift(make(PHASES, PHASES_PARTS)) for make in (search.epoch_start, search.shared_chunk, search.controller_chunk)
+    )
+    seen = []
     for epoch in range(3):
         first = np.int32(4 * epoch)
         state, carry, _ = start(state, carry, None, np.int32(epoch))
         devices.check_replicas(state)
-        memories.append(np.asarray(devices.first(state).strategy.memory.decisions))
         state, carry, (_, cells) = shared(state, carry, windows().take(first, 4), (first, np.int32(epoch)))
         devices.check_replicas(state)
+        reward = jax.tree.map(np.array, devices.first(state.reward))  # copied: the next phase takes the state
         state, carry, (_, *scored) = controller(state, carry, windows(seed=1).take(first, 4), (first, np.int32(epoch)))
         devices.check_replicas(state)
-        logged.append((cells, *scored))
-    return memories, logged
+        seen.append((np.array(devices.first(state.strategy).memory.decisions), reward, cells, *scored))
+    return seen
 
 
-@several_numbers
+@on_numbers(4)
 def test_the_memory_is_refreshed_alike_on_all_devices_and_everything_stays_alike(number):
-    """Over three epochs: `chunks` compares the replicas after every phase. What is drawn first is what one device draws."""
-    memories, _ = chunks(number)
+    """`epochs` compares the replicas."""
+    memories = [memory for memory, *_ in epochs(number)]
     assert len(np.unique(memories[0], axis=0)) > 8
     assert all(np.any(a != b) for a, b in zip(memories, memories[1:], strict=False))
-    np.testing.assert_array_equal(memories[0], chunks(0)[0][0])
 
 
-@several_numbers
+@on_numbers(4)
 def test_every_device_draws_architectures_of_its_own(number):
-    """D a step of the shared weights, D x A rewards a step of the controller; the first device draws those of one device."""
-    (cells, decisions, rewards), alone = chunks(number)[1][0], chunks(0)[1][0]
+    """D a step of the shared weights, D x A rewards a step of the controller."""
+    _, _, cells, decisions, rewards = epochs(number)[0]
     assert cells.shape == (4, number, 7)
     assert decisions.shape == (4, 8 * number, 7) and rewards.shape == (4, 8 * number)
     PARTS.space.validate(cells.reshape(-1, 7))
     for step in range(4):
         assert len(np.unique(cells[step], axis=0)) > number // 2
         assert len({decisions[step, 8 * d : 8 * d + 8].tobytes() for d in range(number)}) == number
-    np.testing.assert_array_equal(cells[:, :1], alone[0])
-    np.testing.assert_array_equal(decisions[0, :8], alone[1][0])
 
 
-@several_numbers
-def test_rewards_are_those_of_the_rows_of_each_device(number):
-    """Device d scores its architectures on its slice of the validation batch."""
-    devices = pmap(number)
-    state = jax.jit(search.initial_state, static_argnums=(0, 1))(CONFIG, PARTS)
-    ready = jax.jit(PARTS.strategy.begin_epoch)(state.strategy, jax.random.key(0), np.int32(0))
-    state = state.replace(strategy=ready)
-    batch = windows(seed=1).take(1, 4)
-    carry = devices.split(np.zeros((8, CONFIG.supernet.width), np.float32))
-    _, _, (_, decisions, rewards) = devices.lift(search.controller_chunk(CONFIG, PARTS))(
-        devices.replicate(state), carry, batch, (np.int32(0), np.int32(0))
-    )
+@on_numbers()
+def test_the_memory_and_the_architectures_of_the_first_device_are_those_of_one_device(number):
+    """Until the strategy's first update, after which they go different ways."""
+    (memory, _, cells, decisions, _), (memory_alone, _, cells_alone, decisions_alone, _) = epochs(number)[0], epochs(0)[0]
+    np.testing.assert_array_equal(memory, memory_alone)
+    np.testing.assert_array_equal(cells[:, :1], cells_alone)
+    np.testing.assert_array_equal(decisions[0, :8], decisions_alone[0])
+
+
+@on_numbers(4)
+def test_every_device_scores_its_architectures_on_its_rows_of_the_validation_batch(number):
     score = jax.jit(PARTS.reward.score)
-    for d, rows in enumerate(np.split(np.arange(8), number)):
-        own = slice(8 * d, 8 * d + 8)
-        expected = score(state.reward, decisions[2, own], Batch(batch.tokens[2, rows], batch.start[2]))
-        np.testing.assert_allclose(rewards[2, own], expected, rtol=TOLERANCE)
+    for epoch, (_, reward, _, decisions, rewards) in enumerate(epochs(number)):
+        batch = windows(seed=1).take(4 * epoch, 4)
+        for d, rows in enumerate(np.split(np.arange(8), number)):
+            own = slice(8 * d, 8 * d + 8)
+            expected = score(reward, decisions[2, own], Batch(batch.tokens[2, rows], batch.start[2]))
+            np.testing.assert_allclose(rewards[2, own], expected, rtol=TOLERANCE)

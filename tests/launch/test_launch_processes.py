@@ -1,0 +1,284 @@
+"""Searches of two processes on this machine, two devices each: the numbers of one process, and what a lost one leads to."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+from nas import search as searching
+from nas.checkpoint import load_arrays
+from nas.config import DataConfig
+from nas.data import load_corpus
+from tests.helpers import assert_one_line, expected_lines, finish_program, read_metrics, restore, start_program, tiny
+
+DATA = {"vocabulary": 30, "batch": 8, "eval_batch": 8, "eval_tokens": 80}
+SHORT = tiny(data=DATA, supernet={"learning_rate": 0.3}, search={"epochs": 6})
+LONG = tiny(data=DATA, search={"epochs": 60, "keep": 2})  # long enough to be killed on its way
+LOST = "another process of this run was lost or never came"
+TOLERANCE = 1e-5
+MINUTE = 60
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """Configuration -> flags that search with it."""
+    folder = tmp_path_factory.mktemp("processes")
+    load_corpus(DataConfig(), data_dir=str(folder / "data"))
+
+    def flags(config):
+        path = folder / f"{'short' if config is SHORT else 'long'}.py"
+        path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n")
+        return [f"--config={path}", f"--data_dir={folder / 'data'}"]
+
+    return flags
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Number of devices -> environment of a program that has them."""
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+
+    def variables(devices):
+        xla = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": str(4 * devices)}
+        return dict(os.environ) | xla | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+
+    return variables
+
+
+@pytest.fixture(scope="module")
+def start(arguments, environment):
+    """Starts one process, and ends it with the module if it is still there."""
+    with contextlib.ExitStack() as stack:
+
+        def start_one(config, workdir, *more, devices=2):
+            process = start_program(environment(devices), "launch.search", *arguments(config), f"--workdir={workdir}", *more)
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return process
+
+        yield start_one
+
+
+@pytest.fixture(scope="module")
+def start_two(start):
+    """Starts two processes of one search; `second` are flags of the second alone."""
+
+    def start_both(config, workdir, *more, second=()):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            shared = [f"--coordinator=localhost:{free.getsockname()[1]}", "--num_processes=2", *more]
+        return [start(config, workdir, *shared, f"--process_id={i}", *own) for i, own in enumerate([(), second])]
+
+    return start_both
+
+
+@pytest.fixture(scope="module")
+def whole(start_two, tmp_path_factory):
+    """The directory of a search by two processes that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    processes = start_two(SHORT, folder / "run", second=[f"--workdir={folder / 'other'}"])
+    for process in map(finish_program, processes):
+        assert process.returncode == 0, process.stderr
+    assert [path.name for path in folder.iterdir()] == ["run"]  # the second process wrote nothing
+    return folder / "run"
+
+
+def wait_until(condition, processes):
+    """Waits while the processes run."""
+    while not condition():
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        time.sleep(0.05)
+
+
+def has_checkpoint(workdir):
+    return lambda: any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
+
+
+def assert_same_trajectory(ours, theirs):
+    """Metrics but for times, architectures, and all that the last checkpoints hold, to 1e-5."""
+    lines, others = read_metrics(ours), read_metrics(theirs)
+    assert len(lines) == len(others) > 0
+    for line, other in zip(lines, others, strict=True):
+        assert line.pop("phase") == other.pop("phase")
+        assert line == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
+    assert_close(load_arrays(ours / searching.ARCHITECTURES), load_arrays(theirs / searching.ARCHITECTURES))
+    (state, progress), (other_state, other_progress) = restore(SHORT, ours), restore(SHORT, theirs)
+    assert progress == other_progress and progress["epoch"] == SHORT.search.epochs
+    assert_close(state, other_state)
+
+
+def assert_close(ours, theirs):
+    import jax
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE), ours, theirs)
+
+
+def own_errors(process):
+    """What a finished process itself, not a library of it, says is wrong."""
+    return [line for line in process.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
+
+
+def assert_ends_as_lost(process):
+    assert process.returncode == 2
+    (line,) = own_errors(process)
+    assert LOST in line and "continues from its last checkpoint" in line
+
+
+def children(process):
+    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def is_running(pid):
+    """A process that has ended may stay in the table of processes until someone asks for its exit code."""
+    with contextlib.suppress(FileNotFoundError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_compute_what_one_process_of_four_does(whole, start, tmp_path):
+    process = finish_program(start(SHORT, tmp_path, devices=4))
+    assert process.returncode == 0, process.stderr
+    names = [(line["phase"], line["step"]) for line in read_metrics(whole)]
+    assert len(names) == len(set(names)) and set(names) == expected_lines(SHORT)
+    assert_same_trajectory(whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_and_one_process_goes_on(whole, start, start_two, tmp_path):
+    processes = start_two(SHORT, tmp_path)
+    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and read_metrics(tmp_path), processes)
+    processes[1].send_signal(signal.SIGTERM)
+    for process in map(finish_program, processes):
+        assert process.returncode == 0, process.stderr
+        assert "SIGTERM: saved at" in process.stderr
+    assert restore(SHORT, tmp_path)[1]["epoch"] < SHORT.search.epochs
+    process = finish_program(start(SHORT, tmp_path, devices=4))
+    assert process.returncode == 0, process.stderr
+    assert_same_trajectory(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_the_other_within_a_minute_and_one_process_goes_on(start, start_two, tmp_path, lost):
+    """The process that its user started is killed, of which the one that computes is a child."""
+    processes = start_two(LONG, tmp_path)
+    wait_until(has_checkpoint(tmp_path), processes)
+    (orphan,) = children(processes[lost])
+    processes[lost].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    survivor = finish_program(processes[1 - lost])
+    assert time.monotonic() - killed < MINUTE
+    assert_ends_as_lost(survivor)
+    assert not is_running(orphan)
+
+    done = restore(LONG, tmp_path)[1]
+    steps = max(0, done["epoch"] - LONG.search.warmup_epochs) * LONG.search.controller_steps + done["controller"]
+    assert done["epoch"] < LONG.search.epochs
+    process = finish_program(start(LONG, tmp_path, devices=1))
+    assert process.returncode == 0, process.stderr
+    names = [(line["phase"], line["step"]) for line in read_metrics(tmp_path)]
+    assert len(names) == len(set(names)) and set(names) == expected_lines(LONG)
+    assert restore(LONG, tmp_path)[1]["epoch"] == LONG.search.epochs
+    scored = load_arrays(tmp_path / searching.ARCHITECTURES)["rewards"]
+    total = (LONG.search.epochs - LONG.search.warmup_epochs) * LONG.search.controller_steps
+    assert len(scored) == LONG.search.architectures * (4 * steps + (total - steps))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_by_the_system_ends_the_other(start_two, tmp_path):
+    """The one that computes, which also holds the meeting point of all."""
+    processes = start_two(LONG, tmp_path)
+    wait_until(has_checkpoint(tmp_path), processes)
+    (worker,) = children(processes[0])
+    os.kill(worker, signal.SIGKILL)
+    killed = time.monotonic()
+    assert finish_program(processes[0]).returncode == 128 + signal.SIGKILL
+    assert_ends_as_lost(finish_program(processes[1]))
+    assert time.monotonic() - killed < MINUTE
+    assert restore(LONG, tmp_path)[1]["epoch"] < LONG.search.epochs
+
+
+@pytest.mark.slow
+def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits(start_two, tmp_path):
+    """The first process alone writes. What hinders it must not leave the others waiting."""
+    processes = start_two(LONG, tmp_path)
+    wait_until(has_checkpoint(tmp_path), processes)
+    (tmp_path / f"{searching.ARCHITECTURES}.tmp").mkdir()  # in the place of a file to be written
+    started = time.monotonic()
+    first, second = map(finish_program, processes)
+    assert time.monotonic() - started < MINUTE
+    assert first.returncode == 2
+    (line,) = own_errors(first)
+    assert line.startswith(f"error: cannot write {tmp_path / searching.ARCHITECTURES}")
+    assert_ends_as_lost(second)
+
+    other = start_two(LONG, tmp_path, "--config.seed=1")
+    first, second = map(finish_program, other)
+    assert first.returncode == 2
+    (line,) = own_errors(first)
+    assert "holds a run of another configuration: seed: 0 -> 1" in line
+    assert_ends_as_lost(second)
+
+
+@pytest.mark.slow
+def test_jit_is_for_one_process(start_two, tmp_path):
+    first, second = map(finish_program, start_two(SHORT, tmp_path / "run", "--parallel=jit"))
+    assert first.returncode == second.returncode == 2
+    assert own_errors(first) == ["error: --parallel=jit: computes on one device, but there are several processes; use pmap"]
+    assert len(own_errors(second)) == 1  # the same, or that the first is gone
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_stays_alone_gives_up(start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        start(SHORT, tmp_path / "run", f"--coordinator={address}", "--num_processes=3", f"--process_id={i}") for i in (0, 2)
+    ]
+    for process in map(finish_program, processes):
+        assert_ends_as_lost(process)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, parts",
+    [
+        (["--num_processes=2"], ["--coordinator", "HOST:PORT of process 0, or auto", "''"]),
+        (["--process_id=1"], ["--coordinator", "HOST:PORT"]),
+        (["--num_processes=2", "--coordinator=nowhere"], ["--coordinator", "HOST:PORT", "'nowhere'"]),
+        (["--num_processes=2", "--coordinator=localhost:port"], ["--coordinator", "HOST:PORT", "'localhost:port'"]),
+        (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=2"], ["--process_id", "0..1", "got 2"]),
+        (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=-1"], ["--process_id", "-1"]),
+        (["--num_processes=0"], ["--num_processes", "0"]),
+        (["--num_processes=two"], ["--num_processes", "whole number", "'two'"]),
+        (["--parallel=both"], ["--parallel", "jit", "pmap"]),
+        (["--coordinator=auto"], ["--coordinator=auto: cannot join the run"]),
+    ],
+)
+def test_flags_that_cannot_be_meant(environment, tmp_path, flags, parts):
+    process = finish_program(start_program(environment(1), "launch.search", f"--workdir={tmp_path / 'run'}", *flags))
+    assert_one_line(process, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_script_for_several_hosts_runs_on_two_processes(arguments, environment, tmp_path):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    script = ["bash", str(root / "launch" / "multi_host.sh")]
+    flags = [*arguments(SHORT), f"--workdir={tmp_path / 'study'}", "--config.search.epochs=2"]
+    process = subprocess.run([*script, *flags], env=environment(1), capture_output=True, text=True, timeout=600)
+    assert process.returncode == 0, process.stderr
+    printed = process.stdout
+    for shown in ("untrained", "PG only", "PG + memory", f"report: {tmp_path / 'study' / 'report' / 'index.html'}"):
+        assert printed.count(shown) >= 1
+    assert printed.count("report: ") == 1  # the first process alone reports
