@@ -28,7 +28,7 @@ def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
         controllers.append(study.Controller(title, [m[TRAINED] for m, _ in measured]))
         trained.append(_trained(title, seeds[0], measured[0][1]))
     run = next(iter(arms.values()))[0]
-    corpus, command = run.corpus(), runs.command()
+    corpus, command = run.corpus, runs.command()
     size = len(corpus.vocabulary)
     yardsticks = {
         "unigram": ngrams.unigram_perplexity(corpus.train, corpus.valid, size),
@@ -57,4 +57,4 @@ def _trained(title: str, run: Run, best: float) -> study.TrainedArm:
     lines = run.metrics()
     steps, loss = metrics.curves(lines, "shared")["loss"]
     curves = metrics.curves(lines, "controller") | {"perplexity": (steps, np.exp(loss))}
-    return study.TrainedArm(title, curves, np.asarray(run.state.best_decisions), best, run.metadata["command"])
+    return study.TrainedArm(title, curves, np.asarray(run.state.best_decisions), best)

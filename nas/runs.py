@@ -1,16 +1,19 @@
 """A run directory: how one is started or continued, and how a finished one is opened.
 
-config.json          every setting
-run.json             command, device and versions of the last start; where its corpus is
-checkpoints/         nas.checkpoint
-metrics.jsonl        nas.metrics; tensorboard/ holds the same
-architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
-evaluation.npz       nas.measurements
+One process writes it, whatever their number:
+
+    config.json          every setting
+    run.json             command, device and versions of the last start; where its corpus is
+    checkpoints/         nas.checkpoint
+    metrics.jsonl        nas.metrics; tensorboard/ holds the same
+    architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
+    evaluation.npz       nas.measurements
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -62,14 +65,15 @@ class Run:
         """What the run logged."""
         return metrics.read(self.workdir)
 
+    @functools.cached_property
     def corpus(self) -> Corpus:
-        """The token streams that the run was trained on."""
+        """The token streams that the run was trained on, read once."""
         return load_corpus(self.config.data, data_dir=self.metadata["data_dir"])
 
     def valid_windows(self, *, whole: bool = False) -> Batch:
         """The validation windows that an evaluation reads, stacked: `data.eval_tokens`, or all."""
         data = self.config.data
-        return Windows.of(self.corpus().valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
+        return Windows.of(self.corpus.valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
 
 
 def start(

@@ -41,7 +41,6 @@ class TrainedArm:
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (steps [n], values [n])
     best_decisions: np.ndarray  # [T]
     best_log_perplexity: float  # nats a token, whole validation split
-    command: str
 
 
 def correlation_tables(space: RecurrentSpace, controllers: list[Controller], command: str) -> list[Table]:
@@ -70,8 +69,8 @@ def correlation_tables(space: RecurrentSpace, controllers: list[Controller], com
             rows.append(Row([measure, paper, *(_mean(values, measure) for values in learned)]))
         rows.append(Row([GRAPH_DISTANCE, Empty("-"), *[Empty("not computed")] * len(controllers)]))
         for measure in correlations.MEASURES:
-            cells_ = [_mean(values, measure) for values in chance]
-            rows.append(Row([f"random projection: {measure}", Empty("-"), *cells_], reference=True))
+            values = [_mean(projected, measure) for projected in chance]
+            rows.append(Row([f"random projection: {measure}", Empty("-"), *values], reference=True))
         name = f"{title.capitalize()}: Spearman's correlation of the L2 distance between embeddings with ..."
         tables.append(Table(name, columns, rows, notes, command))
     return tables
