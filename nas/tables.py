@@ -1,0 +1,231 @@
+"""A table of the accuracy of every architecture of NAS-Bench-201 as a source of rewards, read from a file or generated.
+
+A file is text, CSV or gzipped CSV, one line an architecture: its text form under `architecture`, and accuracies in percent
+under the names in COLUMNS, in any order; a column `index` is ignored. A pickle is never read: loading one runs the code in it.
+"""
+
+import csv
+import dataclasses
+import gzip
+import io
+import os
+import pathlib
+import zlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from nas.errors import UserError
+from nas.spaces import NASBench201Space
+from nas.types import Array, Reward
+
+DATA_SETS = ("cifar10", "cifar100", "imagenet")  # the last is ImageNet16-120
+SPLITS = ("val", "test")
+COLUMNS = {f"{data_set}-{split}": (data_set, split) for data_set in DATA_SETS for split in SPLITS}
+SPACE = NASBench201Space()
+
+_GZIP = b"\x1f\x8b"
+_NOT_TEXT = (b"\x80", b"PK", b"BZh", b"\x93NUMPY")  # a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
+_LOWEST, _HIGHEST = 10.0, 95.0  # of generated accuracies, percent
+_NOISE = 0.3  # percent: that between architectures of one class of NAS-Bench-201
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What is known of all architectures, in the order of `SPACE.every()`."""
+
+    accuracy: dict[tuple[str, str], np.ndarray]  # (data set, split) -> [15625] float32, percent
+    classes: np.ndarray  # [15625] int32; architectures of one class compute the same and differ in accuracy by noise only
+
+    def class_mean(self, data_set: str, split: str) -> np.ndarray:
+        """[15625] float64: the mean accuracy of each architecture's class, percent."""
+        counts = np.bincount(self.classes)
+        sums = np.bincount(self.classes, np.asarray(self.accuracy[data_set, split], np.float64))
+        return (sums / counts)[self.classes]
+
+
+def table_reward(accuracy: np.ndarray) -> Reward:
+    """A table as a source of rewards: accuracy / 100 of each architecture; nothing is trained, tokens are not read.
+
+    The accuracies are the state, so that one compilation serves every table. In the place of a log perplexity `evaluate` gives
+    what is also to be made small, 1 - reward.
+
+    Args:
+      accuracy: [15625] percent, in the order of `SPACE.every()`.
+    """
+
+    def init(key: Array) -> Array:
+        del key
+        return jnp.asarray(accuracy, jnp.float32) / 100
+
+    def train(state, carry, decisions, batch, key, epoch, axis_name=None):
+        return state, carry, {}
+
+    def score(state: Array, decisions: Array, batch) -> Array:
+        del batch
+        return state[SPACE.index(decisions)]
+
+    return Reward(init, lambda rows: (), train, score, lambda state, decisions, windows: 1 - score(state, decisions, windows))
+
+
+def read_table(path: str | os.PathLike) -> Table:
+    """The table in a CSV or gzipped CSV file.
+
+    Raises:
+      UserError: no such file, not text, other columns, an unknown operation, an accuracy that is not in 0..100, an architecture
+        that is missing or there twice; names the file and the line.
+    """
+    rows = _rows(pathlib.Path(path))
+    _, header = next(rows, ("", []))
+    missing = sorted({"architecture", *COLUMNS} - set(header))
+    unknown = sorted(set(header) - {"index", "architecture", *COLUMNS})
+    if missing or unknown or len(set(header)) < len(header):
+        raise UserError(f"{path}: columns must be architecture, {', '.join(COLUMNS)}; got {', '.join(header) or 'none'}")
+    name = header.index("architecture")
+    places = [header.index(column) for column in COLUMNS]
+    values = np.full((len(SPACE.every()), len(COLUMNS)), np.nan)
+    for where, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{where}: {len(row)} fields, the header has {len(header)}")
+        try:
+            index = SPACE.index(SPACE.parse(row[name]))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        if not np.isnan(values[index, 0]):
+            raise UserError(f"{where}: {row[name]} is there twice")
+        values[index] = [_accuracy(where, header[place], row[place]) for place in places]
+    absent = np.flatnonzero(np.isnan(values[:, 0]))
+    if len(absent):
+        first = SPACE.format(SPACE.every()[absent[0]])
+        raise UserError(f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is {first}")
+    columns = zip(COLUMNS.values(), values.T.astype(np.float32), strict=True)
+    return Table(dict(columns), SPACE.canonical_class(SPACE.every()))
+
+
+def write_table(table: Table, path: str | os.PathLike) -> None:
+    """Writes `table` as gzipped CSV, to be read by `read_table`; accuracies with four decimals."""
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "architecture", *COLUMNS])
+        rows = np.stack([table.accuracy[column] for column in COLUMNS.values()], axis=1)
+        for index, (decisions, row) in enumerate(zip(SPACE.every(), rows, strict=True)):
+            writer.writerow([index, SPACE.format(decisions), *(f"{value:.4f}" for value in row)])
+
+
+def synthetic_table(seed: int, interaction: float) -> Table:
+    """A generated table: effects of single operations, and of pairs of them that share no part of the former.
+
+    On the test split an architecture has the accuracy that its effects give it, 10 to 95 percent; on the validation split noise
+    of 0.3 points is added. Every architecture is a class of its own. Half of the variance of the effects is common to the data
+    sets.
+
+    Args:
+      seed: of the effects and the noise.
+      interaction: the share of the variance over all architectures that pairs explain, 0 to 1.
+
+    Raises:
+      UserError: an interaction outside 0..1.
+    """
+    if not 0 <= interaction <= 1:
+        raise UserError(f"the strength of the interaction must be in 0..1, got {interaction}")
+    rng = np.random.default_rng(seed)
+    common = _effects(rng)
+    accuracy = {}
+    for data_set in DATA_SETS:
+        single, pair = (a + b for a, b in zip(common, _effects(rng), strict=True))
+        truth = np.sqrt(1 - interaction) * single / single.std() + np.sqrt(interaction) * pair / pair.std()
+        truth = _LOWEST + (_HIGHEST - _LOWEST) * (truth - truth.min()) / np.ptp(truth)
+        accuracy[data_set, "val"] = (truth + _NOISE * rng.standard_normal(len(truth))).astype(np.float32)
+        accuracy[data_set, "test"] = truth.astype(np.float32)
+    return Table(accuracy, np.arange(len(truth), dtype=np.int32))
+
+
+def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Table:
+    """The table of an official NATS-Bench file (topology search space), means over its training seeds.
+
+    Reads it through the benchmark's own package, which unpickles it: only for a file whose origin is trusted.
+
+    Args:
+      path: the file or folder as its authors publish it, such as `NATS-tss-v1_0-3ffb9-simple`.
+      epochs: 12 or 200, after how many epochs of training.
+
+    Raises:
+      UserError: the package is not installed, or there is no such file.
+    """
+    try:
+        import nats_bench
+    except ImportError:
+        raise UserError("reading a NATS-Bench file needs its package: pip install nats_bench") from None
+    if not pathlib.Path(path).exists():
+        raise UserError(f"{path}: no such file or folder")
+    api = nats_bench.create(str(path), "tss", fast_mode=pathlib.Path(path).is_dir(), verbose=False)
+    sources = {  # validation accuracy on CIFAR-10 is that of networks trained on half of the training data
+        ("cifar10", "val"): ("cifar10-valid", "valid-accuracy"),
+        ("cifar10", "test"): ("cifar10", "test-accuracy"),
+        ("cifar100", "val"): ("cifar100", "valid-accuracy"),
+        ("cifar100", "test"): ("cifar100", "test-accuracy"),
+        ("imagenet", "val"): ("ImageNet16-120", "valid-accuracy"),
+        ("imagenet", "test"): ("ImageNet16-120", "test-accuracy"),
+    }
+    every = SPACE.every()
+    accuracy = {column: np.zeros(len(every), np.float32) for column in sources}
+    for decisions in every:
+        number = api.query_index_by_arch(SPACE.format(decisions))
+        for column, (data_set, metric) in sources.items():
+            info = api.get_more_info(number, data_set, hp=f"{epochs:02d}", is_random=False)
+            accuracy[column][SPACE.index(decisions)] = info[metric]
+    return Table(accuracy, SPACE.canonical_class(every))
+
+
+def _rows(path):
+    """(file and line, fields) of each line that is not empty."""
+    lines = csv.reader(io.StringIO(_read_text(path), newline=""))
+    try:
+        yield from ((f"{path}, line {lines.line_num}", row) for row in lines if row)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {lines.line_num}: {error}") from None
+
+
+def _read_text(path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; a table is a CSV file with the columns architecture, {', '.join(COLUMNS)}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    try:
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
+        if data.startswith(_NOT_TEXT):
+            raise UserError(f"{path}: not a text file; pickles are never read, since they may run code: give a CSV file")
+        return data.decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise UserError(f"{path}: the gzipped file is damaged or cut off") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; give a CSV file") from None
+
+
+def _accuracy(where, column, text) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not 0 <= value <= 100:
+        raise UserError(f"{where}: {column} must be an accuracy in percent, 0 to 100, got {text!r}")
+    return value
+
+
+def _effects(rng) -> tuple[np.ndarray, np.ndarray]:
+    """[15625] summed effects of single operations, and of pairs; means zero, each uncorrelated with every single operation."""
+    every, (choices, length) = SPACE.every(), (SPACE.max_choices, SPACE.num_decisions)
+    single, pairs = (np.zeros(len(every)) for _ in range(2))
+    for t in range(length):
+        effect = rng.standard_normal(choices)
+        single += (effect - effect.mean())[every[:, t]]
+        for s in range(t):
+            effect = rng.standard_normal((choices, choices))
+            effect = effect - effect.mean(axis=0) - effect.mean(axis=1, keepdims=True) + effect.mean()
+            pairs += effect[every[:, s], every[:, t]]
+    return single, pairs
