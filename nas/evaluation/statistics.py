@@ -1,0 +1,214 @@
+"""What the numbers of a study are worth: intervals over seeds, paired comparisons, tests on distances of architectures.
+
+Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100 architectures share them, and the
+usual p-value of their correlation is wrong. Whatever is said of such a correlation comes from permuting or resampling
+architectures. A number that is not finite makes every result that depends on it NaN: a seed is never dropped.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.distance import num_obs_y, squareform
+from scipy.stats import rankdata, t
+
+_ROUNDING = 1e-12  # relative; below it, numbers that differ are taken as equal
+
+
+class Interval(NamedTuple):
+    """An estimate and the limits of its confidence interval; NaN where they are undefined."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """The difference of two arms over seeds that both ran."""
+
+    mean: float
+    low: float
+    high: float
+    effect: float  # Cohen's d_z: mean difference / standard deviation of the differences
+    p: float  # paired t test, two-sided
+
+
+class Mantel(NamedTuple):
+    """A correlation of distances and its p-value under permutations of the architectures."""
+
+    r: float
+    p: float  # two-sided
+
+
+def mean_interval(values, level: float = 0.95) -> Interval:
+    """Mean over seeds [S] with Student's t interval; limits are NaN for a single seed."""
+    mean, error = _mean_and_error(_seeds(values))
+    half = error * _t_quantile((1 + level) / 2, values)
+    return Interval(mean, mean - half, mean + half)
+
+
+def paired_difference(a, b, level: float = 0.95) -> Paired:
+    """a - b over seeds [S], the same seed at the same place in both: t interval, effect size and paired t test.
+
+    Differences that are all equal have no spread to be measured against: effect and p are NaN, unless all are zero (0 and
+    1). Limits, effect and p are NaN for a single seed.
+
+    Raises:
+      ValueError: a and b are of different length.
+    """
+    a, b = _seeds(a), _seeds(b)
+    if a.shape != b.shape:
+        raise ValueError(f"seeds must be paired, got {a.shape} and {b.shape}")
+    rounding = _ROUNDING * np.abs([a, b]).max()
+    mean, error = _mean_and_error(a - b, rounding)
+    half = error * _t_quantile((1 + level) / 2, a)
+    if error == 0:
+        effect, p = (0.0, 1.0) if abs(mean) <= rounding else (math.nan, math.nan)
+    else:
+        effect, p = mean / error / math.sqrt(len(a)), 2 * float(t.sf(abs(mean) / error, len(a) - 1))
+    return Paired(mean, mean - half, mean + half, effect, p)
+
+
+def equivalence_p(values, bound: float) -> float:
+    """p-value of the hypothesis that the mean over seeds is not within (-bound, bound), of values [S].
+
+    Two one-sided t tests (Schuirmann 1987); NaN for a single seed.
+    """
+    mean, error = _mean_and_error(_seeds(values))
+    if error == 0:
+        return float(abs(mean) >= bound)
+    return float(t.sf((bound - abs(mean)) / error, len(values) - 1))
+
+
+def equivalence_bound(values, level: float = 0.05) -> float:
+    """The smallest bound at which `equivalence_p` of values [S] is at most `level`: what "no correlation" then means.
+
+    It speaks of the mean over seeds for the architectures that were compared, not of others.
+    """
+    mean, error = _mean_and_error(_seeds(values))
+    return abs(mean) + error * _t_quantile(1 - level, values)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values of one family of tests, adjusted after Holm (1979): below .05, the family's chance of any error is too.
+
+    A NaN stays NaN and counts as a test of the family.
+
+    Raises:
+      ValueError: a p-value outside 0..1.
+    """
+    from statsmodels.stats.multitest import multipletests  # here: it imports pandas
+
+    values = np.array(list(p_values.values()), float)
+    undefined = np.isnan(values)
+    if np.any((values < 0) | (values > 1)):
+        raise ValueError(f"p-values lie in 0..1, got {values}")
+    adjusted = multipletests(np.where(undefined, 1.0, values), method="holm")[1]
+    return dict(zip(p_values, np.where(undefined, math.nan, adjusted).tolist(), strict=True))
+
+
+def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
+    """Mantel's test (1967) of Spearman's correlation between two distances of n architectures, both in `pdist` order [P].
+
+    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 + permutations). NaN where a side
+    is constant or not finite.
+
+    Raises:
+      ValueError: lengths that differ, or are not those of three or more architectures.
+    """
+    from skbio.stats.distance import mantel as test  # here: takes seconds to import
+
+    if not (_varies(x) and _varies(y)):
+        return Mantel(math.nan, math.nan)
+    r, p, _ = test(squareform(x), squareform(y), method="spearman", permutations=permutations, seed=seed)
+    return Mantel(float(r), float(p))
+
+
+def partial_mantel(x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
+    """Partial Mantel test (Smouse, Long, Sokal 1986): `mantel` of x and y at a fixed control [P], on ranks.
+
+    The architectures of x are permuted; y and the control keep their relation. Where x and y both follow the control, p is too
+    small (Guillot, Rousset 2013): a correlation of ranks does not take all of it away. NaN also where it determines a side.
+
+    Raises:
+      ValueError: lengths that differ, or are no number of pairs.
+    """
+    if not (_varies(x) and _varies(y) and _varies(control)):
+        return Mantel(math.nan, math.nan)
+    ranks = squareform(_standard_ranks(x))
+    others = np.stack([_standard_ranks(y), _standard_ranks(control)])
+    between = others[0] @ others[1]
+    flat = np.stack([squareform(other).ravel() / 2 for other in others])  # every pair stands there twice
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(len(ranks)) for _ in range(permutations))
+    products = [flat @ ranks.ravel(), *(flat @ ranks.take(order, 0).take(order, 1).ravel() for order in orders)]
+    with_y, with_control = np.transpose(products)
+    unexplained = (1 - with_control**2) * (1 - between**2)
+    if unexplained[0] <= _ROUNDING:
+        return Mantel(math.nan, math.nan)
+    r = (with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING))
+    # Equal but for rounding counts: of architectures that are mostly alike, many permutations give the observed r.
+    return Mantel(float(r[0]), float(np.mean(np.abs(r) >= abs(r[0]) - _ROUNDING)))
+
+
+def bootstrap_correlation(
+    x: np.ndarray, y: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Spearman's correlation of two distances [P] in `pdist` order, with percentile limits over resampled architectures.
+
+    A resample draws n architectures with replacement and takes all pairs of two different ones: an architecture and its copy
+    have distance zero on both sides, which would bias the correlation. NaN where a resample has no correlation.
+
+    Raises:
+      ValueError: lengths that differ, or are no number of pairs.
+    """
+    n = num_obs_y(x)
+    first, second = np.triu_indices(n, 1)
+    groups = [np.unique(side, return_inverse=True)[1] for side in (x, y)]
+    varies = _varies(x) and _varies(y)
+
+    def correlation(counts):
+        weights = counts[first] * counts[second]
+        total = weights.sum()
+        centred = []
+        for group in groups:  # mid-ranks of values that occur `weights` times
+            ends = np.cumsum(sizes := np.bincount(group, weights))
+            centred.append((ends - (sizes - 1) / 2)[group] - (total + 1) / 2)
+        rx, ry = centred
+        spread = weights @ rx**2 * (weights @ ry**2)
+        return float(weights @ (rx * ry)) / math.sqrt(spread) if spread > 0 and varies else math.nan
+
+    rng = np.random.default_rng(seed)
+    drawn = [correlation(np.bincount(rng.integers(n, size=n), minlength=n).astype(float)) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(correlation(np.ones(n)), float(low), float(high))
+
+
+def _seeds(values):
+    values = np.asarray(values, float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _mean_and_error(values, rounding=None):
+    """Mean over seeds [S] and its standard error: zero if they differ by rounding alone, NaN for a single seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    if np.ptp(values) <= (_ROUNDING * np.abs(values).max() if rounding is None else rounding):
+        return mean, 0.0
+    return mean, float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def _t_quantile(probability, values):
+    return float(t.ppf(probability, len(values) - 1))
+
+
+def _varies(values):
+    return np.isfinite(values).all() and np.ptp(values) > 0
+
+
+def _standard_ranks(values):
+    """Mid-ranks less their mean, of norm one."""
+    centred = rankdata(values) - (len(values) + 1) / 2
+    return centred / np.linalg.norm(centred)
