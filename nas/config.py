@@ -49,6 +49,7 @@ class SupernetConfig:
     dropout_output: float = 0.0
     max_norm: float = 25.0  # L2 norm to which the recurrent state of one sequence is clipped; 0: off
     learning_rate: float = 10.0
+    warmup_epochs: int = 0  # epochs in which the learning rate rises in equal steps, to be full in the one after them
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on
     clip: float = 0.25  # global norm of the gradient of the weights in use
@@ -59,6 +60,7 @@ class SupernetConfig:
         for name in ("dropout_input", "dropout_hidden", "dropout_output"):
             _check(f"supernet.{name}", 0 <= getattr(self, name) < 1, "in [0, 1)", getattr(self, name))
         _check("supernet.max_norm", self.max_norm >= 0, "0 (off) or more", self.max_norm)
+        _check("supernet.warmup_epochs", self.warmup_epochs >= 0, "0 or more", self.warmup_epochs)
         _check("supernet.reward_chunk", self.reward_chunk >= 1, "at least 1", self.reward_chunk)
         for name in ("init_scale", "learning_rate", "learning_rate_decay", "clip"):
             _check(f"supernet.{name}", getattr(self, name) > 0, "positive", getattr(self, name))
@@ -174,7 +176,7 @@ class Config:
 
     def __post_init__(self):
         _check("nodes", self.nodes >= 2, "at least 2", self.nodes)
-        _check("seed", self.seed >= 0, "0 or more", self.seed)
+        _check("seed", 0 <= self.seed < 2**32, "in 0..2**32 - 1", self.seed)
 
 
 def from_dict(values: dict[str, Any]) -> Config:

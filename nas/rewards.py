@@ -72,9 +72,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
-        rate = config.learning_rate * config.learning_rate_decay ** jnp.maximum(
-            0.0, (epoch - config.decay_start + 1).astype(jnp.float32)
-        )
+        rate = _learning_rate(config, epoch.astype(jnp.float32))
         # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
         used = optax.apply_updates(used, jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped))
         params = used if axis_name is not None else recurrent.scatter(state.params, cell, used)
@@ -102,6 +100,12 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         return jnp.mean(jax.lax.scan(step, hidden, windows.tokens)[1], axis=0)
 
     return Reward(init, initial_carry, train, score, evaluate)
+
+
+def _learning_rate(config: SupernetConfig, epoch: Array) -> Array:
+    """[] rises in equal steps to its full value in epoch `warmup_epochs`, and decays from epoch `decay_start` on."""
+    risen = jnp.minimum(1.0, (epoch + 1.0) / (config.warmup_epochs + 1.0))
+    return config.learning_rate * risen * config.learning_rate_decay ** jnp.maximum(0.0, epoch - (config.decay_start - 1.0))
 
 
 def _mean_gradient(params: Params, cell: recurrent.Cell, gradient: Params, axis_name: str | None) -> Params:

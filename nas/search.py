@@ -49,6 +49,7 @@ class SearchState:
     Equal on all devices.
     """
 
+    seed: Array  # [] uint32; traced, so that one compilation serves every seed
     strategy: Any
     reward: Any
     best_log_perplexity: Array  # [] of all architectures validated so far
@@ -91,8 +92,10 @@ def components(config: Config) -> Components:
 
 def initial_state(config: Config, parts: Components) -> SearchState:
     """The state before the first step."""
-    strategy_key, reward_key = jax.random.split(_key(config, _INIT, 0))
+    seed = jnp.uint32(config.seed)
+    strategy_key, reward_key = jax.random.split(_key(seed, _INIT, 0))
     return SearchState(
+        seed=seed,
         strategy=parts.strategy.init(strategy_key),
         reward=parts.reward.init(reward_key),
         best_log_perplexity=jnp.float32(jnp.inf),
@@ -113,7 +116,7 @@ def shared_chunk(config: Config, parts: Components):
         def step(carried, x):
             reward, carry = carried
             batch, index = x
-            propose_key, train_key = jax.random.split(device_key(_key(config, _SHARED, index), axis_name))
+            propose_key, train_key = jax.random.split(device_key(_key(state.seed, _SHARED, index), axis_name))
             decisions = parts.strategy.propose(state.strategy, propose_key, 1)
             reward, carry, info = parts.reward.train(reward, carry, decisions[0], batch, train_key, epoch, axis_name)
             return (reward, carry), (info, gather_over_devices(decisions, axis_name))
@@ -136,7 +139,7 @@ def controller_chunk(config: Config, parts: Components):
 
         def step(strategy, x):
             batch, index = x
-            propose_key, update_key = jax.random.split(device_key(_key(config, _CONTROLLER, index), axis_name))
+            propose_key, update_key = jax.random.split(device_key(_key(state.seed, _CONTROLLER, index), axis_name))
             decisions = parts.strategy.propose(strategy, propose_key, config.search.architectures)
             rewards = parts.reward.score(state.reward, decisions, batch)
             strategy, info = parts.strategy.update(strategy, decisions, rewards, update_key, axis_name)
@@ -154,7 +157,7 @@ def epoch_start(config: Config, parts: Components):
 
     def run(state: SearchState, carry, batch, epoch, axis_name):
         del batch, axis_name
-        strategy = parts.strategy.begin_epoch(state.strategy, _key(config, _REFRESH, epoch), epoch)
+        strategy = parts.strategy.begin_epoch(state.strategy, _key(state.seed, _REFRESH, epoch), epoch)
         return state.replace(strategy=strategy), carry, ()
 
     return run
@@ -169,7 +172,8 @@ def validation(config: Config, parts: Components):
     def run(state: SearchState, carry, batch, common, axis_name):
         del batch
         windows, epoch = common
-        decisions = parts.strategy.propose(state.strategy, _key(config, _VALIDATE, epoch), config.search.valid_architectures)
+        key = _key(state.seed, _VALIDATE, epoch)
+        decisions = parts.strategy.propose(state.strategy, key, config.search.valid_architectures)
         values = share(lambda own: parts.reward.evaluate(state.reward, own, windows), decisions, axis_name)
         best = jnp.nanargmin(values)
         better = values[best] < state.best_log_perplexity
@@ -400,5 +404,5 @@ class _Search:
         self.signal = number
 
 
-def _key(config: Config, stream: int, step) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), stream), step)
+def _key(seed: Array, stream: int, step) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)

@@ -12,7 +12,7 @@ from nas.errors import UserError
 # field -> (values at the edge of what is allowed, values just outside)
 LIMITS = {
     "nodes": ([2], [1, 0, -5]),
-    "seed": ([0, 2**31], [-1]),
+    "seed": ([0, 2**31, 2**32 - 1], [-1, 2**32]),
     "data.corpus": (["kjv", "ptb"], ["wikitext", "KJV", ""]),
     "data.vocabulary": ([3], [2, 0]),
     "data.batch": ([1], [0, -1]),
@@ -27,6 +27,7 @@ LIMITS = {
     "supernet.max_norm": ([0.0], [-1.0, math.nan]),
     "supernet.learning_rate": ([1e-9], [0.0, -1.0, math.nan]),
     "supernet.learning_rate_decay": ([1e-9, 1.0], [0.0, math.nan]),
+    "supernet.warmup_epochs": ([0, 3], [-1]),
     "supernet.decay_start": ([0, 15], []),
     "supernet.clip": ([1e-9], [0.0, math.nan]),
     "supernet.reward_chunk": ([1], [0]),

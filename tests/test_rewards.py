@@ -128,6 +128,12 @@ def test_the_rate_decays_from_decay_start_on():
     assert np.any(moved[0])
 
 
+def test_the_rate_rises_through_the_warmup():
+    source, state, batch = reward(settings(warmup_epochs=2)), initial_state(), first(random_tokens((ROWS, STEPS + 1)))
+    rates = [train(source, state, source.initial_carry(ROWS), batch, epoch=epoch)[2]["learning_rate"] for epoch in range(4)]
+    np.testing.assert_allclose(rates, [1.0, 2.0, 1.5, 0.75], rtol=1e-6)  # full in epoch 2, from which it decays
+
+
 def test_the_carry_goes_on_until_a_stream_starts():
     source, state = reward(), initial_state()
     tokens = random_tokens((ROWS, STEPS + 1))

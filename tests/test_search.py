@@ -17,6 +17,7 @@ from nas.checkpoint import Checkpoints, load_arrays
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.parallel import Devices, choose_devices
+from nas.types import Batch
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -137,6 +138,21 @@ def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path
     run(CONFIG, tmp_path)
     for make in (search.shared_chunk, search.controller_chunk, search.epoch_start, search.validation):
         assert choose_devices("jit").lift(make(CONFIG, parts)).compiled._cache_size() == 1, make
+
+
+def test_one_compilation_serves_every_seed():
+    def program(seed):
+        config = tiny(seed=seed)
+        parts = search.components(config)
+        state, carry = search.initial_state(config, parts), parts.reward.initial_carry(4)
+        batch, common = Batch(np.zeros((2, 4, 6), np.int32), np.zeros(2, bool)), (np.int32(0), np.int32(0))
+        chunks = (search.shared_chunk, search.controller_chunk)
+        return [
+            choose_devices("jit").lift(make(config, parts)).compiled.lower(state, carry, batch, common).as_text()
+            for make in chunks
+        ]
+
+    assert program(0) == program(1)
 
 
 def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
