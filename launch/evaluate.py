@@ -8,6 +8,7 @@ from absl import flags
 from launch import common
 
 common.define_flags()
+flags.DEFINE_integer("architectures", 0, "Architectures of each evaluation set; 0: as many as the run's configuration says.")
 FLAGS = flags.FLAGS
 
 
@@ -16,10 +17,15 @@ def main():
     common.select_device(FLAGS.platform)
     from launch import reporting
     from nas import runs
+    from nas.errors import UserError
 
+    if FLAGS.architectures != 0 and FLAGS.architectures < 3:
+        raise UserError(f"--architectures: must be 0 or at least 3, got {FLAGS.architectures}")
     run = runs.open_run(workdir)
     weight = run.config.strategy.supervised_weight
-    reporting.report(workdir, {"PG only" if weight == 0 else f"PG + {weight:g} x memory": [run]})
+    reporting.report(
+        workdir, {"PG only" if weight == 0 else f"PG + {weight:g} x memory": [run]}, architectures=FLAGS.architectures
+    )
 
 
 if __name__ == "__main__":

@@ -13,16 +13,17 @@ from nas.report import study
 from nas.runs import Run
 
 
-def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
+def report(folder: pathlib.Path, arms: dict[str, list[Run]], *, architectures: int = 0) -> pathlib.Path:
     """Measures the runs, prints the tables, writes correlations_*.csv and report/index.html into `folder`; returns its path.
 
     Args:
       arms: title -> one run a seed, the same seeds in each; the untrained controller is measured under the first arm's weights.
+      architectures: of each evaluation set; 0: as many as the configuration says.
     """
     controllers, trained = [], []
     for title, seeds in arms.items():
         first = not controllers
-        measured = [measurements.measure(run, untrained=first) for run in seeds]
+        measured = [measurements.measure(run, architectures=architectures, untrained=first) for run in seeds]
         if first:
             controllers.append(study.Controller("untrained", [m[UNTRAINED] for m, _ in measured]))
         controllers.append(study.Controller(title, [m[TRAINED] for m, _ in measured]))
@@ -37,6 +38,8 @@ def report(folder: pathlib.Path, arms: dict[str, list[Run]]) -> pathlib.Path:
     tables = study.correlation_tables(run.space, controllers, command)
     for table, name in zip(tables, study.SETS, strict=True):
         table.csv(folder / f"correlations_{name}.csv")
+    tables.append(study.protocol_table(run.space, controllers, command))
+    tables[-1].csv(folder / "correlations_protocol.csv")
     tables.append(study.perplexity_table(trained, yardsticks, command))
     for table in tables:
         print(table.text())

@@ -11,7 +11,7 @@ import numpy as np
 
 from nas.checkpoint import load_arrays, save_arrays
 from nas.errors import UserError
-from nas.evaluation.correlations import Sample
+from nas.evaluation.correlations import Sample, edit_distances, first_approximation
 from nas.runs import Run
 from nas.types import Params
 
@@ -24,10 +24,13 @@ _TOGETHER = 10  # architectures per compiled call: what the progress bar counts
 Measurements = dict[str, dict[str, Sample]]  # controller -> set -> sample
 
 
-def measure(run: Run, *, untrained: bool = True, progress_bar: bool = True) -> tuple[Measurements, float]:
+def measure(
+    run: Run, *, architectures: int = 0, untrained: bool = True, progress_bar: bool = True
+) -> tuple[Measurements, float]:
     """Measures a run, or reads what was measured of the same checkpoint.
 
     Args:
+      architectures: of each set; 0: as many as the run's configuration says.
       untrained: also the controller that the run started from.
 
     Returns:
@@ -36,7 +39,7 @@ def measure(run: Run, *, untrained: bool = True, progress_bar: bool = True) -> t
     Raises:
       UserError: the corpus cannot be read.
     """
-    n = run.config.evaluation.architectures
+    n = architectures or run.config.evaluation.architectures
     controllers = [TRAINED, UNTRAINED] if untrained else [TRAINED]
     stamp = np.array([n, run.progress["epoch"], run.progress["shared"], run.progress["controller"]])
     if saved := _load(run, controllers, stamp):
@@ -47,11 +50,13 @@ def measure(run: Run, *, untrained: bool = True, progress_bar: bool = True) -> t
     uniform = np.asarray(run.space.sample_uniform(jax.random.key(_UNIFORM_KEY), n))
     own = {name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), n)) for name in controllers}
     values = _log_perplexities(run, np.concatenate([uniform, *own.values()]), progress_bar).reshape(-1, n)
+    exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in (uniform, *own.values())]
     measured = {}
-    for i, name in enumerate(controllers):
+    for i, name in enumerate(controllers, 1):
+        approximation = first_approximation(run.space, own[name], progress=progress_bar)
         measured[name] = {
-            UNIFORM: _sample(run, params[name], uniform, values[0]),
-            OWN: _sample(run, params[name], own[name], values[1 + i]),
+            UNIFORM: _sample(run, params[name], uniform, values[0], exact[0], np.zeros(0, np.int32)),
+            OWN: _sample(run, params[name], own[name], values[i], exact[i], approximation),
         }
     best = float(run.reward.evaluate(run.state.reward, run.state.best_decisions[None], run.valid_windows(whole=True))[0])
     arrays = {
@@ -78,10 +83,10 @@ def _load(run, controllers, stamp):
         return None
 
 
-def _sample(run: Run, params: Params, decisions: np.ndarray, log_perplexity: np.ndarray) -> Sample:
+def _sample(run: Run, params: Params, decisions: np.ndarray, *measured: np.ndarray) -> Sample:
     trace = run.policy.score(params, jnp.asarray(decisions))
     after, before = (np.asarray(trace.embedding(reading)) for reading in ("after", "before"))
-    return Sample(decisions, after, before, log_perplexity)
+    return Sample(decisions, after, before, *measured)
 
 
 def _log_perplexities(run, decisions, progress_bar):

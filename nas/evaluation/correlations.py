@@ -2,17 +2,18 @@
 
 One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two embeddings and the
 measure of the two architectures. Similarities should come out negative, differences positive. Pairs that share an
-architecture are not independent, so no p-value comes with these numbers.
+architecture are not independent, so no p-value comes with these numbers. The paper's own protocol stands beside it.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import pearsonr, spearmanr
 
-from nas.evaluation import overlap
+from nas.evaluation import edit_distance, overlap
 from nas.spaces import SearchSpace
 
 ACTIVATIONS = "common activations"
@@ -21,33 +22,60 @@ TOTAL = "total overlap"
 LABELLED_EDGES = "edge and activation (paper's)"
 LOOSE_ENDS = "loose ends, |difference|"
 PERFORMANCE = "log perplexity, |difference|"
-MEASURES = (ACTIVATIONS, CONNECTIONS, TOTAL, LABELLED_EDGES, LOOSE_ENDS, PERFORMANCE)
-PAPER = {LABELLED_EDGES: -0.404, PERFORMANCE: 0.163}  # PG + memory, the controller's own samples
+EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it; the first is the primary definition
+    "edit distance": {},
+    "edit distance, labels ignored": {"labelled": False},
+    "edit distance, input and output free": {"forced": False},
+    "edit distance, free, labels ignored": {"labelled": False, "forced": False},
+}
+MEASURES = (ACTIVATIONS, CONNECTIONS, TOTAL, LABELLED_EDGES, LOOSE_ENDS, *EDIT_DISTANCES, PERFORMANCE)
+PERPLEXITY = "perplexity, |difference|"
+FIRST_APPROXIMATION = "edit distance, first approximation"
+PROTOCOL = (LABELLED_EDGES, FIRST_APPROXIMATION, PERPLEXITY)  # what the paper's code compares
+PAPER_PROTOCOL = {(LABELLED_EDGES, "Spearman", "L2"): -0.404, (PERPLEXITY, "Spearman", "L2"): 0.163}  # PG + memory
+PAPER = {LABELLED_EDGES: -0.404, PERFORMANCE: 0.163}  # the same beside our reading and our performance
+STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
+METRICS = {"L2": "euclidean", "cosine": "cosine"}
 
 
 class Sample(NamedTuple):
-    """Architectures, as an evaluation sees them."""
+    """Architectures, as an evaluation sees them; P pairs in the order of `pdist`."""
 
     decisions: np.ndarray  # [n, T] int32
     after: np.ndarray  # [n, H] state after the last decision was consumed
     before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
     log_perplexity: np.ndarray  # [n] nats a token under shared weights
+    edit_distance: np.ndarray  # [D, P] int32; exact, in the order of EDIT_DISTANCES
+    first_approximation: np.ndarray  # [P'] int32; of the first MAX_APPROXIMATED architectures; empty: not computed
 
 
-def measures(space: SearchSpace, decisions: np.ndarray, log_perplexity: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> [P] value of every pair, for the names in MEASURES.
+def edit_distances(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+    """[D, P] int32 exact edit distances of all pairs, a row a definition of EDIT_DISTANCES."""
+    return np.stack(
+        [
+            squareform(edit_distance.pairwise_edit_distance(space, decisions, progress=progress, **definition), checks=False)
+            for definition in EDIT_DISTANCES.values()
+        ]
+    )
 
-    Args:
-      decisions: [n, T] int32.
-      log_perplexity: [n] nats a token.
-    """
+
+def first_approximation(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+    """[P'] int32: networkx's first approximation, for the first MAX_APPROXIMATED architectures."""
+    few = decisions[: edit_distance.MAX_APPROXIMATED]
+    return squareform(edit_distance.first_approximation(space, few, progress=progress), checks=False)
+
+
+def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
+    """name -> [P] value of every pair, for the names in MEASURES."""
+    decisions = sample.decisions
     return {
         ACTIVATIONS: overlap.common_decisions(space, decisions, "activation"),
         CONNECTIONS: overlap.common_decisions(space, decisions, "connection"),
         TOTAL: overlap.common_decisions(space, decisions, "activation", "connection"),
         LABELLED_EDGES: overlap.common_labelled_edges(space, decisions),
         LOOSE_ENDS: overlap.feature_difference(space.loose_ends(decisions).sum(axis=1)),
-        PERFORMANCE: overlap.feature_difference(log_perplexity),
+        **dict(zip(EDIT_DISTANCES, sample.edit_distance, strict=True)),
+        PERFORMANCE: overlap.feature_difference(sample.log_perplexity),
     }
 
 
@@ -58,14 +86,35 @@ def distances(embedding: np.ndarray) -> np.ndarray:
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation, mid-ranks for ties; NaN where one side is constant or not finite."""
+    return _correlation(spearmanr, x, y)
+
+
+def correlations(values: dict[str, np.ndarray], embedding: np.ndarray) -> dict[str, float]:
+    """name -> Spearman's correlation of the measures [P] with the distance of embeddings [n, H]."""
+    distance = distances(embedding)
+    return {name: spearman(distance, column) for name, column in values.items()}
+
+
+def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, str], float]:
+    """(measure, statistic, metric) -> correlation as the paper's code appears to compute it.
+
+    The state is read before the last decision is consumed, performance is perplexity, the edit distance is networkx's first
+    approximation without labels (of the first MAX_APPROXIMATED architectures).
+    """
+    few = min(len(sample.decisions), edit_distance.MAX_APPROXIMATED)
+    values = {
+        LABELLED_EDGES: overlap.common_labelled_edges(space, sample.decisions),
+        FIRST_APPROXIMATION: sample.first_approximation,
+        PERPLEXITY: overlap.feature_difference(np.exp(sample.log_perplexity)),
+    }
+    found = {}
+    for measure, (statistic, correlate), (metric, kind) in itertools.product(PROTOCOL, STATISTICS.items(), METRICS.items()):
+        embedding = sample.before[:few] if measure == FIRST_APPROXIMATION else sample.before
+        found[measure, statistic, metric] = _correlation(correlate, pdist(np.float64(embedding), kind), values[measure])
+    return found
+
+
+def _correlation(correlate, x, y):
     if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(spearmanr(x, y).statistic)
-
-
-def correlations(
-    space: SearchSpace, decisions: np.ndarray, embedding: np.ndarray, log_perplexity: np.ndarray
-) -> dict[str, float]:
-    """name -> Spearman's correlation with the distance of embeddings [n, H], for the names in MEASURES."""
-    distance = distances(embedding)
-    return {name: spearman(distance, values) for name, values in measures(space, decisions, log_perplexity).items()}
+    return float(correlate(x, y).statistic)

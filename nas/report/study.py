@@ -10,13 +10,13 @@ import numpy as np
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation.correlations import Sample
+from nas.evaluation.edit_distance import MAX_APPROXIMATED
 from nas.report import cells, figures
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import RecurrentSpace
 
 SETS = {"uniform": "uniform set", "own": "own samples"}
-GRAPH_DISTANCE = "graph edit distance, exact"
 _CURVES = (
     figures.Metric("perplexity", "training perplexity", log=True),
     figures.Metric("reward", "reward (80 / validation perplexity)"),
@@ -61,19 +61,51 @@ def correlation_tables(space: RecurrentSpace, controllers: list[Controller], com
     ]
     tables = []
     for which, title in SETS.items():
-        learned = [[_correlations(space, sample[which]) for sample in c.samples] for c in controllers]
-        chance = [[_correlations(space, sample[which], project=width) for sample in c.samples] for c in controllers]
+        learned, chance = [], []
+        for controller in controllers:
+            samples = [(sample[which], correlations.measures(space, sample[which])) for sample in controller.samples]
+            learned.append([correlations.correlations(values, sample.after) for sample, values in samples])
+            chance.append(
+                [
+                    correlations.correlations(values, overlap.random_projection(space, sample.decisions, width))
+                    for sample, values in samples
+                ]
+            )
         rows = []
         for measure in correlations.MEASURES:
             paper = correlations.PAPER.get(measure, Empty("-")) if which == "own" else Empty("-")
             rows.append(Row([measure, paper, *(_mean(values, measure) for values in learned)]))
-        rows.append(Row([GRAPH_DISTANCE, Empty("-"), *[Empty("not computed")] * len(controllers)]))
         for measure in correlations.MEASURES:
             values = [_mean(projected, measure) for projected in chance]
             rows.append(Row([f"random projection: {measure}", Empty("-"), *values], reference=True))
         name = f"{title.capitalize()}: Spearman's correlation of the L2 distance between embeddings with ..."
         tables.append(Table(name, columns, rows, notes, command))
     return tables
+
+
+def protocol_table(space: RecurrentSpace, controllers: list[Controller], command: str) -> Table:
+    """The paper's own protocol on each controller's own samples; mean over seeds, with range."""
+    few = min(MAX_APPROXIMATED, len(controllers[0].samples[0]["own"].decisions))
+    found = [[correlations.paper_protocol(space, sample["own"]) for sample in c.samples] for c in controllers]
+    rows = []
+    for key in found[0][0]:
+        paper = correlations.PAPER_PROTOCOL.get(key, Empty("-"))
+        rows.append(Row([*key, paper, *(_mean(values, key) for values in found)]))
+    return Table(
+        "Own samples, the paper's protocol: correlation of the distance between embeddings with ...",
+        [
+            *(Column(name) for name in ("measure", "correlation", "distance")),
+            Column("paper (PG + memory)", 3, True),
+            *(Column(controller.title, 3, True) for controller in controllers),
+        ],
+        rows,
+        [
+            "Embedding: the state that produced the last decision.",
+            f"Edit distance: networkx's first approximation without labels, of the first {few} architectures; far above the exact one.",
+            "The paper's code also sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
+        ],
+        command,
+    )
 
 
 def perplexity_table(arms: list[TrainedArm], yardsticks: dict[str, float], command: str) -> Table:
@@ -110,6 +142,7 @@ def write_report(
     for which, title in SETS.items():
         for measure, x_label in (
             (correlations.ACTIVATIONS, "common activations (nodes)"),
+            (next(iter(correlations.EDIT_DISTANCES)), "exact edit distance (edits)"),
             (correlations.PERFORMANCE, "|difference| of log perplexity (nats)"),
         ):
             report.figure(
@@ -138,11 +171,6 @@ def write_report(
     return report.write(path)
 
 
-def _correlations(space, sample, project=0):
-    embedding = overlap.random_projection(space, sample.decisions, project) if project else sample.after
-    return correlations.correlations(space, sample.decisions, embedding, sample.log_perplexity)
-
-
 def _mean(values, measure):
     numbers = np.array([value[measure] for value in values])
     if len(numbers) == 1:
@@ -152,6 +180,6 @@ def _mean(values, measure):
 
 def _panel(space, controller, which, measure):
     sample = controller.samples[0][which]
-    x = correlations.measures(space, sample.decisions, sample.log_perplexity)[measure]
+    x = correlations.measures(space, sample)[measure]
     distance = correlations.distances(sample.after)
     return figures.Panel(controller.title, x, distance, correlations.spearman(distance, x))

@@ -1,7 +1,9 @@
 """Spearman's correlation where it is known or undefined, and the table's measures by hand."""
 
+import itertools
 import math
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,22 @@ SPACE = RecurrentSpace(num_nodes=4)
 
 def random_decisions(space, n, seed=0):
     return np.random.default_rng(seed).integers(0, space.num_choices, (n, space.num_decisions))
+
+
+def sample(decisions, log_perplexity, embedding=None):
+    embedding = overlap.one_hot(SPACE, decisions) if embedding is None else embedding
+    exact, approximate = table.edit_distances(SPACE, decisions), table.first_approximation(SPACE, decisions)
+    return table.Sample(decisions, embedding, embedding, log_perplexity, exact, approximate)
+
+
+def correlations(sample):
+    return table.correlations(table.measures(SPACE, sample), sample.after)
+
+
+def free(decisions, node_match):
+    """Exact edit distances of all pairs by networkx."""
+    graphs = [SPACE.to_graph(row) for row in decisions]
+    return [nx.graph_edit_distance(a, b, node_match=node_match) for a, b in itertools.combinations(graphs, 2)]
 
 
 def test_spearman_with_ties_by_hand():
@@ -56,38 +74,62 @@ def test_distances_by_hand():
 def test_measures_by_hand():
     # Parents of nodes 1 to 3: 0 0 2, 0 0 1 and 0 1 2. Loose ends: 1 and 3; 2 and 3; 3.
     decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
-    measures = table.measures(SPACE, decisions, np.array([5.0, 4.5, 5.25]))
+    measures = table.measures(SPACE, sample(decisions, np.array([5.0, 4.5, 5.25])))
     assert {name: values.tolist() for name, values in measures.items()} == {
         table.ACTIVATIONS: [3, 1, 0],
         table.CONNECTIONS: [1, 1, 0],
         table.TOTAL: [4, 2, 0],
         table.LABELLED_EDGES: [2, 1, 0],
         table.LOOSE_ENDS: [0, 1, 1],
+        # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them differs. The third is one chain:
+        # of 6 and 5 edges 4 can match. Then 3 labels of the first differ, or 4 of the second; matching fewer edges gains nothing.
+        "edit distance": [1, 6, 7],
+        "edit distance, labels ignored": [0, 3, 3],
+        "edit distance, input and output free": free(decisions, lambda a, b: a["label"] == b["label"]),
+        "edit distance, free, labels ignored": free(decisions, None),
         table.PERFORMANCE: [0.5, 0.25, 0.75],
     }
     assert tuple(measures) == table.MEASURES and set(table.PAPER) <= set(table.MEASURES)
 
 
 def test_an_embedding_that_is_the_decisions_follows_total_overlap_exactly():
-    decisions = random_decisions(SPACE, 30)
-    perplexity = np.random.default_rng(1).normal(size=30)
-    found = table.correlations(SPACE, decisions, overlap.one_hot(SPACE, decisions), perplexity)
+    found = correlations(sample(random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30)))
     assert tuple(found) == table.MEASURES
     assert found[table.TOTAL] == pytest.approx(-1, abs=1e-9)
     assert -1 < found[table.ACTIVATIONS] < -0.5 and -1 < found[table.CONNECTIONS] < -0.3
+    assert found["edit distance"] > 0.2
 
 
 def test_an_embedding_that_is_the_performance_follows_its_difference_exactly():
-    decisions, perplexity = random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30)
-    found = table.correlations(SPACE, decisions, perplexity[:, None], perplexity)
+    perplexity = np.random.default_rng(1).normal(size=30)
+    found = correlations(sample(random_decisions(SPACE, 30), perplexity, perplexity[:, None]))
     assert found[table.PERFORMANCE] == pytest.approx(1)
     assert abs(found[table.TOTAL]) < 0.3
 
 
 def test_undefined_columns_are_nan_and_the_others_are_not():
     decisions, perplexity = random_decisions(SPACE, 10), np.linspace(4, 5, 10)
-    collapsed = table.correlations(SPACE, decisions, np.ones((10, 3)), perplexity)
+    collapsed = correlations(sample(decisions, perplexity, np.ones((10, 3))))
     assert all(math.isnan(value) for value in collapsed.values())
     perplexity[3] = math.nan
-    found = table.correlations(SPACE, decisions, overlap.one_hot(SPACE, decisions), perplexity)
+    found = correlations(sample(decisions, perplexity))
     assert [name for name, value in found.items() if math.isnan(value)] == [table.PERFORMANCE]
+
+
+def test_the_papers_protocol_by_hand():
+    """Three architectures whose states before the last decision lie on a line."""
+    decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
+    measured = sample(decisions, np.log([100.0, 104.0, 90.0]))._replace(
+        before=np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]), first_approximation=np.array([7, 11, 9])
+    )
+    found = table.paper_protocol(SPACE, measured)
+    # Distances 1, 2, 3. Overlaps 2, 1, 0; approximations 7, 11, 9; perplexities differ by 4, 10 and 14.
+    assert found[table.LABELLED_EDGES, "Spearman", "L2"] == pytest.approx(-1)
+    assert found[table.FIRST_APPROXIMATION, "Spearman", "L2"] == pytest.approx(0.5)
+    assert found[table.FIRST_APPROXIMATION, "Pearson", "L2"] == pytest.approx(0.5)
+    assert found[table.PERPLEXITY, "Spearman", "L2"] == pytest.approx(1)
+    assert found[table.PERPLEXITY, "Pearson", "L2"] == pytest.approx(10 / math.sqrt(2 * (16 * 16 + 2 * 2 + 14 * 14) / 9))
+    assert math.isnan(found[table.PERPLEXITY, "Spearman", "cosine"])  # one state is zero and has no direction
+    turned = measured._replace(before=np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]]))  # cosines .71, -1, -.71
+    assert table.paper_protocol(SPACE, turned)[table.PERPLEXITY, "Spearman", "cosine"] == pytest.approx(0.5)
+    assert set(table.PAPER_PROTOCOL) <= set(found)
