@@ -87,7 +87,7 @@ class PolicyConfig:
 class MemoryConfig:
     """Where the sequences of the supervised loss come from."""
 
-    source: str = "old"  # old, uniform, current or current_with_gradient (see nas/memory.py)
+    source: str = "old"  # old, shuffled, snapshot, uniform, current or current_with_gradient (see nas/memory.py)
     capacity: int = 1000  # sequences held
     refresh_size: int = 1000  # sequences written per refresh; with refresh_size = capacity each refresh replaces all
     refresh_period: int = 1  # epochs between refreshes; 0: filled once
@@ -95,7 +95,9 @@ class MemoryConfig:
     batch: int = 64  # sequences per update
 
     def __post_init__(self):
-        _check_choice("memory.source", self.source, ("old", "uniform", "current", "current_with_gradient"))
+        _check_choice(
+            "memory.source", self.source, ("old", "shuffled", "snapshot", "uniform", "current", "current_with_gradient")
+        )
         for name in ("capacity", "refresh_size", "lag", "batch"):
             _check(f"memory.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
         _check("memory.refresh_size", self.refresh_size <= self.capacity, "at most memory.capacity", self.refresh_size)

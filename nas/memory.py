@@ -3,6 +3,8 @@
 Why old: trained on its own fresh samples a controller could lower the supervised loss by making its samples easier to predict
 (Adam & Lorraine 2019). The sources other than `old` are controls for that argument:
   old                    sampled from the parameters of `lag` epochs ago, at each refresh
+  shuffled               as old, each position permuted over the sequences of a refresh: their marginals stay, all else goes
+  snapshot               sampled afresh at every update, from the parameters that the last refresh of `old` used
   uniform                sampled uniformly, at each refresh
   current                sampled from the current parameters at every update; the samples are constants
   current_with_gradient  the same, and the gradient also goes through the sampling (score-function term)

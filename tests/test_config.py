@@ -36,7 +36,7 @@ LIMITS = {
     "policy.temperature": ([1e-9], [0.0, -1.0, math.nan]),
     "policy.tanh_constant": ([1e-9], [0.0, math.nan]),
     "policy.init_scale": ([1e-9], [0.0, math.nan]),
-    "memory.source": (["old", "uniform", "current", "current_with_gradient"], ["new", ""]),
+    "memory.source": (["old", "shuffled", "snapshot", "uniform", "current", "current_with_gradient"], ["new", ""]),
     "memory.capacity": ([1000], [0]),
     "memory.refresh_size": ([1, 1000], [0, 1001]),
     "memory.refresh_period": ([0], [-1]),

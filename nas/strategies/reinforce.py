@@ -40,6 +40,7 @@ class ReinforceState:
     baseline: Baseline
     memory: Memory
     history: Params  # policy parameters of the last `lag` epochs, oldest first
+    snapshot: Params  # policy parameters of the last refresh
     weights: Weights
 
 
@@ -50,7 +51,7 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
       UserError: a supervised loss that the policy cannot have: without a hidden state there is nothing to reconstruct from.
     """
     settings, memory, width = config.strategy, config.memory, config.policy.width
-    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and config.policy.name != "lstm":
+    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not _has_state(space, policy):
         raise UserError(
             f"config field strategy.supervised: the policy {config.policy.name} has no hidden state to reconstruct from; use "
             f"next_decision, or strategy.supervised_weight=0"
@@ -71,6 +72,7 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             baseline=objectives.start_baseline(),
             memory=memories.empty(memory.capacity, space.num_decisions),
             history=memories.start_history(params["policy"], memory.lag),
+            snapshot=params["policy"],
             weights=Weights(
                 policy=jnp.float32(settings.policy_weight),
                 supervised=jnp.float32(settings.supervised_weight),
@@ -82,13 +84,19 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
     def begin_epoch(state: ReinforceState, key: Array, epoch: Array) -> ReinforceState:
         history = memories.push(state.history, state.params["policy"])
 
-        def refresh(held: Memory) -> Memory:
+        def refresh() -> tuple[Memory, Params]:
+            old = memories.oldest(history)
             if memory.source == "uniform":
-                return memories.write(held, space.sample_uniform(key, memory.refresh_size))
-            return memories.write(held, policy.sample(memories.oldest(history), key, memory.refresh_size))
+                drawn = space.sample_uniform(key, memory.refresh_size)
+            else:
+                drawn = policy.sample(old, key, memory.refresh_size)
+            if memory.source == "shuffled":
+                drawn = jax.random.permutation(jax.random.fold_in(key, 1), drawn, independent=True)
+            return memories.write(state.memory, drawn), old
 
         due = epoch == 0 if memory.refresh_period == 0 else epoch % memory.refresh_period == 0
-        return state.replace(history=history, memory=jax.lax.cond(due, refresh, lambda held: held, state.memory))
+        held, snapshot = jax.lax.cond(due, refresh, lambda: (state.memory, state.snapshot))
+        return state.replace(history=history, memory=held, snapshot=snapshot)
 
     def propose(state: ReinforceState, key: Array, n: int) -> Array:
         return policy.sample(state.params["policy"], key, n)
@@ -118,10 +126,11 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
     ) -> tuple[ReinforceState, Info]:
         chex.assert_rank([decisions, rewards], [2, 1])
         weights = state.weights
-        if memory.source in ("old", "uniform"):
+        if memory.source in ("old", "shuffled", "uniform"):
             remembered = memories.sample(state.memory, key, memory.batch)
         else:
-            remembered = policy.sample(state.params["policy"], key, memory.batch)
+            drawn_from = state.snapshot if memory.source == "snapshot" else state.params["policy"]
+            remembered = policy.sample(drawn_from, key, memory.batch)
 
         def loss(params: Params) -> tuple[Array, Info]:
             trace = policy.score(params["policy"], decisions)
@@ -163,3 +172,9 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
 
     return Strategy(init, begin_epoch, propose, update)
+
+
+def _has_state(space: SearchSpace, policy: Policy) -> bool:
+    """Whether the policy has hidden states to read an embedding from."""
+    decisions = jnp.zeros((1, space.num_decisions), jnp.int32)
+    return jax.eval_shape(lambda key: policy.score(policy.init(key), decisions), jax.random.key(0)).hidden is not None

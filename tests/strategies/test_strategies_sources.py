@@ -94,6 +94,37 @@ def test_current_draws_from_the_policy_at_every_update(source):
         assert supervised_loss(made, with_policy(state, k)) == pytest.approx(0, abs=1e-5)
 
 
+def test_snapshot_draws_from_the_parameters_of_the_last_refresh():
+    made = strategy(source="snapshot", refresh_period=2)
+    state = start(made)
+    for epoch, drawn_from in enumerate([0, 0, 2]):
+        state = begin(made, with_policy(state, epoch), epoch)
+        assert supervised_loss(made, with_policy(state, drawn_from)) == pytest.approx(0, abs=1e-5)
+        assert supervised_loss(made, with_policy(state, drawn_from + 1)) == pytest.approx(MISMATCH, rel=1e-5)
+
+
+def test_shuffled_keeps_the_marginals_of_what_was_drawn_and_nothing_else():
+    """Against the same draw unshuffled; a policy whose decisions differ from sequence to sequence."""
+    made = {source: strategy(source=source, capacity=400, refresh_size=400) for source in ("old", "shuffled")}
+    free = {"logits": jnp.zeros((SPACE.num_decisions, SPACE.max_choices))}
+    drawn = {
+        name: np.asarray(
+            begin(
+                m,
+                start(m).replace(
+                    history=memories.start_history(free, 1), params={"policy": free, "decoder": start(m).params["decoder"]}
+                ),
+                0,
+            ).memory.decisions
+        )
+        for name, m in made.items()
+    }
+    np.testing.assert_array_equal(np.sort(drawn["old"], axis=0), np.sort(drawn["shuffled"], axis=0))
+    for t in (0, 2, 3, 4):  # positions with a choice: all were permuted, each in its own way
+        assert np.mean(drawn["old"][:, t] == drawn["shuffled"][:, t]) < 0.6
+    assert not np.array_equal(drawn["old"][np.lexsort(drawn["old"].T)], drawn["shuffled"][np.lexsort(drawn["shuffled"].T)])
+
+
 def test_uniform_is_uniform_whatever_the_policy_is_certain_of():
     made = strategy(source="uniform", capacity=1280, refresh_size=1280)
     rows = begin(made, start(made), 0).memory.decisions
