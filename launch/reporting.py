@@ -25,9 +25,9 @@ def report(folder: pathlib.Path, arms: dict[str, list[Run]], *, architectures: i
         first = not controllers
         measured = [measurements.measure(run, architectures=architectures, untrained=first) for run in seeds]
         if first:
-            controllers.append(study.Controller("untrained", [m[UNTRAINED] for m, _ in measured]))
-        controllers.append(study.Controller(title, [m[TRAINED] for m, _ in measured]))
-        trained.append(_trained(title, seeds[0], measured[0][1]))
+            controllers.append(study.Controller("untrained", [m.controllers[UNTRAINED].samples for m in measured]))
+        controllers.append(study.Controller(title, [m.controllers[TRAINED].samples for m in measured]))
+        trained.append(_trained(title, seeds[0], measured[0].best_log_perplexity))
     run = next(iter(arms.values()))[0]
     corpus, command = run.corpus, runs.command()
     size = len(corpus.vocabulary)

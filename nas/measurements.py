@@ -1,9 +1,11 @@
 """From a run directory to arrays: the architectures that an evaluation compares, their embeddings and perplexities.
 
 Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the controller. For the
-controller that the run started from the same is measured under the run's shared weights. Saved as evaluation.npz, which
-later calls read.
+controller that the run started from the same is measured under the run's shared weights. How each policy decides is
+measured beside. Saved as evaluation.npz, which later calls read.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,82 +13,136 @@ import numpy as np
 
 from nas.checkpoint import load_arrays, save_arrays
 from nas.errors import UserError
-from nas.evaluation.correlations import Sample, edit_distances, first_approximation
+from nas.evaluation.conditioning import influence
+from nas.evaluation.correlations import edit_distances, first_approximation
+from nas.evaluation.samples import Behaviour, Sample
 from nas.runs import Run
-from nas.types import Params
+from nas.types import Params, Trace
 
 FILE = "evaluation.npz"
 UNIFORM, OWN = "uniform", "own"
 TRAINED, UNTRAINED = "trained", "untrained"
-_UNIFORM_KEY, _OWN_KEY = 1904, 438  # seeds of the two sets; the same for all runs
+_BEHAVIOUR = "behaviour"
+_UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # the same for all runs
+_DRAWN = 1000  # architectures of each set; the first of them are compared with each other
+_GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
+_ALTERED = 200  # uniform sequences whose decisions are altered one by one
 _TOGETHER = 10  # architectures per compiled call: what the progress bar counts
 
-Measurements = dict[str, dict[str, Sample]]  # controller -> set -> sample
+
+class Measured(NamedTuple):
+    """One controller."""
+
+    samples: dict[str, Sample]  # set -> sample
+    behaviour: Behaviour
+
+
+class Measurements(NamedTuple):
+    """One run."""
+
+    controllers: dict[str, Measured]  # TRAINED, and UNTRAINED if asked for
+    best_log_perplexity: float  # of the best validated architecture, on the whole validation split
 
 
 def measure(
-    run: Run, *, architectures: int = 0, untrained: bool = True, progress_bar: bool = True
-) -> tuple[Measurements, float]:
+    run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None, progress_bar: bool = True
+) -> Measurements:
     """Measures a run, or reads what was measured of the same checkpoint.
 
     Args:
       architectures: of each set; 0: as many as the run's configuration says.
       untrained: also the controller that the run started from.
-
-    Returns:
-      controller -> set -> sample, and the log perplexity of the best validated architecture on the whole validation split.
+      common: a run whose shared weights also measure the architectures.
 
     Raises:
-      UserError: the corpus cannot be read.
+      UserError: the corpus cannot be read, or more architectures are asked for than are drawn.
     """
     n = architectures or run.config.evaluation.architectures
-    controllers = [TRAINED, UNTRAINED] if untrained else [TRAINED]
-    stamp = np.array([n, run.progress["epoch"], run.progress["shared"], run.progress["controller"]])
-    if saved := _load(run, controllers, stamp):
+    if n > _DRAWN:
+        raise UserError(f"an evaluation compares at most {_DRAWN} architectures, got {n}")
+    names = [TRAINED, UNTRAINED] if untrained else [TRAINED]
+    stamp = np.array([n, *_stamp(run), *(_stamp(common) if common else [])])
+    if saved := _load(run, names, stamp):
         return saved
     params = {TRAINED: run.policy_params}
     if untrained:
         params[UNTRAINED] = run.untrained_policy_params()
-    uniform = np.asarray(run.space.sample_uniform(jax.random.key(_UNIFORM_KEY), n))
-    own = {name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), n)) for name in controllers}
-    values = _log_perplexities(run, np.concatenate([uniform, *own.values()]), progress_bar).reshape(-1, n)
-    exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in (uniform, *own.values())]
-    measured = {}
-    for i, name in enumerate(controllers, 1):
-        approximation = first_approximation(run.space, own[name], progress=progress_bar)
-        measured[name] = {
-            UNIFORM: _sample(run, params[name], uniform, values[0], exact[0], np.zeros(0, np.int32)),
-            OWN: _sample(run, params[name], own[name], values[i], exact[i], approximation),
+    uniform = np.asarray(run.space.sample_uniform(jax.random.key(_UNIFORM_KEY), _DRAWN))
+    own = {name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), _DRAWN)) for name in names}
+    compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
+    every = np.concatenate(list(compared.values()))
+    values = _log_perplexities(run, every, progress_bar).reshape(-1, n)
+    shared = _log_perplexities(common, every, progress_bar).reshape(-1, n) if common else np.full_like(values, np.nan)
+    exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in compared.values()]
+    controllers = {}
+    for i, name in enumerate(names, 1):
+        approximation = first_approximation(run.space, compared[name], progress=progress_bar)
+        samples = {
+            UNIFORM: _sample(run, params[name], compared[UNIFORM], values[0], shared[0], exact[0], np.zeros(0, np.int32)),
+            OWN: _sample(run, params[name], compared[name], values[i], shared[i], exact[i], approximation),
         }
+        controllers[name] = Measured(samples, _behaviour(run, params[name], own[name], uniform))
     best = float(run.reward.evaluate(run.state.reward, run.state.best_decisions[None], run.valid_windows(whole=True))[0])
     arrays = {
         f"{name}/{which}/{field}": array
-        for name, samples in measured.items()
-        for which, sample in samples.items()
-        for field, array in sample._asdict().items()
+        for name, controller in controllers.items()
+        for which, part in {**controller.samples, _BEHAVIOUR: controller.behaviour}.items()
+        for field, array in part._asdict().items()
     }
     save_arrays(run.workdir / FILE, arrays | {"stamp": stamp, "best": np.float64(best)})
-    return measured, best
+    return Measurements(controllers, best)
 
 
-def _load(run, controllers, stamp):
+def _stamp(run):
+    """What identifies a checkpoint among those that this run directory, or one like it, ever held."""
+    return [run.config.seed, run.progress["epoch"], run.progress["shared"], run.progress["controller"]]
+
+
+def _load(run, names, stamp):
     try:
         saved = load_arrays(run.workdir / FILE)
         if not np.array_equal(saved["stamp"], stamp):
             return None
-        measured = {
-            name: {which: Sample(*(saved[f"{name}/{which}/{field}"] for field in Sample._fields)) for which in (UNIFORM, OWN)}
-            for name in controllers
+
+        def part(kind, prefix):
+            return kind(*(saved[f"{prefix}/{field}"] for field in kind._fields))
+
+        controllers = {
+            name: Measured(
+                {which: part(Sample, f"{name}/{which}") for which in (UNIFORM, OWN)}, part(Behaviour, f"{name}/{_BEHAVIOUR}")
+            )
+            for name in names
         }
-        return measured, float(saved["best"])
+        return Measurements(controllers, float(saved["best"]))
     except (UserError, KeyError):  # absent, cut off, or of fewer controllers
         return None
 
 
 def _sample(run: Run, params: Params, decisions: np.ndarray, *measured: np.ndarray) -> Sample:
     trace = run.policy.score(params, jnp.asarray(decisions))
-    after, before = (np.asarray(trace.embedding(reading)) for reading in ("after", "before"))
-    return Sample(decisions, after, before, *measured)
+    return Sample(decisions, _embedding(trace, "after"), _embedding(trace, "before"), *measured)
+
+
+def _behaviour(run: Run, params: Params, own: np.ndarray, uniform: np.ndarray) -> Behaviour:
+    score = jax.jit(run.policy.score)
+    known, trace = score(params, own), score(params, uniform)
+    start = run.space.num_decisions // 2
+    prefixes = np.repeat(own[:_GROUPS, :start], _CONTINUED, axis=0)
+    continued = run.policy.sample(params, jax.random.key(_CONTINUED_KEY), len(prefixes), prefixes)
+    return Behaviour(
+        own=own,
+        own_log_probs=np.asarray(known.log_probs),
+        uniform=uniform,
+        uniform_log_probs=np.asarray(trace.log_probs),
+        uniform_after=_embedding(trace, "after"),
+        influence=influence(lambda every: score(params, every).log_probs, uniform[:_ALTERED], run.space.num_choices),
+        continued=np.asarray(continued).reshape(_GROUPS, _CONTINUED, -1),
+    )
+
+
+def _embedding(trace: Trace, reading: str) -> np.ndarray:
+    """[n, H]; H = 0 without a hidden state."""
+    return np.zeros((len(trace.log_prob), 0), np.float32) if trace.hidden is None else np.asarray(trace.embedding(reading))
 
 
 def _log_perplexities(run, decisions, progress_bar):

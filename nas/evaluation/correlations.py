@@ -7,13 +7,13 @@ architecture are not independent, so no p-value comes with these numbers. The pa
 
 import itertools
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import pearsonr, spearmanr
 
 from nas.evaluation import edit_distance, overlap
+from nas.evaluation.samples import Sample
 from nas.spaces import SearchSpace
 
 ACTIVATIONS = "common activations"
@@ -36,17 +36,6 @@ PAPER_PROTOCOL = {(LABELLED_EDGES, "Spearman", "L2"): -0.404, (PERPLEXITY, "Spea
 PAPER = {LABELLED_EDGES: -0.404, PERFORMANCE: 0.163}  # the same beside our reading and our performance
 STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
 METRICS = {"L2": "euclidean", "cosine": "cosine"}
-
-
-class Sample(NamedTuple):
-    """Architectures, as an evaluation sees them; P pairs in the order of `pdist`."""
-
-    decisions: np.ndarray  # [n, T] int32
-    after: np.ndarray  # [n, H] state after the last decision was consumed
-    before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
-    log_perplexity: np.ndarray  # [n] nats a token under shared weights
-    edit_distance: np.ndarray  # [D, P] int32; exact, in the order of EDIT_DISTANCES
-    first_approximation: np.ndarray  # [P'] int32; of the first MAX_APPROXIMATED architectures; empty: not computed
 
 
 def edit_distances(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:

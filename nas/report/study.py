@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 
 from nas.evaluation import correlations, overlap
-from nas.evaluation.correlations import Sample
 from nas.evaluation.edit_distance import MAX_APPROXIMATED
+from nas.evaluation.samples import Sample
 from nas.report import cells, figures
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
@@ -101,8 +101,8 @@ def protocol_table(space: RecurrentSpace, controllers: list[Controller], command
         rows,
         [
             "Embedding: the state that produced the last decision.",
-            f"Edit distance: networkx's first approximation without labels, of the first {few} architectures; far above the exact one.",
-            "The paper's code also sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
+            f"Edit distance: networkx's first approximation without labels, of the first {few} architectures.",
+            "The paper's code sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
         ],
         command,
     )

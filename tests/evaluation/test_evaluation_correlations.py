@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nas.evaluation import correlations as table
 from nas.evaluation import overlap
+from nas.evaluation.samples import Sample
 from nas.spaces import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)
@@ -23,7 +24,7 @@ def random_decisions(space, n, seed=0):
 def sample(decisions, log_perplexity, embedding=None):
     embedding = overlap.one_hot(SPACE, decisions) if embedding is None else embedding
     exact, approximate = table.edit_distances(SPACE, decisions), table.first_approximation(SPACE, decisions)
-    return table.Sample(decisions, embedding, embedding, log_perplexity, exact, approximate)
+    return Sample(decisions, embedding, embedding, log_perplexity, log_perplexity, exact, approximate)
 
 
 def correlations(sample):

@@ -1,0 +1,35 @@
+"""What an evaluation knows of a controller, as arrays: its architectures, and how it decides.
+
+n architectures are compared pair by pair (P pairs in the order of `pdist`); N more tell what the policy does. H is 0 where the
+policy has no hidden state.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Sample(NamedTuple):
+    """Architectures that are compared with each other."""
+
+    decisions: np.ndarray  # [n, T] int32
+    after: np.ndarray  # [n, H] state after the last decision was consumed
+    before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
+    log_perplexity: np.ndarray  # [n] nats a token under the shared weights that this controller was trained with
+    common_log_perplexity: np.ndarray  # [n] under shared weights that all arms have in common; NaN: not measured
+    edit_distance: np.ndarray  # [D, P] int32; exact, in the order of `correlations.EDIT_DISTANCES`
+    first_approximation: (
+        np.ndarray
+    )  # [P'] int32; of the first `edit_distance.MAX_APPROXIMATED` architectures; empty: not computed
+
+
+class Behaviour(NamedTuple):
+    """How a policy decides."""
+
+    own: np.ndarray  # [N, T] int32; its samples
+    own_log_probs: np.ndarray  # [N, T, K] log p(. | a_<t) along them
+    uniform: np.ndarray  # [N, T] int32; uniform sequences, the same for every policy
+    uniform_log_probs: np.ndarray  # [N, T, K]
+    uniform_after: np.ndarray  # [N, H] states after the last decision
+    influence: np.ndarray  # [T, T] nats; of an earlier decision (row) on a later one, `conditioning.influence`
+    continued: np.ndarray  # [G, M, T] int32; M samples from each of G intermediate states, that of the first T // 2 decisions
