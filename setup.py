@@ -27,7 +27,6 @@ setup(
         "scipy>=1.14,<2",
         "networkx>=3.3,<4",
         "numba>=0.61,<1",
-        "scikit-bio>=0.7,<0.8",
         "statsmodels>=0.14.4,<0.16",
         "absl-py>=2.3,<3",
         "ml_collections>=1.0,<2",

@@ -111,18 +111,16 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
     """Mantel's test (1967) of Spearman's correlation between two distances of n architectures, both in `pdist` order [P].
 
-    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 + permutations). NaN where a side
-    is constant or not finite.
+    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 + permutations). Correlations that
+    differ by rounding alone are equal: of architectures that are mostly alike, many permutations give the observed one, and
+    p would come out far too small without them. NaN where a side is constant or not finite.
 
     Raises:
-      ValueError: lengths that differ, or are not those of three or more architectures.
+      ValueError: lengths that differ, or are no number of pairs.
     """
-    from skbio.stats.distance import mantel as test  # here: takes seconds to import
-
     if not (_varies(x) and _varies(y)):
         return Mantel(math.nan, math.nan)
-    r, p, _ = test(squareform(x), squareform(y), method="spearman", permutations=permutations, seed=seed)
-    return Mantel(float(r), float(p))
+    return _two_sided(_permuted_correlations(x, [y], permutations, seed)[0])
 
 
 def partial_mantel(x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
@@ -136,20 +134,12 @@ def partial_mantel(x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permuta
     """
     if not (_varies(x) and _varies(y) and _varies(control)):
         return Mantel(math.nan, math.nan)
-    ranks = squareform(_standard_ranks(x))
-    others = np.stack([_standard_ranks(y), _standard_ranks(control)])
-    between = others[0] @ others[1]
-    flat = np.stack([squareform(other).ravel() / 2 for other in others])  # every pair stands there twice
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(ranks)) for _ in range(permutations))
-    products = [flat @ ranks.ravel(), *(flat @ ranks.take(order, 0).take(order, 1).ravel() for order in orders)]
-    with_y, with_control = np.transpose(products)
+    with_y, with_control = _permuted_correlations(x, [y, control], permutations, seed)
+    between = _standard_ranks(y) @ _standard_ranks(control)
     unexplained = (1 - with_control**2) * (1 - between**2)
     if unexplained[0] <= _ROUNDING:
         return Mantel(math.nan, math.nan)
-    r = (with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING))
-    # Equal but for rounding counts: of architectures that are mostly alike, many permutations give the observed r.
-    return Mantel(float(r[0]), float(np.mean(np.abs(r) >= abs(r[0]) - _ROUNDING)))
+    return _two_sided((with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING)))
 
 
 def bootstrap_correlation(
@@ -212,3 +202,19 @@ def _standard_ranks(values):
     """Mid-ranks less their mean, of norm one."""
     centred = rankdata(values) - (len(values) + 1) / 2
     return centred / np.linalg.norm(centred)
+
+
+def _permuted_correlations(x, others, permutations, seed):
+    """[M, 1 + permutations] Spearman's correlation of x with each of M others: first as they are, then with x permuted."""
+    ranks = squareform(_standard_ranks(x))
+    flat = np.stack([squareform(_standard_ranks(other)).ravel() / 2 for other in others])  # every pair stands there twice
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(len(ranks)) for _ in range(permutations))
+    permuted = (flat @ ranks.take(order, 0).take(order, 1).ravel() for order in orders)
+    return np.transpose([flat @ ranks.ravel(), *permuted])
+
+
+def _two_sided(correlations):
+    """The first correlation, and the share of all that are at least as far from zero."""
+    sizes = np.abs(correlations)
+    return Mantel(float(correlations[0]), float(np.mean(sizes >= sizes[0] - _ROUNDING)))
