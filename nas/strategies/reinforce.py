@@ -66,13 +66,14 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             "bias": jnp.zeros((space.num_decisions, space.max_choices)),
         }
         params = {"policy": policy.init(policy_key), "decoder": decoder}
+        history = memories.start_history(params["policy"], memory.lag)
         return ReinforceState(
             params=params,
             optimiser=adam.init(params),
             baseline=objectives.start_baseline(),
             memory=memories.empty(memory.capacity, space.num_decisions),
-            history=memories.start_history(params["policy"], memory.lag),
-            snapshot=params["policy"],
+            history=history,
+            snapshot=memories.oldest(history),  # arrays of its own: a state is donated whole
             weights=Weights(
                 policy=jnp.float32(settings.policy_weight),
                 supervised=jnp.float32(settings.supervised_weight),
