@@ -263,6 +263,11 @@ class _ConfigParser(flags.ArgumentParser):
         return "configuration"
 
 
+def _is_configured():
+    """Whether --config is the flag of `define_flags`; a study of its own settings may have one of its own."""
+    return "config" in FLAGS and isinstance(FLAGS["config"].parser, _ConfigParser)
+
+
 def _names():
     return sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
 
@@ -309,7 +314,7 @@ def _parse(argv):
         sys.exit(0)
     try:
         arguments = FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
-        if "config" in FLAGS:
+        if _is_configured():
             arguments = _config_first(arguments)
             FLAGS["config"].parser.arguments[:] = arguments
         rest = FLAGS([argv[0], *arguments])
@@ -317,7 +322,7 @@ def _parse(argv):
         raise UserError(_explain(str(error))) from None
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: settings are flags, --NAME=VALUE")
-    if "config" in FLAGS:
+    if _is_configured():
         config()
     if FLAGS["verbosity"].using_default_value:
         FLAGS.verbosity = -1  # warnings; absl's own choice lets libraries write over the progress bar
@@ -394,9 +399,9 @@ def _print_help(full):
     for module, defined in FLAGS.flags_by_module_dict().items():
         if full or not module.startswith("absl"):
             for flag in defined:
-                default = flag.parser.default if flag.name == "config" else flag.default
+                default = flag.parser.default if isinstance(flag.parser, _ConfigParser) else flag.default
                 lines += [f"  --{flag.name}={'' if default is None else default}", *_wrap(flag.help.replace("<|", "<"), 6)]
-    if "config" in FLAGS:
+    if _is_configured():
         lines += ["", "Configurations:"]
         for name in _names():
             doc = ast.get_docstring(ast.parse((CONFIGS / f"{name}.py").read_text())) or ""

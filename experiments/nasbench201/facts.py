@@ -1,0 +1,65 @@
+"""What a table itself says, before any search: how good the best are, how far validation ranks test, how much is noise."""
+
+import itertools
+
+import numpy as np
+
+from nas.evaluation.correlations import spearman
+from nas.report.tables import Column, Empty, Row
+from nas.report.tables import Table as Printed
+from nas.tables import DATA_SETS, SPACE, Table
+
+
+def facts_tables(table: Table, command: str) -> list[Printed]:
+    """A table of facts by data set, and one of rank correlations between data sets."""
+    found = {data_set: facts(table, data_set) for data_set in DATA_SETS}
+    rows = [Row([name, *(found[data_set][name] for data_set in DATA_SETS)]) for name in found[DATA_SETS[0]]]
+    best = [SPACE.format(SPACE.every()[np.argmax(table.accuracy[data_set, "val"])]) for data_set in DATA_SETS]
+    notes = [
+        f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that compute the same. Accuracies in "
+        "percent, differences in points.",
+        "Within a class: deviations from the mean of its class, over architectures that share it with others.",
+        *(f"Best by validation, {data_set}: {text}" for data_set, text in zip(DATA_SETS, best, strict=True)),
+    ]
+    columns = [Column("table"), *(Column(data_set, 3) for data_set in DATA_SETS)]
+    pairs = [
+        Row([f"{a} and {b}", *(spearman(table.accuracy[a, split], table.accuracy[b, split]) for split in ("val", "test"))])
+        for a, b in itertools.combinations(DATA_SETS, 2)
+    ]
+    between = [Column("data sets"), Column("validation", 3), Column("test", 3)]
+    return [
+        Printed("The table", columns, rows, notes, command),
+        Printed("Spearman's correlation of accuracies between data sets", between, pairs, [], command),
+    ]
+
+
+def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
+    """name -> number."""
+    valid, test = (np.asarray(table.accuracy[data_set, split], np.float64) for split in ("val", "test"))
+    best, means = int(np.argmax(valid)), table.class_mean(data_set, "test")
+    shared = np.bincount(table.classes)[table.classes] > 1
+    top = shared & (means >= np.quantile(means, 0.9))
+    found = {
+        "mean, validation": valid.mean(),
+        "mean, test": test.mean(),
+        "best by validation: validation": valid[best],
+        "best by validation: test": test[best],
+        "best by validation: rank on test": str(1 + int(np.sum(test > test[best]))),
+        "best by validation: rank of its class on test": str(1 + len(np.unique(table.classes[means > means[best]]))),
+        "best on test": test.max(),
+        "best class, mean on test": means.max(),
+        "best less fifth on test": test.max() - np.sort(test)[-5],
+        "Spearman, validation and test": spearman(valid, test),
+    }
+    if not shared.any():
+        return found | dict.fromkeys(_WITHIN, Empty("no class of two"))
+    residuals = [np.asarray(table.accuracy[data_set, split]) - table.class_mean(data_set, split) for split in ("val", "test")]
+    numbers = residuals[1][shared].std(), residuals[1][top].std(), np.corrcoef([r[shared] for r in residuals])[0, 1]
+    return found | dict(zip(_WITHIN, map(float, numbers), strict=True))
+
+
+_WITHIN = (
+    "standard deviation within a class, test",
+    "the same, best tenth of the classes",
+    "correlation within a class, validation and test",
+)

@@ -1,0 +1,145 @@
+"""What the driver can be asked for; each prints its tables and writes them into a folder."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from experiments.nasbench201 import facts, report, seeds, settings, tuning
+from experiments.nasbench201.measures import Judge
+from experiments.nasbench201.report import Drawn
+from experiments.nasbench201.study import Study
+from experiments.nasbench201.study import sweep as run_sweep
+from nas import runs, tables
+from nas.errors import UserError
+from nas.report.html import Report
+from nas.report.tables import Column, Row, Table
+
+TITLE = "What a memory does to a search, on a table of all architectures"
+
+
+def read(name: str) -> tables.Table:
+    """The table that --table names: a file, or synthetic:STRENGTH (synthetic alone: 0.5).
+
+    Raises:
+      UserError: the file cannot be used, or no strength in 0..1.
+    """
+    kind, _, strength = name.partition(":")
+    if kind != "synthetic":
+        return tables.read_table(name)
+    try:
+        return tables.synthetic_table(0, float(strength or 0.5))
+    except ValueError:  # a UserError is one, too
+        raise UserError(f"--table: synthetic:STRENGTH needs a number in 0..1, got {strength!r}") from None
+
+
+def convert(source: str, target: pathlib.Path) -> None:
+    """Writes the table of an official NATS-Bench file to `target`."""
+    tables.write_table(tables.convert_nats_bench(source), target)
+    print(f"written: {target}")
+
+
+def study(table: tables.Table, size_name: str, folder: pathlib.Path) -> None:
+    """All strategies on the data sets of a size, and the report."""
+    size, command = settings.SIZES[size_name], runs.command()
+    found = Study(table, size, folder / "pieces")
+    written = _Written(
+        folder, command, TITLE, "Every accuracy is looked up: what strategies find can be compared with the truth."
+    )
+    written.section("The table", {f"table_{i}": printed for i, printed in enumerate(facts.facts_tables(table, command))})
+    if size_name == "full":
+        print(f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished is kept", flush=True)
+    with tqdm(total=found.epochs, unit="epoch", mininterval=1) as bar:
+        answered = [report.answers(data, command) for data in found.run(bar.update)]
+    for data_set, said in zip(size.data_sets, answered, strict=True):
+        written.section(data_set, said.tables)
+        for question, sentence in said.sentences.items():
+            written.answer(f"{data_set}: {question}", sentence, said.figures[question])
+    written.finish(dataclasses.asdict(size) | {"settings": settings.TUNED, "evolution": settings.TUNED_EVOLUTION})
+
+
+def sweep(folder: pathlib.Path) -> None:
+    """All strategies on generated tables of every strength of interaction."""
+    size, command = settings.SWEEP, runs.command()
+    with tqdm(total=len(settings.STRATEGIES) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
+        found = run_sweep(size, bar.update)
+    sentence, printed, drawn = report.sweep_answers(found, command)
+    written = _Written(
+        folder, command, TITLE, "Generated tables: pairs of operations explain a share of the variance that is set."
+    )
+    written.section("Interaction", {f"synthetic_{name}": table for name, table in printed.items()})
+    written.answer("Which strategy copes with interaction?", sentence, drawn)
+    written.finish(dataclasses.asdict(size))
+
+
+def tune(table: tables.Table, folder: pathlib.Path) -> None:
+    """The grid of settings on CIFAR-10."""
+    size = settings.TUNING
+    evolved = sum(t <= p for p in settings.POPULATIONS for t in settings.TOURNAMENTS)
+    with tqdm(total=(len(settings.TUNED) + evolved) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
+        printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), bar.update)
+    _Written(folder, "", "", "").section("", {"tuning": printed})
+
+
+def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
+    """Seed-updates a second of every arm: one seed, 50 side by side (vmap), 50 one after another (map), on all devices."""
+    size, rows = settings.SIZES["quick"], []
+    accuracy = table.accuracy[settings.TUNING_SET, "val"]
+    for name in settings.STRATEGIES:
+        config = settings.configure(name, size)
+        parts = seeds.components(name, config)
+        rates = []
+        for count, mapped in ((1, True), (size.piece, False), (size.piece, True)):
+            program, elapsed = seeds.program(config, parts, mapped=mapped), []
+            for _ in range(4):  # the first compiles; the fastest counts
+                started = time.perf_counter()
+                seeds.run(program, parts, range(count), accuracy, 1)
+                elapsed.append(time.perf_counter() - started)
+            rates.append(count * size.epoch / min(elapsed[1:]))
+        rows.append(Row([settings.TITLES[name], *rates]))
+        print(rows[-1].cells, flush=True)
+    columns = [Column("strategy"), *(Column(name, 0) for name in ("one seed", "50, vmap", "50, map"))]
+    notes = [
+        f"Seed-updates a second; best of 3 epochs of {size.epoch} updates, state made included; {runs.versions()['device']}."
+    ]
+    _Written(folder, "", "", "").section(
+        "", {"timing": Table("Many seeds in one program", columns, rows, notes, runs.command())}
+    )
+
+
+class _Written:
+    """Prints tables and sentences, writes them as CSV, and figures as PNG; the report at the end."""
+
+    def __init__(self, folder: pathlib.Path, command: str, title: str, summary: str):
+        self._folder, self._command, self._report = folder, command, Report(title, summary)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir: cannot write to {folder}: {error.strerror}") from error
+
+    def section(self, heading: str, printed: Mapping[str, Table]) -> None:
+        """A section of tables; their file names are the keys."""
+        self._report.section(heading)
+        for name, table in printed.items():
+            print(table.text(), flush=True)
+            table.csv(self._folder / f"{name}.csv")
+            self._report.table(table)
+
+    def answer(self, question: str, sentence: str, drawn: Sequence[Drawn]) -> None:
+        """A question, its sentence and its figures."""
+        print(f"{question}\n{sentence}\n", flush=True)
+        self._report.section(question)
+        self._report.text(sentence)
+        for name, figure, caption in drawn:
+            figure.savefig(self._folder / f"{name}.png", dpi=200)
+            self._report.figure(figure, caption, caption)
+
+    def finish(self, described: Mapping[str, object]) -> None:
+        """Writes the report."""
+        self._report.section("Command and versions")
+        self._report.commands([self._command])
+        self._report.details(runs.versions() | {"settings": json.dumps(described)})
+        print(f"report: {self._report.write(self._folder / 'report' / 'index.html')}")

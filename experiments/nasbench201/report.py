@@ -1,0 +1,395 @@
+"""Tables, figures and sentences of the study on one data set; intervals are over seeds, 95 %."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import binomtest, spearmanr
+
+from experiments.nasbench201 import figures, measures, settings
+from experiments.nasbench201.study import (
+    CONDITIONING,
+    ENTROPY,
+    NEAREST,
+    ONE_HOT,
+    OWN,
+    RIDGE,
+    UNIFORM,
+    UNTRAINED,
+    DataSet,
+    Sweep,
+)
+from nas.evaluation import statistics
+from nas.evaluation.statistics import Interval, Paired
+from nas.report.figures import bars_with_intervals
+from nas.report.tables import Column, Empty, Row, Table
+
+_MEASURES = (measures.OVERLAP, measures.EDIT, measures.ACCURACY)
+
+
+class Drawn(NamedTuple):
+    """A figure and what stands below it."""
+
+    name: str  # of its file
+    figure: Figure
+    caption: str
+
+
+class Answers(NamedTuple):
+    """All that is said of one data set."""
+
+    sentences: dict[str, str]  # question -> answer
+    tables: dict[str, Table]  # file name -> table
+    figures: dict[str, list[Drawn]]  # question -> figures
+
+
+LEARNS = "Does L_Sup cost or help the search?"
+PREDICTS = "Does conditioning predict regret across arms and seeds?"
+ENCODES = "Does the embedding predict the accuracy of held-out architectures better than one-hot decisions do?"
+
+
+class _Tests:
+    """The paired comparisons and correlations of one data set: one family, adjusted together."""
+
+    def __init__(self, data: DataSet):
+        regret = {name: data.judge.regret(arm.queries) for name, arm in data.arms.items()}
+        self.mean, self.final = ({n: r.mean(axis=1) for n, r in regret.items()}, {n: r[:, -1] for n, r in regret.items()})
+        others = [name for name in settings.STRATEGIES if name != settings.PG]
+        self.regret = {
+            (name, what): statistics.paired_difference(values[name], values[settings.PG])
+            for what, values in (("mean", self.mean), ("final", self.final))
+            for name in others
+        }
+        self.conditioning = {name: _spearman(data.arms[name].numbers[CONDITIONING], self.mean[name]) for name in _LEARNED}
+        self.prediction = {
+            (name, how): statistics.paired_difference(
+                data.arms[name].numbers[how], np.full_like(data.arms[name].numbers[how], data.references[ONE_HOT][how])
+            )
+            for name in settings.CONTROLLERS
+            for how in (RIDGE, NEAREST)
+        }
+        p_values = {key: found.p for key, found in (self.regret | self.prediction).items()}
+        self.adjusted = statistics.holm(p_values | {key: p for key, (_, p) in self.conditioning.items()})
+
+
+_LEARNED = (settings.FACTORISED, *settings.CONTROLLERS)
+
+
+def answers(data: DataSet, command: str) -> Answers:
+    """Tables, figures and sentences of a data set."""
+    tests = _Tests(data)
+    tables = {
+        "regret": _regret_table(data, command),
+        "top": _top_table(data, command),
+        "comparisons": _comparison_table(data, tests, command),
+        "conditioning": _conditioning_table(data, tests, command),
+        "embeddings": _embedding_table(data, command),
+    }
+    drawn = {
+        LEARNS: [_regret_figure(data), _top_figure(data), _difference_figure(data, tests)],
+        PREDICTS: [_entropy_figure(data), _gibbs_figure(data), _prediction_of_regret(data, tests)],
+        ENCODES: [_prediction_figure(data)],
+    }
+    sentences = {LEARNS: _learns(data, tests), PREDICTS: _predicts(data, tests), ENCODES: _encodes(data, tests)}
+    return Answers(sentences, {f"{data.name}_{name}": table for name, table in tables.items()}, drawn)
+
+
+def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], list[Drawn]]:
+    """Sentence, tables and figures of the study on generated tables."""
+    x = np.array(settings.STRENGTHS)
+    columns = [Column("strategy"), *(Column(f"interaction {strength:g}", 2) for strength in settings.STRENGTHS)]
+
+    def table(title, values, notes):
+        rows = [Row([settings.TITLES[name], *map(_interval, row)]) for name, row in values.items()]
+        return Table(title, columns, rows, notes, command)
+
+    seeds = len(next(iter(found.regret.values()))[0])
+    tables = {
+        "regret": table(
+            "Regret at the end on generated tables, points",
+            found.regret,
+            [f"Mean over {seeds} seeds, each with tables of its own [95 % interval]; accuracies span 10 to 95 percent."],
+        ),
+        "conditioning": table(
+            "Total correlation of the final policy, nats", found.conditioning, ["Of all 15,625 architectures, exact."]
+        ),
+        "gibbs": table(
+            "Total correlation of the Gibbs policy p ~ exp(accuracy / beta) of the same entropy, nats",
+            found.warranted,
+            ["What a policy of that entropy has reason to condition."],
+        ),
+    }
+    drawn = [
+        Drawn(
+            f"synthetic_{name}",
+            figures.bands(
+                {settings.TITLES[arm]: _band(x, rows.T) for arm, rows in values.items()}, x_label="interaction", y_label=label
+            ),
+            caption,
+        )
+        for name, values, label, caption in (
+            ("regret", found.regret, "regret at the end (points)", "Regret against the share of variance that pairs explain."),
+            ("conditioning", found.conditioning, "total correlation (nats)", "Conditioning of the final policy."),
+        )
+    ]
+    best = [min(found.regret, key=lambda name, i=i: found.regret[name][i].mean()) for i in range(len(x))]
+    sentence = "Lowest mean regret: " + ", ".join(
+        f"{settings.TITLES[name]} ({found.regret[name][i].mean():.2f}) at interaction {x[i]:g}" for i, name in enumerate(best)
+    )
+    factorised, lstm = found.regret[settings.FACTORISED], found.regret[settings.PG]
+    gaps = (f"{statistics.paired_difference(factorised[i], lstm[i]).mean:+.2f}" for i in (0, len(x) - 1))
+    return f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing but.", tables, drawn
+
+
+def _regret_table(data, command) -> Table:
+    shown = _shown(data)
+    rows = []
+    for name, arm in data.arms.items():
+        regret = data.judge.regret(arm.queries)
+        rows.append(Row([settings.TITLES[name], _interval(regret.mean(axis=1)), *(_interval(regret[:, q - 1]) for q in shown)]))
+    columns = [Column("strategy"), Column("mean over all", 3), *(Column(f"{q} queries", 3) for q in shown)]
+    notes = [
+        f"Mean over {len(regret)} seeds [95 % interval]: points of test accuracy by which the class of the best architecture "
+        "so far (on validation) is worse than the best class. A query is one evaluated architecture, again if it was before.",
+    ]
+    return Table(f"{data.name}: class-mean regret", columns, rows, notes, command)
+
+
+def _top_table(data, command) -> Table:
+    shown = _shown(data)
+    rows = []
+    for name, arm in data.arms.items():
+        inside = data.judge.in_top(arm.queries)
+        rows.append(Row([settings.TITLES[name], *(_proportion(inside[:, q - 1]).text for q in shown)]))
+    columns = [Column("strategy"), *(Column(f"{q} queries", 2) for q in shown)]
+    notes = ["Share of seeds whose best architecture so far is of a class as good as the top 1 % [Wilson's 95 % interval]."]
+    return Table(f"{data.name}: probability of the top 1 %", columns, rows, notes, command)
+
+
+def _comparison_table(data, tests, command) -> Table:
+    rows = []
+    for (name, what), found in tests.regret.items():
+        title = {"mean": "mean regret", "final": "final regret"}[what]
+        rows.append(_paired_row(f"{title}: {settings.TITLES[name]} less PG only", found, tests.adjusted[name, what]))
+    for (name, how), found in tests.prediction.items():
+        rows.append(_paired_row(f"{how}: {settings.TITLES[name]} less one-hot", found, tests.adjusted[name, how]))
+    for name, (r, p) in tests.conditioning.items():
+        title = f"Spearman of total correlation and mean regret: {settings.TITLES[name]}"
+        rows.append(Row([title, r, Empty("-"), Empty("-"), _p(p), _p(tests.adjusted[name])]))
+    columns = [
+        Column("comparison"),
+        Column("estimate", 3, True),
+        Column("95 % interval"),
+        Column("effect (d_z)", 2, True),
+        Column("p"),
+        Column("p, Holm"),
+    ]
+    notes = [f"One family of {len(rows)} tests: paired t tests over seeds, and Spearman's test over the seeds of an arm."]
+    return Table(f"{data.name}: comparisons", columns, rows, notes, command)
+
+
+def _conditioning_table(data, tests, command) -> Table:
+    curve = measures.gibbs_curve(data.judge.seen)
+    rows = []
+    for name in _LEARNED:
+        numbers = data.arms[name].numbers
+        gibbs = measures.gibbs_total_correlation(curve, numbers[ENTROPY])
+        own = numbers[ENTROPY], numbers[CONDITIONING], gibbs
+        rows.append(Row([settings.TITLES[name], *map(_interval, own), tests.conditioning[name][0]]))
+    columns = [
+        Column("arm"),
+        Column("entropy, nats", 2),
+        Column("total correlation, nats", 3),
+        Column("Gibbs policy of that entropy", 3),
+        Column("Spearman with mean regret", 3, True),
+    ]
+    notes = [
+        "Exact, of the final policy over all 15,625 architectures; mean over seeds [95 % interval].",
+        "Gibbs policy: p ~ exp(validation accuracy / beta), which has the highest expected accuracy of all of its entropy.",
+    ]
+    return Table(f"{data.name}: conditioning", columns, rows, notes, command)
+
+
+def _embedding_table(data, command) -> Table:
+    keys = [f"{which}/{name}" for which in (UNIFORM, OWN) for name in _MEASURES] + [RIDGE, NEAREST]
+    columns = [Column("embedding"), *(Column(key.replace("/", ": "), 3, True) for key in keys)]
+    rows = [Row([title, *(_interval(numbers[key]) for key in keys)]) for title, numbers in _embeddings(data).items()]
+    for title, numbers in data.references.items():
+        rows.append(Row([title, *(numbers.get(key, Empty("-")) for key in keys)], reference=True))
+    notes = [
+        f"Spearman's correlation of the L2 distance of embeddings (state after the last decision) with each measure, all pairs "
+        f"of {settings.OWN_SAMPLES} architectures; edit distances: exact, of pruned graphs; accuracies: class means on test.",
+        f"Ridge and nearest neighbours: Spearman's correlation of predicted and true accuracy of {settings.UNIFORM_SAMPLE} "
+        f"architectures, no two of one class, {measures.FOLDS}-fold cross-validated, settings chosen inside the other folds.",
+        "Mean over seeds [95 % interval].",
+    ]
+    return Table(f"{data.name}: embeddings", columns, rows, notes, command)
+
+
+def _regret_figure(data) -> Drawn:
+    curves = {settings.TITLES[n]: _band(*_at_queries(data.judge.regret(arm.queries))) for n, arm in data.arms.items()}
+    figure = figures.bands(curves, x_label="queries", y_label="class-mean regret (points)", log=True)
+    return Drawn(f"{data.name}_regret", figure, "Regret of the best architecture so far; mean and 95 % interval over seeds.")
+
+
+def _top_figure(data) -> Drawn:
+    curves = {}
+    for name, arm in data.arms.items():
+        x, inside = _at_queries(data.judge.in_top(arm.queries))
+        found = [_proportion(column) for column in inside.T]
+        curves[settings.TITLES[name]] = x, *(np.array([f[i] for f in found]) for i in range(3))
+    figure = figures.bands(curves, x_label="queries", y_label="probability of the top 1 %", log=True)
+    return Drawn(
+        f"{data.name}_top", figure, "Whether the best architecture so far is as good as the top 1 %; Wilson's interval."
+    )
+
+
+def _difference_figure(data, tests) -> Drawn:
+    others = [name for name in settings.STRATEGIES if name != settings.PG]
+    found = [tests.regret[name, "mean"] for name in others]
+    figure = bars_with_intervals(
+        [settings.TITLES[name] for name in others],
+        [f.mean for f in found],
+        [f.low for f in found],
+        [f.high for f in found],
+        label="mean regret less that of PG only (points)",
+    )
+    return Drawn(f"{data.name}_differences", figure, "Regret averaged over all queries, less that of PG only on the same seed.")
+
+
+def _entropy_figure(data) -> Drawn:
+    curves = {}
+    for name in _LEARNED:
+        values = data.arms[name].entropy
+        curves[settings.TITLES[name]] = _band(np.arange(1, values.shape[1] + 1), values)
+    figure = figures.bands(curves, x_label="update", y_label="entropy (nats)")
+    return Drawn(f"{data.name}_entropy", figure, "Entropy of the policy; mean and 95 % interval over seeds.")
+
+
+def _gibbs_figure(data) -> Drawn:
+    groups = {settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING)) for n in _LEARNED}
+    line = ("Gibbs policy", *measures.gibbs_curve(data.judge.seen))
+    figure = figures.points(groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line)
+    return Drawn(f"{data.name}_gibbs", figure, "Conditioning of final policies, and what accuracies would warrant.")
+
+
+def _prediction_of_regret(data, tests) -> Drawn:
+    groups = {settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n]) for n in _LEARNED}
+    figure = figures.points(groups, x_label="total correlation (nats)", y_label="mean regret (points)")
+    return Drawn(f"{data.name}_conditioning_regret", figure, "Conditioning of the final policy against regret; crosses: means.")
+
+
+def _prediction_figure(data) -> Drawn:
+    found = {
+        f"{title}, {how}": statistics.mean_interval(numbers[how])
+        for how in (RIDGE, NEAREST)
+        for title, numbers in _embeddings(data).items()
+    }
+    figure = bars_with_intervals(
+        list(found),
+        *np.transpose(list(found.values())),
+        label="Spearman, predicted and true accuracy",
+        references={f"{ONE_HOT}, {how}": data.references[ONE_HOT][how] for how in (RIDGE, NEAREST)},
+    )
+    return Drawn(f"{data.name}_prediction", figure, "Accuracy of held-out architectures, predicted from embeddings.")
+
+
+def _learns(data, tests) -> str:
+    said = []
+    for name in settings.WITH_MEMORY:
+        found, p = tests.regret[name, "mean"], tests.adjusted[name, "mean"]
+        verdict = "no difference seen" if not p < 0.05 else "it costs" if found.mean > 0 else "it helps"
+        said.append(f"{settings.TITLES[name]} {_signed(found)} (p = {_p(p)}: {verdict})")
+    regret = _interval(tests.mean[settings.PG])
+    return f"Regret averaged over queries, less that of PG only ({regret} points), on {data.name}: {'; '.join(said)}."
+
+
+def _predicts(data, tests) -> str:
+    within = [f"{settings.TITLES[n]} {r:+.2f} (p = {_p(tests.adjusted[n])})" for n, (r, _) in tests.conditioning.items()]
+    means = [(data.arms[n].numbers[CONDITIONING].mean(), tests.mean[n].mean()) for n in _LEARNED]
+    across = spearmanr(*np.transpose(means)).statistic
+    return (
+        f"Spearman's correlation of total correlation and mean regret over the seeds of an arm on {data.name}: "
+        f"{'; '.join(within)}; over the means of the {len(means)} arms {across:+.2f}."
+    )
+
+
+def _encodes(data, tests) -> str:
+    said = []
+    for how in (RIDGE, NEAREST):
+        ranked = sorted(settings.CONTROLLERS, key=lambda name, how=how: -data.arms[name].numbers[how].mean())
+        best = ranked[0]
+        found, p = tests.prediction[best, how], tests.adjusted[best, how]
+        said.append(
+            f"{how}: one-hot {data.references[ONE_HOT][how]:.3f}, untrained {_interval(data.untrained[how])}, PG only "
+            f"{_interval(data.arms[settings.PG].numbers[how])}, best {settings.TITLES[best]} "
+            f"{_interval(data.arms[best].numbers[how])}, {_signed(found)} from one-hot (p = {_p(p)})"
+        )
+    return f"Spearman's correlation of predicted and true accuracy on {data.name}, {'; '.join(said)}."
+
+
+def _embeddings(data) -> dict[str, dict[str, np.ndarray]]:
+    arms = {settings.TITLES[name]: data.arms[name].numbers for name in settings.CONTROLLERS}
+    return {UNTRAINED: data.untrained} | arms
+
+
+def _shown(data) -> list[int]:
+    total = data.arms[settings.PG].queries.shape[1]
+    return [q for q in (50, 100, 250, 500, 1000, 2000, 4000) if q <= total]
+
+
+def _at_queries(values) -> tuple[np.ndarray, np.ndarray]:
+    """Some 60 numbers of queries, and the columns of values [S, Q] there."""
+    x = np.unique(np.round(np.geomspace(min(4, values.shape[1]), values.shape[1], 60)).astype(int))
+    return x, values[:, x - 1]
+
+
+def _band(x, values) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, and mean and ends of the interval over seeds of values [S, n]."""
+    return x, *np.transpose([statistics.mean_interval(column) for column in values.T])
+
+
+class _Proportion(NamedTuple):
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.estimate:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def _proportion(inside) -> _Proportion:
+    interval = binomtest(int(np.sum(inside)), len(inside)).proportion_ci(method="wilson")
+    return _Proportion(float(np.mean(inside)), interval.low, interval.high)
+
+
+def _spearman(x, y) -> tuple[float, float]:
+    """Correlation and p-value over seeds, which are independent; NaN where one side is constant."""
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan, math.nan
+    found = spearmanr(x, y)
+    return float(found.statistic), float(found.pvalue)
+
+
+def _interval(values) -> str:
+    return _text(statistics.mean_interval(values))
+
+
+def _text(found: Interval) -> str:
+    if math.isnan(found.low):
+        return f"{found.estimate:.3f}"
+    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _signed(found: Paired) -> str:
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
+def _paired_row(title, found: Paired, adjusted) -> Row:
+    return Row([title, found.mean, f"[{found.low:+.3f}, {found.high:+.3f}]", found.effect, _p(found.p), _p(adjusted)])
+
+
+def _p(value) -> str:
+    return "undefined" if math.isnan(value) else "<.0001" if value < 1e-4 else f"{value:.4f}"

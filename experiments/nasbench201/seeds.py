@@ -1,0 +1,172 @@
+"""One arm over many seeds in one program: the update steps of the search, on a table instead of shared weights.
+
+Seeds are spread over all devices. On a device they run one after another inside the compiled program on CPUs, where that is
+faster, and side by side (`vmap`) on accelerators.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from experiments.nasbench201 import settings
+from nas import search
+from nas.config import Config
+from nas.controllers import POLICIES
+from nas.search import Components, SearchState
+from nas.strategies import STRATEGIES
+from nas.strategies.evolution import evolution
+from nas.tables import SPACE, table_reward
+from nas.types import Array, Batch, Params, Policy
+
+_AXIS = "seeds"
+_START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.search`
+
+
+class Searches(NamedTuple):
+    """What S searches of one arm left behind; U updates, Q queries."""
+
+    queries: np.ndarray  # [S, Q] int32; the row in `SPACE.every()` of each architecture that was evaluated, in order
+    entropy: np.ndarray  # [S, U] float32; nats, mean over the architectures of an update; NaN where there is no policy
+    policy: Params | None  # parameters with a leading axis S
+
+
+class Described(NamedTuple):
+    """What S policies are."""
+
+    log_probs: np.ndarray  # [S, 15625] float32; of every architecture, exact
+    own: np.ndarray  # [S, n, T] int32; samples
+    own_embedding: np.ndarray | None  # [S, n, H] state after the last decision; None: no hidden state
+    embedding: np.ndarray | None  # [S, m, H] of the architectures that were given
+
+
+class Program(NamedTuple):
+    """An arm, each function compiled once for a number of seeds."""
+
+    start: Callable[..., SearchState]  # ((seeds [S], accuracy [S, 15625], weights: name -> [S]), None) -> states
+    epoch: Callable[..., Any]  # (states, number []) -> states, (queries [S, K A], entropy [S, K]); states are donated
+    describe: Callable[..., Described]  # ((seeds [S], policies), decisions [m, T]) -> Described
+
+
+def components(name: str, config: Config, **evolved: int) -> Components:
+    """The pure functions of an arm; `evolved` are settings of evolution in the place of those that were chosen."""
+    policy = POLICIES[config.policy.name](SPACE, config.policy)
+    if name == settings.EVOLUTION:
+        strategy = evolution(SPACE, **(settings.TUNED_EVOLUTION | evolved))
+    else:
+        strategy = STRATEGIES[config.strategy.name](SPACE, policy, config)
+    return Components(SPACE, policy, strategy, table_reward(np.zeros(len(SPACE.every()))))
+
+
+def program(config: Config, parts: Components, *, mapped: bool | None = None, devices: int | None = None) -> Program:
+    """The arm's functions; an epoch is `config.search.controller_steps` updates.
+
+    Args:
+      mapped: whether seeds run one after another on a device; None: on CPUs only.
+      devices: how many to use; None: all.
+    """
+    steps = config.search.controller_steps
+    begin, update = search.epoch_start(config, parts), search.controller_chunk(config, parts)
+
+    def begin_search(lane, _) -> SearchState:
+        seed, accuracy, weights = lane
+        key = jax.random.fold_in(jax.random.key(seed), _START)
+        strategy = parts.strategy.init(key)
+        if weights:
+            strategy = strategy.replace(weights=strategy.weights.replace(**weights))
+        nothing = jnp.zeros(SPACE.num_decisions, jnp.int32)
+        return SearchState(seed, strategy, table_reward(accuracy).init(key), jnp.float32(jnp.inf), nothing)
+
+    def epoch(state: SearchState, number: Array):
+        state, _, _ = begin(state, (), None, number, None)
+        batch = Batch(jnp.zeros((steps, 0), jnp.int32), jnp.zeros(steps, bool))  # there are no tokens to read
+        state, _, (info, decisions, _) = update(state, (), batch, (number * steps, number), None)
+        return state, (SPACE.index(decisions).ravel(), info.get("entropy", jnp.full(steps, jnp.nan)))
+
+    def describe(lane, decisions) -> Described:
+        seed, params = lane
+        own = parts.policy.sample(params, jax.random.fold_in(jax.random.key(seed), _DESCRIBE), settings.OWN_SAMPLES)
+        traces = [parts.policy.score(params, some) for some in (own, decisions)]
+        embeddings = [None if trace.hidden is None else trace.embedding() for trace in traces]
+        return Described(every_log_prob(parts.policy, params), own, *embeddings)
+
+    mapped = jax.default_backend() == "cpu" if mapped is None else mapped
+    mesh = Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
+    return Program(
+        _over_seeds(begin_search, mapped, mesh),
+        _over_seeds(epoch, mapped, mesh, donated=(0,)),
+        _over_seeds(describe, mapped, mesh),
+    )
+
+
+def run(
+    compiled: Program,
+    parts: Components,
+    seeds: Sequence[int],
+    accuracy: np.ndarray,
+    epochs: int,
+    *,
+    weights: Mapping[str, np.ndarray] | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Searches:
+    """Runs an arm.
+
+    Args:
+      compiled, parts: from `program` and `components`.
+      seeds: [S].
+      accuracy: [15625] or [S, 15625] percent, what the searches see.
+      epochs: how many to run.
+      weights: numbers of the objective (fields of `Weights`) by seed, in the place of the configuration's.
+      progress: called after every epoch.
+    """
+    states, logged = start(compiled, seeds, accuracy, weights), []
+    for number in range(epochs):
+        states, recorded = compiled.epoch(states, np.int32(number))
+        logged.append(jax.tree.map(np.asarray, recorded))
+        progress()
+    queries, entropy = (np.concatenate(columns, axis=1)[: len(seeds)] for columns in zip(*logged, strict=True))
+    params = states.strategy.params["policy"] if hasattr(states.strategy, "params") else None
+    return Searches(queries, entropy, jax.tree.map(lambda leaf: leaf[: len(seeds)], params))
+
+
+def start(
+    compiled: Program, seeds: Sequence[int], accuracy: np.ndarray, weights: Mapping[str, np.ndarray] | None = None
+) -> SearchState:
+    """The states before the first update; arguments as for `run`."""
+    accuracy = np.broadcast_to(np.asarray(accuracy, np.float32), (len(seeds), len(SPACE.every())))
+    weights = {name: np.asarray(values, np.float32) for name, values in (weights or {}).items()}
+    return compiled.start((np.asarray(seeds, np.uint32), accuracy, weights), None)
+
+
+def every_log_prob(policy: Policy, params: Params) -> Array:
+    """[15625] log probability of every architecture: their first five decisions, then all choices of the last."""
+    every = jnp.asarray(SPACE.every())
+    trace = policy.score(params, every[:: SPACE.max_choices])
+    return (jnp.sum(trace.log_prob[:, :-1], axis=1)[:, None] + trace.log_probs[:, -1]).ravel()
+
+
+def _over_seeds(fn, mapped, mesh, donated=()):
+    """`fn(lane, common)` for lanes stacked on a leading axis, a share to each device; the rest of a last share is repeated."""
+
+    def per_device(lanes, common):
+        if mapped:
+            return jax.lax.map(lambda lane: fn(lane, common), lanes)
+        return jax.vmap(fn, in_axes=(0, None))(lanes, common)
+
+    split = PartitionSpec(_AXIS)
+    compiled = jax.jit(
+        jax.shard_map(per_device, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, check_vma=False),
+        donate_argnums=donated,
+    )
+
+    def call(lanes, common):
+        count = len(jax.tree.leaves(lanes)[0])
+        rows = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
+        padded = lanes if len(rows) == count else jax.tree.map(lambda leaf: leaf[rows], lanes)
+        return compiled(jax.device_put(padded, NamedSharding(mesh, split)), common)
+
+    call.compiled = compiled
+    return call

@@ -1,0 +1,76 @@
+"""What the study runs: its sizes, its strategies, and their settings.
+
+Learning rate and entropy weight of each arm, and population and tournament of evolution, are those with the lowest regret on
+CIFAR-10, averaged over 1,000 queries and seeds of their own. This command chose them; it prints the whole grid:
+
+    python -m experiments.study_nasbench201 --table=nasbench201.csv.gz --tune
+"""
+
+import dataclasses
+
+from experiments.arms import ARMS
+from nas import config
+from nas.config import Config, MemoryConfig
+
+TUNING_SET = "cifar10"
+TUNING_SEEDS = tuple(range(1_000_000, 1_000_008))  # no seed of a reported run
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+FACTORISED_LEARNING_RATES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # its parameters are the logits themselves
+ENTROPY_WEIGHTS = (1e-4, 1e-3, 1e-2)
+POPULATIONS = (10, 25, 50, 100)
+TOURNAMENTS = (3, 5, 10, 25)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is run."""
+
+    seeds: int
+    updates: int
+    data_sets: tuple[str, ...]  # reported; never the one that settings were tuned on
+    piece: int = 50  # seeds that run together and are kept together
+    epoch: int = 25  # updates between refreshes of the memory
+    architectures: int = 4  # queries an update; a query is one architecture evaluated, again if it was before
+
+
+SIZES = {
+    "quick": Size(seeds=50, updates=250, data_sets=("cifar100",)),
+    "full": Size(seeds=200, updates=1000, data_sets=("cifar100", "imagenet")),
+}
+TUNING = Size(seeds=len(TUNING_SEEDS), updates=250, data_sets=(TUNING_SET,))
+SWEEP = Size(seeds=10, updates=250, data_sets=("cifar100",))  # of generated tables, one a seed and strength
+UNIFORM_SAMPLE = 400  # architectures, no two of one class, whose accuracy is to be predicted
+OWN_SAMPLES = 100  # of a policy; pairs are compared of these and of as many of the uniform sample
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+RANDOM, EVOLUTION, FACTORISED, PG = "uniform", "evolution", "factorised", "pg"
+WITH_MEMORY = ("memory", "memory_next", "fixed_next", "uniform_memory")
+CONTROLLERS = (PG, *WITH_MEMORY)  # those with a hidden state
+STRATEGIES = (RANDOM, EVOLUTION, FACTORISED, *CONTROLLERS)  # evolution is no arm of a controller
+TITLES = {name: ARMS[name].title for name in STRATEGIES if name != EVOLUTION}
+TITLES |= {RANDOM: "random search", EVOLUTION: "regularised evolution"}
+TUNED = {  # arm -> learning rate, entropy weight
+    FACTORISED: (1e-1, 1e-3),
+    PG: (3e-3, 1e-2),
+    "memory": (1e-2, 1e-3),
+    "memory_next": (1e-2, 1e-4),
+    "fixed_next": (1e-2, 1e-2),
+    "uniform_memory": (3e-2, 1e-2),
+}
+TUNED_EVOLUTION = {"population": 50, "tournament": 25}
+
+
+def configure(name: str, size: Size) -> Config:
+    """The configuration of a strategy; that of random search, where nothing is learned, also carries evolution."""
+    rate, entropy = TUNED.get(name, TUNED[PG])
+    base = config.from_dict(
+        {
+            "strategy": {"learning_rate": rate, "entropy_weight": entropy},
+            "search": {"controller_steps": size.epoch, "architectures": size.architectures, "chunk": size.epoch},
+        }
+    )
+    found = ARMS[RANDOM if name == EVOLUTION else name].configure(base, seed=0)
+    if found.strategy.supervised_weight > 0:
+        return found
+    # Without L_Sup the memory is written and never learned from: one sequence is the least that it can hold and draw.
+    return dataclasses.replace(found, memory=MemoryConfig(capacity=1, refresh_size=1, batch=1))

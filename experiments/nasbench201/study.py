@@ -1,0 +1,201 @@
+"""Runs the arms of the study, keeps finished pieces, and collects what was measured of them."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.nasbench201 import measures, seeds, settings
+from experiments.nasbench201.measures import Judge
+from nas import tables
+from nas.checkpoint import load_arrays, save_arrays
+from nas.errors import UserError
+from nas.evaluation import overlap
+from nas.tables import SPACE, Table
+
+ENTROPY, CONDITIONING = "entropy", "total correlation"
+RIDGE, NEAREST = "ridge", "nearest neighbours"
+UNIFORM, OWN = "uniform set", "own samples"
+UNTRAINED, ONE_HOT, PROJECTION = "untrained", "one-hot decisions", "random projection"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured of one arm; S seeds, Q queries, U updates."""
+
+    queries: np.ndarray  # [S, Q] rows of `SPACE.every()`
+    entropy: np.ndarray  # [S, U] nats, of the policy at every update; NaN where there is none
+    numbers: dict[str, np.ndarray]  # name -> [S], of the policy at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """All arms on one data set."""
+
+    name: str
+    judge: Judge
+    arms: dict[str, Result]
+    untrained: dict[str, np.ndarray]  # name -> [S], of the controllers before their first update
+    references: dict[str, dict[str, float]]  # one-hot decisions and their random projection -> name -> number
+
+
+class _View(NamedTuple):
+    """A data set and the pairs of the uniform sample on it."""
+
+    judge: Judge
+    pairs: dict[str, np.ndarray]
+
+
+class Study:
+    """All arms on a table."""
+
+    def __init__(self, table: Table, size: settings.Size, folder: pathlib.Path):
+        self._table, self._size, self._folder = table, size, folder
+        self._epochs = size.updates // size.epoch
+        self._pieces = [range(first, min(first + size.piece, size.seeds)) for first in range(0, size.seeds, size.piece)]
+        self._programs = {}
+        self._sample = measures.uniform_sample(table, settings.UNIFORM_SAMPLE)
+        columns = b"".join(np.ascontiguousarray(table.accuracy[column]).tobytes() for column in sorted(table.accuracy))
+        self._stamp = hashlib.sha256(columns).hexdigest()
+
+    @property
+    def epochs(self) -> int:
+        """All epochs of all pieces: what the progress counts."""
+        return len(settings.STRATEGIES) * len(self._size.data_sets) * len(self._pieces) * self._epochs
+
+    def estimate(self) -> float:
+        """Seconds that all searches will take, from one epoch of each arm that is compiled first."""
+        seconds = 0.0
+        for name in settings.STRATEGIES:
+            parts, program = self._program(name)
+            seen = self._table.accuracy[self._size.data_sets[0], "val"]
+            for _ in range(2):  # the first compiles
+                started = time.perf_counter()
+                seeds.run(program, parts, self._pieces[0], seen, 1)
+            seconds += time.perf_counter() - started
+        return seconds * self._epochs * len(self._pieces) * len(self._size.data_sets)
+
+    def run(self, progress: Callable[[int], None]) -> Iterator[DataSet]:
+        """Runs what is not kept yet; `progress` is told of epochs."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for data_set in self._size.data_sets:
+            judge = Judge.of(self._table, data_set)
+            view = _View(judge, measures.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test))
+            arms = {name: self._arm(name, data_set, view, progress) for name in settings.STRATEGIES}
+            prefix = f"{UNTRAINED}/"
+            numbers = arms[settings.PG].numbers
+            untrained = {key.removeprefix(prefix): values for key, values in numbers.items() if key.startswith(prefix)}
+            yield DataSet(data_set, judge, arms, untrained, self._references(view))
+
+    def _arm(self, name, data_set, view, progress) -> Result:
+        pieces = [self._piece(name, data_set, view, piece, progress) for piece in self._pieces]
+        joined = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        return Result(joined.pop("queries"), joined.pop("entropy per update"), joined)
+
+    def _piece(self, name, data_set, view, piece, progress) -> dict[str, np.ndarray]:
+        config = settings.configure(name, self._size)
+        described = [dataclasses.asdict(config), settings.TUNED_EVOLUTION, self._epochs, list(piece), self._stamp]
+        stamp = np.array(json.dumps(described))
+        path = self._folder / f"{data_set}-{name}-{piece.start}.npz"
+        try:
+            saved = load_arrays(path)
+            if saved.pop("stamp", None) == stamp:
+                progress(self._epochs)
+                return saved
+        except UserError:  # absent, or cut off
+            pass
+        parts, program = self._program(name)
+        found = seeds.run(program, parts, piece, view.judge.seen, self._epochs, progress=lambda: progress(1))
+        arrays = {"queries": found.queries.astype(np.int16), "entropy per update": found.entropy}
+        if found.policy is not None:
+            arrays |= self._measure(program, piece, found.policy, view)
+        if name == settings.PG:  # every controller starts as this one
+            states = seeds.start(program, piece, view.judge.seen)
+            before = self._measure(program, piece, states.strategy.params["policy"], view)
+            arrays |= {f"{UNTRAINED}/{key}": values for key, values in before.items()}
+        save_arrays(path, arrays | {"stamp": stamp})
+        return arrays
+
+    def _program(self, name):
+        if name not in self._programs:
+            config = settings.configure(name, self._size)
+            parts = seeds.components(name, config)
+            self._programs[name] = parts, seeds.program(config, parts)
+        return self._programs[name]
+
+    def _measure(self, program, piece, policy, view) -> dict[str, np.ndarray]:
+        """name -> [S] of policies."""
+        decisions = SPACE.every()[self._sample]
+        lanes = np.array(piece, np.uint32), policy
+        described = jax.tree.map(np.asarray, program.describe(lanes, decisions))
+        described = jax.tree.map(lambda leaf: leaf[: len(piece)], described)
+        rows = []
+        for s in range(len(piece)):
+            row = {
+                ENTROPY: measures.entropy(described.log_probs[s]),
+                CONDITIONING: measures.policy_total_correlation(described.log_probs[s]),
+            }
+            if described.embedding is not None:
+                own = SPACE.index(described.own[s])
+                row |= self._embedding_numbers(described.embedding[s], view)
+                compared = measures.pair_measures(own, view.judge.test)
+                found = measures.pair_correlations(described.own_embedding[s], compared)
+                row |= {f"{OWN}/{name}": value for name, value in found.items()}
+            rows.append(row)
+        return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+    def _embedding_numbers(self, embedding, view) -> dict[str, float]:
+        """name -> number, of embeddings [m, H] of the uniform sample."""
+        found = measures.pair_correlations(embedding[: settings.OWN_SAMPLES], view.pairs)
+        ridge, nearest = measures.prediction(embedding, view.judge.test[self._sample])
+        return {f"{UNIFORM}/{name}": value for name, value in found.items()} | {RIDGE: ridge, NEAREST: nearest}
+
+    def _references(self, view) -> dict[str, dict[str, float]]:
+        decisions = SPACE.every()[self._sample]
+        width = settings.configure(settings.PG, self._size).policy.width
+        embeddings = {
+            ONE_HOT: overlap.one_hot(SPACE, decisions),
+            PROJECTION: overlap.random_projection(SPACE, decisions, width),
+        }
+        return {name: self._embedding_numbers(embedding, view) for name, embedding in embeddings.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Final regret, and conditioning at the end, on generated tables."""
+
+    regret: dict[str, np.ndarray]  # arm -> [strengths, S] points
+    conditioning: dict[str, np.ndarray]  # arm with a policy that is trained -> [strengths, S] nats
+    warranted: dict[str, np.ndarray]  # the same of the Gibbs policies of equal entropy
+
+
+def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
+    """Every arm on generated tables of every strength of interaction; seed s has table s of each."""
+    lanes = [(strength, seed) for strength in settings.STRENGTHS for seed in range(size.seeds)]
+    judges = [Judge.of(tables.synthetic_table(seed, strength), size.data_sets[0]) for strength, seed in lanes]
+    seen = np.stack([judge.seen for judge in judges])
+    curves = [measures.gibbs_curve(accuracy) for accuracy in seen]
+    shape = len(settings.STRENGTHS), size.seeds
+    found = Sweep({}, {}, {})
+    for name in settings.STRATEGIES:
+        config = settings.configure(name, size)
+        parts = seeds.components(name, config)
+        program = seeds.program(config, parts)
+        run_seeds = np.array([seed for _, seed in lanes], np.uint32)
+        searches = seeds.run(program, parts, run_seeds, seen, size.updates // size.epoch, progress=progress)
+        regrets = [judge.regret(queries[None])[0, -1] for judge, queries in zip(judges, searches.queries, strict=True)]
+        found.regret[name] = np.reshape(regrets, shape)
+        if searches.policy is None or name == settings.RANDOM:
+            continue
+        log_probs = np.asarray(program.describe((run_seeds, searches.policy), SPACE.every()[:1]).log_probs)[: len(lanes)]
+        found.conditioning[name] = np.reshape([measures.policy_total_correlation(one) for one in log_probs], shape)
+        entropies = map(measures.entropy, log_probs)
+        warranted = [measures.gibbs_total_correlation(*pair) for pair in zip(curves, entropies, strict=True)]
+        found.warranted[name] = np.reshape(warranted, shape)
+    return found
