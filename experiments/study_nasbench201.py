@@ -30,6 +30,11 @@ def main():
 
     if not FLAGS.table:
         raise UserError("--table: must name a CSV file of accuracies, or be synthetic, which needs no file")
+    import jax
+
+    from nas.evaluation.edit_distance import available_cores
+
+    jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices: one a core
     common.select_device(FLAGS.platform)
     from experiments.nasbench201 import program
 

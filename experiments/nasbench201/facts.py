@@ -18,7 +18,7 @@ def facts_tables(table: Table, command: str) -> list[Printed]:
     notes = [
         f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that compute the same. Accuracies in "
         "percent, differences in points.",
-        "Within a class: deviations from the mean of its class, over architectures that share it with others.",
+        "Within a class: deviations from its mean, of architectures that share it with others; best tenth: by that mean.",
         *(f"Best by validation, {data_set}: {text}" for data_set, text in zip(DATA_SETS, best, strict=True)),
     ]
     columns = [Column("table"), *(Column(data_set, 3) for data_set in DATA_SETS)]
@@ -48,18 +48,18 @@ def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
         "best by validation: rank of its class on test": str(1 + len(np.unique(table.classes[means > means[best]]))),
         "best on test": test.max(),
         "best class, mean on test": means.max(),
-        "best less fifth on test": test.max() - np.sort(test)[-5],
+        "best less fifth by validation: validation": valid[best] - np.sort(valid)[-5],
         "Spearman, validation and test": spearman(valid, test),
     }
     if not shared.any():
-        return found | dict.fromkeys(_WITHIN, Empty("no class of two"))
+        return found | {"within a class": Empty("no class of two")}
     residuals = [np.asarray(table.accuracy[data_set, split]) - table.class_mean(data_set, split) for split in ("val", "test")]
-    numbers = residuals[1][shared].std(), residuals[1][top].std(), np.corrcoef([r[shared] for r in residuals])[0, 1]
-    return found | dict(zip(_WITHIN, map(float, numbers), strict=True))
+    for name, members in (("all", shared), ("best tenth", top)):
+        deviation, correlation = (template.format(name) for template in _WITHIN)
+        freedom = members.sum() - len(np.unique(table.classes[members]))
+        found[deviation] = float(np.sqrt(np.sum(residuals[1][members] ** 2) / freedom))
+        found[correlation] = float(np.corrcoef([residual[members] for residual in residuals])[0, 1])
+    return found
 
 
-_WITHIN = (
-    "standard deviation within a class, test",
-    "the same, best tenth of the classes",
-    "correlation within a class, validation and test",
-)
+_WITHIN = ("within a class, {}: standard deviation on test", "within a class, {}: correlation of validation and test")

@@ -61,7 +61,9 @@ class _Tests:
             for what, values in (("mean", self.mean), ("final", self.final))
             for name in others
         }
-        self.conditioning = {name: _spearman(data.arms[name].numbers[CONDITIONING], self.mean[name]) for name in _LEARNED}
+        self.conditioning = {  # a factorised policy conditions on nothing
+            name: _spearman(data.arms[name].numbers[CONDITIONING], self.mean[name]) for name in settings.CONTROLLERS
+        }
         self.prediction = {
             (name, how): statistics.paired_difference(
                 data.arms[name].numbers[how], np.full_like(data.arms[name].numbers[how], data.references[ONE_HOT][how])
@@ -196,7 +198,8 @@ def _conditioning_table(data, tests, command) -> Table:
         numbers = data.arms[name].numbers
         gibbs = measures.gibbs_total_correlation(curve, numbers[ENTROPY])
         own = numbers[ENTROPY], numbers[CONDITIONING], gibbs
-        rows.append(Row([settings.TITLES[name], *map(_interval, own), tests.conditioning[name][0]]))
+        spearman = tests.conditioning[name][0] if name in tests.conditioning else Empty("-")
+        rows.append(Row([settings.TITLES[name], *map(_interval, own), spearman]))
     columns = [
         Column("arm"),
         Column("entropy, nats", 2),
@@ -275,7 +278,7 @@ def _gibbs_figure(data) -> Drawn:
 
 
 def _prediction_of_regret(data, tests) -> Drawn:
-    groups = {settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n]) for n in _LEARNED}
+    groups = {settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n]) for n in settings.CONTROLLERS}
     figure = figures.points(groups, x_label="total correlation (nats)", y_label="mean regret (points)")
     return Drawn(f"{data.name}_conditioning_regret", figure, "Conditioning of the final policy against regret; crosses: means.")
 
@@ -307,11 +310,11 @@ def _learns(data, tests) -> str:
 
 def _predicts(data, tests) -> str:
     within = [f"{settings.TITLES[n]} {r:+.2f} (p = {_p(tests.adjusted[n])})" for n, (r, _) in tests.conditioning.items()]
-    means = [(data.arms[n].numbers[CONDITIONING].mean(), tests.mean[n].mean()) for n in _LEARNED]
-    across = spearmanr(*np.transpose(means)).statistic
+    means = [(data.arms[n].numbers[CONDITIONING].mean(), tests.mean[n].mean()) for n in settings.CONTROLLERS]
+    across, _ = _spearman(*np.transpose(means))
     return (
         f"Spearman's correlation of total correlation and mean regret over the seeds of an arm on {data.name}: "
-        f"{'; '.join(within)}; over the means of the {len(means)} arms {across:+.2f}."
+        f"{'; '.join(within)}; over the means of these {len(means)} arms {across:+.2f}."
     )
 
 
@@ -366,7 +369,7 @@ def _proportion(inside) -> _Proportion:
 
 
 def _spearman(x, y) -> tuple[float, float]:
-    """Correlation and p-value over seeds, which are independent; NaN where one side is constant."""
+    """Correlation and p-value of independent points; NaN where one side is constant."""
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan, math.nan
     found = spearmanr(x, y)

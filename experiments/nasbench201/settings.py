@@ -38,7 +38,7 @@ SIZES = {
     "full": Size(seeds=200, updates=1000, data_sets=("cifar100", "imagenet")),
 }
 TUNING = Size(seeds=len(TUNING_SEEDS), updates=250, data_sets=(TUNING_SET,))
-SWEEP = Size(seeds=10, updates=250, data_sets=("cifar100",))  # of generated tables, one a seed and strength
+SWEEP = Size(seeds=20, updates=250, data_sets=("cifar100",))  # of generated tables, one a seed and strength
 UNIFORM_SAMPLE = 400  # architectures, no two of one class, whose accuracy is to be predicted
 OWN_SAMPLES = 100  # of a policy; pairs are compared of these and of as many of the uniform sample
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -66,7 +66,7 @@ def configure(name: str, size: Size) -> Config:
     base = config.from_dict(
         {
             "strategy": {"learning_rate": rate, "entropy_weight": entropy},
-            "search": {"controller_steps": size.epoch, "architectures": size.architectures, "chunk": size.epoch},
+            "search": {"controller_steps": size.epoch, "architectures": size.architectures, "chunk": 1},
         }
     )
     found = ARMS[RANDOM if name == EVOLUTION else name].configure(base, seed=0)

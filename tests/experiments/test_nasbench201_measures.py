@@ -1,0 +1,173 @@
+"""Regret, Gibbs policies, predictions from embeddings: on small cases worked out by hand, and where theory gives the number."""
+
+import numpy as np
+import pytest
+
+from experiments.nasbench201 import facts, measures
+from experiments.nasbench201.measures import Judge
+from nas import tables
+from nas.tables import SPACE
+
+COUNT = len(SPACE.every())
+
+
+def judge(seen, test):
+    """A data set of which only the first architectures are any good."""
+    pad = np.zeros(COUNT - len(seen))
+    return Judge(np.concatenate([seen, pad]), np.concatenate([test, pad]))
+
+
+def test_regret_by_hand():
+    found = judge(seen=[50, 70, 60, 70, 80], test=[40, 65, 66, 90, 75])
+    queries = np.array([[0, 2, 1, 3, 0, 4], [3, 1, 0, 2, 2, 2]])
+    # The best on validation so far, the earliest of equals; the best class has 90 on test.
+    assert found.incumbents(queries).tolist() == [[0, 2, 1, 1, 1, 4], [3, 3, 3, 3, 3, 3]]
+    assert found.regret(queries).tolist() == [[50, 24, 25, 25, 25, 15], [0] * 6]
+
+
+def test_the_top_is_one_in_a_hundred():
+    test = np.arange(COUNT, dtype=float)
+    found = Judge(test, test)
+    assert found.in_top(np.array([[COUNT - 157, COUNT - 156, COUNT - 1]])).tolist() == [[False, True, True]]
+
+
+def test_a_class_is_judged_by_its_mean():
+    classes = np.concatenate([[0, 0], 1 + np.arange(COUNT - 2)])
+    test = np.zeros(COUNT, np.float32)
+    test[:3] = 90, 50, 75
+    table = tables.Table({("cifar100", "val"): test, ("cifar100", "test"): test}, classes)
+    found = Judge.of(table, "cifar100")
+    assert found.regret(np.array([[0], [1], [2]])).ravel().tolist() == [5, 5, 0]
+
+
+def log_probs(joint):
+    return np.log(np.asarray(joint, float) / np.sum(joint) + 1e-300)
+
+
+def test_entropy_and_total_correlation_by_hand():
+    joint = np.zeros(SPACE.num_choices)
+    joint[0, 0, 0, 0, 0, 0] = joint[1, 1, 2, 0, 0, 0] = 1  # three decisions that share one bit
+    assert measures.entropy(log_probs(joint).ravel()) == pytest.approx(np.log(2))
+    assert measures.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(2 * np.log(2))
+    assert measures.entropy(np.full(COUNT, -np.log(COUNT))) == pytest.approx(6 * np.log(5))
+    assert measures.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(0, abs=1e-9)
+
+
+def test_gibbs_policies_of_single_effects_need_no_conditioning():
+    single = tables.synthetic_table(0, 0.0).accuracy["cifar10", "test"]
+    entropies, correlations = measures.gibbs_curve(single)
+    assert np.all(np.diff(entropies) >= 0) and entropies[-1] == pytest.approx(6 * np.log(5), abs=1e-6)
+    np.testing.assert_allclose(correlations, 0, atol=1e-3)  # accuracies are single precision
+    pairs = tables.synthetic_table(0, 1.0).accuracy["cifar10", "test"]
+    assert measures.gibbs_curve(pairs)[1].max() > 0.3
+
+
+def test_gibbs_policies_of_two_decisions_by_hand():
+    every = SPACE.every()
+    accuracy = 10.0 * ((every[:, 0] == 0) & (every[:, 1] == 0))
+    curve = measures.gibbs_curve(accuracy)
+    beta = 4.0
+    joint = np.ones((5, 5))
+    joint[0, 0] = np.exp(10 / beta)
+    joint /= joint.sum()
+    marginal = joint.sum(axis=0)
+    entropy = -np.sum(joint * np.log(joint))
+    expected = -2 * np.sum(marginal * np.log(marginal)) - entropy
+    found = measures.gibbs_total_correlation(curve, np.array([entropy + 4 * np.log(5)]))
+    assert found == pytest.approx(expected, rel=0.01)  # the curve is interpolated
+    assert np.isnan(measures.gibbs_total_correlation(curve, np.array([1.0])))  # 625 equal architectures have 6.4 nats
+
+
+def test_the_uniform_sample_has_no_two_of_one_class():
+    table = tables.Table({}, SPACE.canonical_class(SPACE.every()))
+    rows = measures.uniform_sample(table, 400)
+    assert len(set(table.classes[rows])) == 400
+    alone = measures.uniform_sample(tables.Table({}, np.arange(COUNT)), 400)
+    assert len(set(alone)) == 400 and abs(SPACE.every()[alone].mean() - 2) < 0.15  # uniform: mean 2, standard error .03
+
+
+def test_pair_measures_by_hand():
+    none, conv, pool = ([0] * 6, [0, 0, 0, 3, 0, 0], [0, 0, 0, 4, 0, 0])
+    rows = SPACE.index(np.array([none, conv, pool]))
+    test = np.zeros(COUNT)
+    test[rows] = 10, 60, 35
+    found = measures.pair_measures(rows, test)
+    assert found[measures.OVERLAP].tolist() == [5, 5, 5]
+    assert found[measures.EDIT].tolist() == [3, 3, 1]
+    assert found[measures.ACCURACY].tolist() == [50, 25, 25]
+
+
+# Predictions.
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    embedding = rng.standard_normal((60, 4))
+    return embedding, embedding @ [3.0, -1.0, 0.0, 2.0], rng.standard_normal(60)
+
+
+def test_predictions_of_what_is_there_and_of_noise(data):
+    embedding, linear, noise = data
+    ridge, nearest = measures.prediction(embedding, linear)
+    assert ridge > 0.99 and 0.6 < nearest < 0.99
+    assert np.all(np.abs(measures.prediction(embedding, noise)) < 4 / np.sqrt(60))
+
+
+def test_ridge_is_the_best_by_leaving_one_out(data):
+    embedding, linear, noise = data
+    target = linear + 3 * noise
+    known, unknown = embedding[:40], embedding[40:]
+
+    def fit(x, y, ridge, at):
+        """Ridge with a free level, by its normal equations."""
+        design = np.column_stack([np.ones(len(x)), x])
+        penalty = ridge * np.diag([0.0, 1, 1, 1, 1])
+        return np.column_stack([np.ones(len(at)), at]) @ np.linalg.solve(design.T @ design + penalty, design.T @ y)
+
+    def centred(x, y, ridge, at):
+        return fit(x - known.mean(axis=0), y, ridge, at - known.mean(axis=0))
+
+    errors = []
+    for ridge in measures.RIDGES * 40:
+        left_out = [
+            centred(np.delete(known, i, 0), np.delete(target[:40], i), ridge, known[i : i + 1])[0] - target[i]
+            for i in range(40)
+        ]
+        errors.append(np.mean(np.square(left_out)))
+    best = measures.RIDGES[np.argmin(errors)] * 40
+    np.testing.assert_allclose(
+        measures._ridge(known, target[:40], unknown), centred(known, target[:40], best, unknown), rtol=1e-6
+    )
+
+
+def test_nearest_neighbours_by_hand():
+    known = np.array([[0.0], [1.0], [10.0], [11.0]])
+    accuracy = np.array([1.0, 2.0, 30.0, 33.0])
+    # One neighbour: errors 1, 1, 9, 9; two: (1, 29.., ...) are worse.
+    assert measures._nearest(known, accuracy, np.array([[0.4], [10.6]])).tolist() == [1.0, 33.0]
+
+
+def test_held_out_architectures_are_not_used():
+    rng = np.random.default_rng(1)
+    embedding = np.eye(50)  # says which architecture it is, and nothing of the others
+    accuracy = rng.standard_normal(50)
+    assert abs(measures.prediction(embedding, accuracy)[0]) < 0.6
+    assert measures.prediction(np.concatenate([embedding, accuracy[:, None]], axis=1), accuracy)[0] > 0.9
+
+
+# Facts.
+
+
+def test_facts_by_hand():
+    classes = np.maximum(np.arange(COUNT) - 1, 0)
+    valid, test = np.full(COUNT, 20.0), np.full(COUNT, 20.0)
+    valid[:3], test[:3] = (80, 78, 70), (60, 64, 63)
+    found = facts.facts(tables.Table({("cifar10", "val"): valid, ("cifar10", "test"): test}, classes), "cifar10")
+    assert found["best by validation: validation"] == 80 and found["best by validation: test"] == 60
+    assert found["best by validation: rank on test"] == "3" and found["best by validation: rank of its class on test"] == "2"
+    assert found["best on test"] == 64 and found["best class, mean on test"] == 63
+    assert found["mean, test"] == pytest.approx(20 + (40 + 44 + 43) / COUNT)
+    assert found["best less fifth by validation: validation"] == 60
+    assert found["within a class, all: standard deviation on test"] == pytest.approx(np.sqrt(8))  # 60 and 64
+    assert found["within a class, all: correlation of validation and test"] == pytest.approx(-1)
