@@ -1,0 +1,444 @@
+"""The tables of the evidence study: what several arms and seeds say about the paper's questions. Arrays in, tables out.
+
+Every row is an arm and every number a mean over its seeds with a 95 % t interval; with one seed it stands alone. An arm whose
+policy has no hidden state has no distances of embeddings, and its cells say so. The page is made by `nas.report.evidence_page`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nas.evaluation import correlations, overlap
+from nas.evaluation import statistics as st
+from nas.evaluation.conditioning import Conditioning, conditioning, groups_test
+from nas.evaluation.probes import Probe, probe_accuracy
+from nas.evaluation.samples import Behaviour, Sample
+from nas.report.tables import Column, Empty, Row, Table
+from nas.spaces import SearchSpace
+
+SETS = {"uniform": "uniform set", "own": "own samples"}
+REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
+PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
+PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
+WEIGHTS = {"own": "log_perplexity", "common": "common_log_perplexity"}  # shared weights -> field of a sample
+COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
+EDIT_DISTANCES = tuple(correlations.EDIT_DISTANCES)[:2]  # the primary definition, with labels and without
+_SHOWN = (
+    correlations.ACTIVATIONS,
+    correlations.CONNECTIONS,
+    correlations.TOTAL,
+    correlations.LABELLED_EDGES,
+    correlations.LOOSE_ENDS,
+    *EDIT_DISTANCES,
+    correlations.PERFORMANCE,
+    COMMON_PERFORMANCE,
+)
+_NO_STATE = Empty("no state")
+_ONE_SEED = Empty("one seed")
+_NOT_MEASURED = Empty("not measured")
+_SIGNS = (
+    "Similarities (common ..., overlap): the more negative, the more alike are the states of architectures that are alike.",
+    "Differences and edit distances: the more positive, the farther apart are the states of architectures that differ.",
+)
+_PROJECTION = (
+    "One-hot decisions, and these through a random matrix (another for each seed) to width {}, in place of the states: an "
+    "embedding that encodes every decision and has learned nothing."
+)
+_PERMUTED = (
+    "p: median over seeds [least, greatest], each from 9,999 permutations of the architectures; seeds are not multiplied up."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One controller, measured after the same seeds as the others; an entry a seed in each list."""
+
+    title: str
+    samples: list[dict[str, Sample]]  # set -> sample
+    behaviours: list[Behaviour]
+    best_log_perplexity: list[float]  # nats a token; NaN for a controller that was not trained
+
+    @property
+    def has_state(self) -> bool:
+        return self.samples[0]["own"].after.shape[1] > 0
+
+    @functools.cached_property
+    def probes(self) -> list[Probe]:
+        """Of the states after uniform sequences."""
+        return [probe_accuracy(behaviour.uniform_after, behaviour.uniform) for behaviour in self.behaviours]
+
+    @functools.cached_property
+    def own_conditioning(self) -> list[Conditioning]:
+        """Of the controller's own samples."""
+        return [conditioning(behaviour.own_log_probs) for behaviour in self.behaviours]
+
+    @functools.cached_property
+    def uniform_conditioning(self) -> list[Conditioning]:
+        """Of uniform sequences, the same for every arm."""
+        return [conditioning(behaviour.uniform_log_probs) for behaviour in self.behaviours]
+
+
+def tables(space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, command: str) -> dict[str, Table]:
+    """name of its file -> table.
+
+    Args:
+      space: what the decisions mean.
+      arms: keys as in `experiments.arms`, and "untrained"; the same seeds in each.
+      vocabulary_size: a cell with a perplexity above it is worse than guessing, and counted as diverged.
+      command: that makes the tables.
+    """
+    return {
+        "correlations_uniform": correlations_table(space, arms, "uniform", command),
+        "correlations_own": correlations_table(space, arms, "own", command),
+        "correlations_own_yardsticks": yardsticks_table(space, arms, command),
+        "primary": primary_table(space, arms, command),
+        "exploratory": exploratory_table(space, arms, command),
+        "performance_uniform": performance_table(space, arms, "uniform", vocabulary_size, command),
+        "performance_own": performance_table(space, arms, "own", vocabulary_size, command),
+        "behaviour": behaviour_table(space, arms, command),
+        "identical_states": identical_states_table(space, arms, command),
+    }
+
+
+def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
+    """name -> [P] value of every pair, for all columns of the correlations."""
+    common = overlap.feature_difference(sample.common_log_perplexity)
+    return correlations.measures(space, sample) | {COMMON_PERFORMANCE: common}
+
+
+def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, command: str) -> Table:
+    """Spearman's correlation of the distance of states with each measure, on one of the SETS."""
+    rows = [Row([arm.title, *_correlation_cells(space, arm, which)]) for arm in arms.values()]
+    untrained = arms["untrained"]
+    samples = [sample[which] for sample in untrained.samples]
+    n, width = samples[0].after.shape
+    notes = [
+        f"{n} architectures, all pairs; state after the last decision; {_seeds(untrained)}.",
+        *_SIGNS,
+        "Own weights, where none are named: those that the controller was trained with; of the untrained, those of its run.",
+    ]
+    if which == "uniform":
+        rows += _yardsticks(space, samples, width)
+        rows.append(Row(["equal weights, in expectation", *_ceiling_cells(space)], reference=True))
+        notes += [
+            _PROJECTION.format(width),
+            "Equal weights, in expectation: Pearson's correlation of a similarity with the total overlap where decisions are "
+            "independent and uniform: the square root of sum q (1 - q) over its positions by that over all; q = 1 / choices.",
+        ]
+    else:
+        rows.append(
+            Row(["paper (PG + memory)", *(correlations.PAPER.get(name, Empty("-")) for name in _SHOWN)], reference=True)
+        )
+        notes.append("Arms draw different samples: compare each with its yardsticks before comparing arms.")
+    title = f"{SETS[which].capitalize()}: correlation of the distance between states with ..."
+    return Table(title, _correlation_columns(), rows, notes, command)
+
+
+def yardsticks_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """What states that have learned nothing would give on the own samples of each arm."""
+    width = arms["untrained"].samples[0]["own"].after.shape[1]
+    rows = []
+    for arm in arms.values():
+        rows += _yardsticks(space, [sample["own"] for sample in arm.samples], width, f": {arm.title}")
+    title = "Own samples, yardsticks: correlation of distances that have learned nothing with ..."
+    return Table(title, _correlation_columns(), rows, [_PROJECTION.format(width), *_SIGNS], command)
+
+
+def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """The claim to be tested, in one family of tests adjusted after Holm."""
+    found = differences(space, arms, [key for key in PRIMARY_ARMS if key in arms])
+    adjusted = st.holm({str(names): paired.p for names, paired in found.items()}) if found else {}
+    rows = [
+        Row([*names, *_paired_cells(paired), _ONE_SEED if math.isnan(paired.low) else adjusted[str(names)]])
+        for names, paired in found.items()
+    ]
+    notes = [
+        f"The primary family: these {len(found)} tests, adjusted together after Holm. All other comparisons are exploratory.",
+        *_difference_notes(arms),
+    ]
+    columns = [*_difference_columns(), Column("p, Holm", 4)]
+    return Table("Primary: what the memory changes, same seed, uniform set", columns, rows, notes, command)
+
+
+def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """The same comparisons for all other arms, not adjusted."""
+    found = differences(space, arms, [key for key in arms if key not in PRIMARY_ARMS])
+    rows = [Row([*names, *_paired_cells(paired)]) for names, paired in found.items()]
+    notes = ["Exploratory: p is not adjusted for the number of rows.", *_difference_notes(arms)]
+    return Table("Exploratory: what other arms change, same seed, uniform set", _difference_columns(), rows, notes, command)
+
+
+def differences(space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]) -> dict[tuple[str, str, str], st.Paired]:
+    """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those `keys` that have a state."""
+    found = {}
+    for key in keys:
+        for reference in REFERENCES[: REFERENCES.index(key) if key in REFERENCES else None]:
+            if reference in arms and arms[key].has_state:
+                a, b = (_correlations(space, arms[name], "uniform") for name in (key, reference))
+                for measure in PRIMARY_MEASURES:
+                    found[arms[key].title, arms[reference].title, measure] = st.paired_difference(a[measure], b[measure])
+    return found
+
+
+def performance_table(space: SearchSpace, arms: dict[str, Arm], which: str, vocabulary_size: int, command: str) -> Table:
+    """Whether states tell performance (Q5), on one of the SETS, with own and with common weights."""
+    limit = math.log(vocabulary_size)
+    rows = [
+        Row([arm.title, weights, *_performance_cells(space, [sample[which] for sample in arm.samples], field, limit)])
+        for arm in arms.values()
+        for weights, field in WEIGHTS.items()
+    ]
+    columns = [
+        Column("arm"),
+        Column("weights"),
+        Column("states", 3, True),
+        Column("p (Mantel)", 4),
+        Column("no correlation beyond", 3),
+        Column("states, overlap fixed", 3, True),
+        Column("p (partial Mantel)", 4),
+        Column("total overlap", 3, True),
+        Column("diverged cells"),
+        Column("states, without them", 3, True),
+        Column("total overlap, without them", 3, True),
+    ]
+    notes = [
+        "Spearman's correlation of |difference of log perplexity| with the distance of states (positive: states tell "
+        "performance), and with total overlap (negative: architectures that are alike perform alike).",
+        "No correlation beyond: the least bound within which the mean over seeds lies: two one-sided t tests at .05.",
+        "States, overlap fixed: the partial correlation given total overlap. Its p is too small where both follow the overlap.",
+        _PERMUTED,
+        f"Diverged: perplexity above {vocabulary_size:,}, the size of the vocabulary, or not finite; they are part of all "
+        "numbers but those without them.",
+    ]
+    title = f"{SETS[which].capitalize()}: do states tell performance?"
+    return Table(title, columns, rows, notes, command)
+
+
+def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """How the policies decide (Q1), and whether they have collapsed."""
+    free = np.array(space.num_choices) > 1
+    rows = []
+    for arm in arms.values():
+        own, uniform = arm.own_conditioning, arm.uniform_conditioning
+        untrained = np.isnan(arm.best_log_perplexity).all()
+        unique = [len(np.unique(behaviour.own, axis=0)) for behaviour in arm.behaviours]
+        gains = [(probe.accuracy - probe.majority)[free].mean() for probe in arm.probes] if arm.has_state else None
+        rows.append(
+            Row(
+                [
+                    arm.title,
+                    Empty("not trained") if untrained else _interval(np.exp(arm.best_log_perplexity), 1),
+                    _interval([found.entropy.sum() for found in own], 2),
+                    _interval(unique, 0),
+                    _interval([found.total for found in own], 3),
+                    _interval([found.fraction for found in own], 4),
+                    _interval([found.total for found in uniform], 3),
+                    _NO_STATE if gains is None else _interval(gains, 3, "+"),
+                ]
+            )
+        )
+    columns = [
+        Column("arm"),
+        Column("best perplexity", 1),
+        Column("entropy (nats)", 2),
+        Column("unique samples", 0),
+        Column("total correlation (nats)", 3),
+        Column("its fraction", 4),
+        Column("conditioning, uniform prefixes (nats)", 3),
+        Column("probe less majority", 3, True),
+    ]
+    drawn = len(arms["untrained"].behaviours[0].own)
+    notes = [
+        f"Of {drawn:,} own samples, and of {drawn:,} uniform sequences that all arms share; {_seeds(arms['untrained'])}.",
+        "Entropy: of a whole sequence. Total correlation: how far the decisions of own samples depend on each other; fraction: "
+        "of the sum of their marginal entropies. A policy that always decides the same has neither.",
+        "Conditioning, uniform prefixes: sum over positions of KL(p(a_t | a_<t) || its mean over prefixes).",
+        "Probe: held-out accuracy of linear readings of every decision from the state after a uniform sequence, less that of "
+        "the most frequent choice; mean over decisions with a choice.",
+    ]
+    return Table("How the policies decide", columns, rows, notes, command)
+
+
+def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """Whether architectures that continue from one state of the policy have more in common than others."""
+    start = space.num_decisions // 2
+    rows = []
+    for arm in arms.values():
+        found = [_continuations_test(behaviour.continued, start) for behaviour in arm.behaviours]
+        within, between = (np.array([getattr(test, name) for test in found]) for name in ("within", "between"))
+        cells = [_interval(within, 2), _interval(between, 2), _interval(within - between, 3, "+")]
+        rows.append(Row([arm.title, *cells, _p_values([test.p for test in found])]))
+    columns = [Column("arm"), Column("within", 2), Column("between", 2), Column("difference", 3, True), Column("p", 4)]
+    groups, size, length = arms["untrained"].behaviours[0].continued.shape
+    notes = [
+        f"{groups} states of each policy after {start} own decisions, {size} architectures from each; decisions in common, of "
+        f"the {length - start} that follow, for pairs from one state and from two. Not looking back leaves no difference.",
+        _PERMUTED.replace("of the architectures", "of the states' labels"),
+    ]
+    return Table("Architectures from identical states", columns, rows, notes, command)
+
+
+def _continuations_test(continued, start):
+    groups, size, length = continued.shape
+    return groups_test(continued.reshape(-1, length), np.repeat(np.arange(groups), size), start)
+
+
+def _correlations(space, arm, which):
+    """name -> [S] correlation of each seed."""
+    found = [correlations.correlations(measures(space, sample[which]), sample[which].after) for sample in arm.samples]
+    return {name: [seed[name] for seed in found] for name in _SHOWN}
+
+
+def _correlation_cells(space, arm, which):
+    if not arm.has_state:
+        return [_NO_STATE] * len(_SHOWN)
+    return _measure_cells(_correlations(space, arm, which).values(), [sample[which] for sample in arm.samples])
+
+
+def _measure_cells(columns, samples):
+    cells = [_interval(values, 3, "+") for values in columns]
+    return [*cells[:-1], cells[-1] if _is_measured(samples, WEIGHTS["common"]) else _NOT_MEASURED]
+
+
+def _is_measured(samples, field):
+    return not all(np.isnan(getattr(sample, field)).all() for sample in samples)
+
+
+def _yardsticks(space, samples, width, suffix=""):
+    """Rows of one-hot decisions and of a random projection, another one for each seed, in place of the states."""
+    values = [measures(space, sample) for sample in samples]
+    embeddings = {
+        "one-hot decisions": [overlap.one_hot(space, sample.decisions) for sample in samples],
+        "random projection": [
+            overlap.random_projection(space, sample.decisions, width, seed) for seed, sample in enumerate(samples)
+        ],
+    }
+    rows = []
+    for name, embedded in embeddings.items():
+        found = [correlations.correlations(*pair) for pair in zip(values, embedded, strict=True)]
+        cells = _measure_cells([[seed[measure] for seed in found] for measure in _SHOWN], samples)
+        rows.append(Row([name + suffix, *cells], reference=True))
+    return rows
+
+
+def _ceiling_cells(space):
+    def variance(*kinds):
+        q = 1 / np.array([space.num_choices[t] for kind in kinds for t in space.positions(kind)])
+        return float((q * (1 - q)).sum())
+
+    kinds = {
+        correlations.ACTIVATIONS: ("activation",),
+        correlations.CONNECTIONS: ("connection",),
+        correlations.TOTAL: tuple(dict.fromkeys(space.kinds)),
+    }
+    everything = variance(*kinds[correlations.TOTAL])
+    return [-math.sqrt(variance(*kinds[name]) / everything) if name in kinds else Empty("-") for name in _SHOWN]
+
+
+def _correlation_columns():
+    return [Column("arm"), *(Column(name, 3, True) for name in _SHOWN)]
+
+
+def _difference_columns():
+    return [
+        *(Column(name) for name in ("arm", "less", "correlation with")),
+        Column("difference", 3, True),
+        Column("95 % interval", 3),
+        Column("effect (d_z)", 2, True),
+        Column("p", 4),
+    ]
+
+
+def _paired_cells(paired):
+    if math.isnan(paired.low):
+        missing = Empty("undefined") if math.isnan(paired.mean) else _ONE_SEED
+        return [paired.mean, missing, missing, missing]
+    return [paired.mean, f"[{paired.low:+z.3f}, {paired.high:+z.3f}]", paired.effect, paired.p]
+
+
+def _difference_notes(arms):
+    return [
+        "A negative difference: the states of the arm follow the similarity of architectures more than those of the reference.",
+        f"Paired t test over {len(arms['untrained'].samples)} seeds; d_z: mean difference by its standard deviation.",
+    ]
+
+
+class _Pairs(NamedTuple):
+    """What pairs of architectures differ by."""
+
+    distance: np.ndarray  # [P] of their states
+    overlap: np.ndarray  # [P]
+    performance: np.ndarray  # [P] |difference| of log perplexity
+
+
+def _pairs(space, sample, log_perplexity, kept):
+    decisions = sample.decisions[kept]
+    return _Pairs(
+        correlations.distances(sample.after[kept]),
+        overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds)),
+        overlap.feature_difference(log_perplexity[kept]),
+    )
+
+
+def _performance_cells(space, samples, field, limit):
+    if not _is_measured(samples, field):
+        return [_NOT_MEASURED] * 9
+    measured = [getattr(sample, field) for sample in samples]
+    converged = [values <= limit for values in measured]  # not those that are NaN
+    everything, without = (
+        [_pairs(space, *seed) for seed in zip(samples, measured, kept, strict=True)]
+        for kept in ([slice(None)] * len(samples), converged)
+    )
+    states, states_without = [_NO_STATE] * 5, _NO_STATE
+    if samples[0].after.shape[1]:
+        simple = [st.mantel(pairs.distance, pairs.performance) for pairs in everything]
+        partial = [st.partial_mantel(pairs.distance, pairs.performance, pairs.overlap) for pairs in everything]
+        r = [test.r for test in simple]
+        states = [
+            _interval(r, 3, "+"),
+            _p_values([test.p for test in simple]),
+            _ONE_SEED if len(r) == 1 else st.equivalence_bound(r),
+            _interval([test.r for test in partial], 3, "+"),
+            _p_values([test.p for test in partial]),
+        ]
+        states_without = _with_performance("distance", without)
+    diverged = sum(int((~kept).sum()) for kept in converged)
+    return [
+        *states,
+        _with_performance("overlap", everything),
+        f"{diverged} of {sum(map(len, converged))}",
+        states_without,
+        _with_performance("overlap", without),
+    ]
+
+
+def _with_performance(side, seeds):
+    pairs = [(getattr(seed, side), seed.performance) for seed in seeds]
+    return _interval([correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+")
+
+
+def _interval(values, digits, sign=""):
+    """Cell of the mean over seeds with its interval; the number itself of one seed."""
+    values = np.asarray(values, float)
+    if undefined := int((~np.isfinite(values)).sum()):
+        return Empty("undefined" if undefined == len(values) else f"undefined in {undefined} of {len(values)} seeds")
+    if len(values) == 1:
+        return float(values[0])
+    mean, low, high = (f"{value:{sign}z.{digits}f}" for value in st.mean_interval(values))
+    return f"{mean} [{low}, {high}]"
+
+
+def _p_values(values):
+    """Cell of the median over seeds with the range; the number itself of one seed."""
+    if np.isnan(values).any() or len(values) == 1:
+        return _interval(values, 4)
+    return f"{np.median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
+
+
+def _seeds(arm):
+    count = len(arm.samples)
+    return "one seed" if count == 1 else f"mean over {count} seeds [95 % interval]"
