@@ -1,0 +1,109 @@
+"""The matrix products that a shared step consists of: their shapes, and calls that make them and nothing else."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Point(NamedTuple):
+    """The shapes of one step."""
+
+    width: int
+    nodes: int
+    batch: int
+    vocabulary: int
+    steps: int
+
+
+class Product(NamedTuple):
+    """`count` matrix products [m, k] @ [k, n]."""
+
+    count: int
+    m: int
+    k: int
+    n: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.count * self.m * self.k * self.n
+
+
+def products(point: Point) -> dict[str, Product]:
+    """The matrix products of one shared step, by what they compute."""
+    width, nodes, batch, vocabulary, steps = point
+    rows = batch * steps
+    return {
+        "input": Product(1, rows, width, 2 * width),
+        "nodes": Product(steps * nodes, batch, width, 2 * width),
+        "softmax": Product(1, rows, width, vocabulary),
+        "softmax, gradient of states": Product(1, rows, vocabulary, width),
+        "softmax, gradient of embedding": Product(1, vocabulary, rows, width),
+        "nodes, gradient of states": Product(steps * nodes, batch, 2 * width, width),
+        "nodes, gradient of weights": Product(nodes, width, rows, 2 * width),
+        "input, gradient of embedding": Product(1, rows, 2 * width, width),
+        "input, gradient of weights": Product(1, width, rows, 2 * width),
+    }
+
+
+def used_products(operation: str) -> dict[str, int]:
+    """How often an operation makes each of `products`: step, plain step, forward, or "reward of A"."""
+    if operation in ("step", "plain step"):
+        return dict.fromkeys(products(Point(1, 1, 1, 1, 1)), 1)
+    architectures = 1 if operation == "forward" else int(operation.rpartition(" ")[2])
+    return {"input": 1, "nodes": architectures, "softmax": architectures}
+
+
+def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]]:
+    """name -> a call that makes the `products` of that name and nothing else, sums in float32.
+
+    Products of a time loop wait for one another, as they do there: an entry of each result goes into the next operand.
+    """
+    width, nodes, batch, vocabulary, steps = point
+    rows = batch * steps
+    keys = (jax.random.key(seed) for seed in itertools.count())
+
+    def operand(*shape):
+        limit = (3 / shape[-1]) ** 0.5  # rows have unit length: nothing overflows or vanishes in a chain
+        return jax.random.uniform(next(keys), shape, minval=-limit, maxval=limit).astype(dtype)
+
+    def multiply(left, right):
+        return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+    def chain(first, matrices):
+        def step(operand, _):
+            for matrix in matrices:
+                operand = operand.at[0, 0].set(multiply(operand, matrix)[0, 0].astype(dtype))
+            return operand, None
+
+        return jax.lax.scan(step, first, length=steps)[0]
+
+    matrices = [operand(width, 2 * width) for _ in range(nodes)]
+    states, gates = ([operand(rows, size) for _ in range(nodes)] for size in (width, 2 * width))
+    embedding, logits = operand(vocabulary, width), operand(rows, vocabulary)
+    timed = {
+        "input": (multiply, states[0], matrices[0]),
+        "nodes": (chain, states[0][:batch], matrices),
+        "softmax": (lambda x, w: multiply(x, w.T), states[0], embedding),
+        "softmax, gradient of states": (multiply, logits, embedding),
+        "softmax, gradient of embedding": (lambda d, x: multiply(d.T, x), logits, states[0]),
+        "nodes, gradient of states": (lambda d, ws: chain(d, [w.T for w in ws]), gates[0][:batch], matrices),
+        "nodes, gradient of weights": (lambda xs, ds: [multiply(x.T, d) for x, d in zip(xs, ds, strict=True)], states, gates),
+        "input, gradient of embedding": (lambda d, w: multiply(d, w.T), gates[0], matrices[0]),
+        "input, gradient of weights": (lambda x, d: multiply(x.T, d), states[0], gates[0]),
+    }
+    return {name: _ready(function, *operands) for name, (function, *operands) in timed.items()}
+
+
+def large_product(side: int, dtype: jnp.dtype) -> Callable[[], Any]:
+    """One square product, sums in float32."""
+    matrix = jnp.ones((side, side), dtype)
+    return _ready(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32), matrix, matrix)
+
+
+def _ready(function, *operands):
+    """A call of `function`, compiled."""
+    compiled = jax.jit(function).lower(*operands).compile()
+    return lambda: compiled(*operands)
