@@ -1,7 +1,7 @@
 """The arms of every table and study: what is compared, as settings of one search. The one registry of them.
 
-An arm that is not here does not appear in any table. Yardsticks that are not controllers (random projections) need no run and
-are computed by the evaluation.
+An arm that is not here does not appear in any table. Yardsticks that are not controllers (the untrained one, one-hot decisions,
+random projections) need no run and are computed by the evaluation.
 """
 
 import dataclasses
@@ -31,7 +31,30 @@ class Arm:
         return config.from_dict(values)
 
 
+def _memory(title: str, supervised: str = "reconstruct", *, policy_weight: float = 1.0, **memory) -> Arm:
+    strategy = {"supervised_weight": 1.0, "supervised": supervised, "policy_weight": policy_weight}
+    return Arm(title, {"strategy": strategy, "memory": memory})
+
+
+_NO_MEMORY = {"supervised_weight": 0.0}
+_FIXED = {"refresh_period": 0}
+
 ARMS = {
-    "pg": Arm("PG only", {"strategy": {"supervised_weight": 0.0}}),
-    "memory": Arm("PG + memory", {"strategy": {"supervised_weight": 1.0, "supervised": "reconstruct"}}),
+    "pg": Arm("PG only", {"strategy": _NO_MEMORY}),
+    "memory": _memory("PG + memory"),
+    "memory_next": _memory("PG + memory, next decision", "next_decision"),
+    "fixed": _memory("PG + fixed memory", **_FIXED),
+    "fixed_next": _memory("PG + fixed memory, next decision", "next_decision", **_FIXED),
+    "uniform_memory": _memory("PG + uniform sequences", source="uniform"),
+    # Controls: what could explain the above without the controller knowing what it builds.
+    "factorised": Arm("factorised, PG only", {"strategy": _NO_MEMORY, "policy": {"name": "factorised"}}),
+    "uniform": Arm("uniform policy", {"strategy": _NO_MEMORY, "policy": {"name": "uniform"}}),
+    "entropy": Arm("PG, entropy as with memory", {"strategy": _NO_MEMORY | {"entropy_weight": 0.01}}),
+    "memory_only": _memory("memory without PG", policy_weight=0.0),
+    "shuffled_next": _memory("PG + fixed memory shuffled, next decision", "next_decision", source="shuffled", **_FIXED),
+    "snapshot_next": _memory("PG + fresh draws of one snapshot, next decision", "next_decision", source="snapshot", **_FIXED),
+    "current_next": _memory("PG + own samples, next decision", "next_decision", source="current"),
+    "cheating_next": _memory(
+        "PG + own samples and their gradient, next decision", "next_decision", source="current_with_gradient"
+    ),
 }
