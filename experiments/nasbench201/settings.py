@@ -50,7 +50,7 @@ STRATEGIES = (RANDOM, EVOLUTION, FACTORISED, *CONTROLLERS)  # evolution is no ar
 TITLES = {name: ARMS[name].title for name in STRATEGIES if name != EVOLUTION}
 TITLES |= {RANDOM: "random search", EVOLUTION: "regularised evolution"}
 TUNED = {  # arm -> learning rate, entropy weight
-    FACTORISED: (1e-1, 1e-3),
+    FACTORISED: (3e-1, 1e-2),
     PG: (3e-3, 1e-2),
     "memory": (1e-2, 1e-3),
     "memory_next": (1e-2, 1e-4),

@@ -114,38 +114,40 @@ def test_predictions_of_what_is_there_and_of_noise(data):
     assert np.all(np.abs(measures.prediction(embedding, noise)) < 4 / np.sqrt(60))
 
 
-def test_ridge_is_the_best_by_leaving_one_out(data):
-    embedding, linear, noise = data
-    target = linear + 3 * noise
-    known, unknown = embedding[:40], embedding[40:]
-
-    def fit(x, y, ridge, at):
-        """Ridge with a free level, by its normal equations."""
-        design = np.column_stack([np.ones(len(x)), x])
-        penalty = ridge * np.diag([0.0, 1, 1, 1, 1])
-        return np.column_stack([np.ones(len(at)), at]) @ np.linalg.solve(design.T @ design + penalty, design.T @ y)
-
-    def centred(x, y, ridge, at):
-        return fit(x - known.mean(axis=0), y, ridge, at - known.mean(axis=0))
-
-    errors = []
-    for ridge in measures.RIDGES * 40:
-        left_out = [
-            centred(np.delete(known, i, 0), np.delete(target[:40], i), ridge, known[i : i + 1])[0] - target[i]
-            for i in range(40)
-        ]
-        errors.append(np.mean(np.square(left_out)))
-    best = measures.RIDGES[np.argmin(errors)] * 40
-    np.testing.assert_allclose(
-        measures._ridge(known, target[:40], unknown), centred(known, target[:40], best, unknown), rtol=1e-6
-    )
+def left_out(fit, known, target):
+    """Mean squared error of `fit(known, target, at)` with each row left out in turn."""
+    errors = [fit(np.delete(known, i, 0), np.delete(target, i), known[i : i + 1])[0] - target[i] for i in range(len(target))]
+    return np.mean(np.square(errors))
 
 
-def test_nearest_neighbours_by_hand():
-    known = np.array([[0.0], [1.0], [10.0], [11.0]])
-    accuracy = np.array([1.0, 2.0, 30.0, 33.0])
-    # One neighbour: errors 1, 1, 9, 9; two: (1, 29.., ...) are worse.
-    assert measures._nearest(known, accuracy, np.array([[0.4], [10.6]])).tolist() == [1.0, 33.0]
+def ridge_fit(ridge, centre):
+    """Ridge with a free level, by its normal equations."""
+
+    def fit(x, y, at):
+        design = np.column_stack([np.ones(len(x)), x - centre])
+        penalty = ridge * np.diag([0.0] + [1.0] * x.shape[1])
+        return np.column_stack([np.ones(len(at)), at - centre]) @ np.linalg.solve(design.T @ design + penalty, design.T @ y)
+
+    return fit
+
+
+def nearest_fit(k):
+    def fit(x, y, at):
+        return np.array([y[np.argsort(np.linalg.norm(x - one, axis=1))[:k]].mean() for one in at])
+
+    return fit
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_settings_are_the_best_by_leaving_one_out(seed):
+    rng = np.random.default_rng(seed)
+    known, unknown = rng.standard_normal((40, 6)), rng.standard_normal((5, 6))
+    target = known @ rng.standard_normal(6) + 4 * rng.standard_normal(40)
+    fits = [ridge_fit(ridge * 40, known.mean(axis=0)) for ridge in measures.RIDGES]
+    best = min(fits, key=lambda fit: left_out(fit, known, target))
+    np.testing.assert_allclose(measures._ridge(known, target, unknown), best(known, target, unknown), rtol=1e-6)
+    best = min(map(nearest_fit, measures.NEIGHBOURS), key=lambda fit: left_out(fit, known, target))
+    np.testing.assert_allclose(measures._nearest(known, target, unknown), best(known, target, unknown), rtol=1e-9)
 
 
 def test_held_out_architectures_are_not_used():

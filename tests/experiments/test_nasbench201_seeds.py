@@ -106,9 +106,10 @@ def test_one_compilation_for_all_seeds_tables_and_weights():
     assert np.all(varied.policy["logits"][0] == 0) and np.all(varied.policy["logits"][1:].any(axis=(1, 2)))
 
 
-def test_arms_of_the_controller_start_from_the_same_weights():
+def test_arms_of_the_controller_start_from_the_same_weights_and_seeds_from_their_own():
     policies = [seeds.start(compiled(name), SEEDS, ACCURACY).strategy.params["policy"] for name in ("pg", "memory")]
     assert jax.tree.all(jax.tree.map(np.array_equal, *policies))
+    assert not np.allclose(policies[0]["head"][0], policies[0]["head"][1])
 
 
 @pytest.mark.parametrize("name", ["memory", "factorised"])
