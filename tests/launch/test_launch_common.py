@@ -125,11 +125,11 @@ def test_broken_config_file(program, tmp_path, text, parts):
 @pytest.mark.parametrize(
     "arguments, shown",
     [
-        ([], "10 0 96 runs/kjv_quick"),
+        ([], "14 0 96 runs/kjv_quick"),
         (["--config=kjv", "--config.search.epochs=3", "--config.seed=0"], "3 0 200 runs/kjv"),
         (["--config.seed", "4", "--config", "kjv", "--workdir=runs/x"], "20 4 200 runs/x"),
         (["--config=kjv", "--config.seed=1", "--config=mine.py", "--config.seed=2"], "7 2 96 runs/mine"),
-        (["--flagfile=flags.txt"], "10 5 96 runs/kjv_quick"),
+        (["--flagfile=flags.txt"], "14 5 96 runs/kjv_quick"),
     ],
 )
 def test_overrides_arrive_and_the_last_one_counts(program, tmp_path, arguments, shown):
@@ -154,7 +154,7 @@ def test_help_is_complete_and_quick(program):
     assert (process.returncode, process.stderr) == (0, "")
     for part in ("Prints what it was given.", "kjv_quick: ", "ptb_paper: ", "--workdir=", "--times=1", "Example:"):
         assert part in process.stdout
-    for field in ("--config.seed=0", "--config.search.epochs=10", "--config.memory.source=old"):
+    for field in ("--config.seed=0", "--config.search.epochs=14", "--config.memory.source=old"):
         assert field in process.stdout
     assert (after.ru_utime + after.ru_stime) - (
         before.ru_utime + before.ru_stime
