@@ -82,8 +82,8 @@ def test_measures_by_hand():
         table.TOTAL: [4, 2, 0],
         table.LABELLED_EDGES: [2, 1, 0],
         table.LOOSE_ENDS: [0, 1, 1],
-        # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them differs. The third is one chain:
-        # of 6 and 5 edges 4 can match. Then 3 labels of the first differ, or 4 of the second; matching fewer edges gains nothing.
+        # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them differs. The third is one
+        # chain: of 6 and 5 edges 4 can match. Then 3 labels of the first differ, or 4 of the second; fewer edges gain nothing.
         "edit distance": [1, 6, 7],
         "edit distance, labels ignored": [0, 3, 3],
         "edit distance, input and output free": free(decisions, lambda a, b: a["label"] == b["label"]),

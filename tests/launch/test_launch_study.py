@@ -44,7 +44,15 @@ def study(config_file, environment, tmp_path_factory):
 
 def test_the_study_prints_and_writes_its_table(study):
     printed, folder, _, _ = study
-    for shown in ("untrained", "PG only", "PG + memory", "-0.404", "+0.163", "edit distance, first approximation", "random projection"):
+    for shown in (
+        "untrained",
+        "PG only",
+        "PG + memory",
+        "-0.404",
+        "+0.163",
+        "edit distance, first approximation",
+        "random projection",
+    ):
         assert shown in printed
     assert "bigram, Kneser-Ney" in printed and f"report: {folder / 'report' / 'index.html'}" in printed
     page = (folder / "report" / "index.html").read_text()
