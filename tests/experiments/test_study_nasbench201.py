@@ -56,6 +56,7 @@ def test_pieces_are_what_was_asked_for(shrunk, tmp_path):
     study = Study(table, TINY, tmp_path)
     (data,) = study.run(steps.append)
     assert sum(steps) == study.epochs == 5 * 2 * 2  # strategies, pieces, epochs
+    assert 0 < study.estimate() < 60  # all is compiled by now
     for name in STRATEGIES:
         arm = data.arms[name]
         assert arm.queries.shape == (4, 16) and arm.entropy.shape == (4, 4)
