@@ -287,7 +287,7 @@ def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring
     shutil.move(workdir / "last", workdir / "checkpoints" / "33")
     later = measure(workdir)
     assert len(measuring) == 2
-    trained, before = later[0]["trained"]["uniform"], earlier[0]["trained"]["uniform"]
+    trained, before = (measured.controllers["trained"].samples["uniform"] for measured in (later, earlier))
     assert_same_bits(trained.decisions, before.decisions)
     assert np.any(trained.after != before.after) and np.any(trained.log_perplexity != before.log_perplexity)
     assert_same_bits(measure(workdir), later)
@@ -295,13 +295,14 @@ def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring
 
 
 def test_measurements_without_the_untrained_controller_are_extended(workdir, measuring):
-    alone, _ = measure(workdir, untrained=False)
+    alone = measure(workdir, untrained=False).controllers
     assert set(alone) == {"trained"}
-    both, _ = measure(workdir)
+    both = measure(workdir).controllers
     assert set(both) == {"trained", "untrained"} and len(measuring) == 2
     for which in ("uniform", "own"):
-        np.testing.assert_allclose(both["trained"][which].log_perplexity, alone["trained"][which].log_perplexity, rtol=1e-6)
-    assert_same_bits(measure(workdir, untrained=False)[0]["trained"], both["trained"])
+        again, first = (found["trained"].samples[which].log_perplexity for found in (both, alone))
+        np.testing.assert_allclose(again, first, rtol=1e-6)
+    assert_same_bits(measure(workdir, untrained=False).controllers["trained"], both["trained"])
     assert len(measuring) == 2
 
 
@@ -318,14 +319,33 @@ def test_measurements_are_of_the_run(workdir):
     measured, best = measure(workdir)
     run = runs.open_run(workdir)
     windows = run.valid_windows()
-    for controller, samples in measured.items():
+    for controller, (samples, behaviour) in measured.items():
+        params = run.policy_params if controller == "trained" else run.untrained_policy_params()
+        own = run.policy.score(params, behaviour.own)
+        np.testing.assert_allclose(behaviour.own_log_probs, own.log_probs, rtol=1e-4, atol=1e-6)
+        groups = behaviour.continued[:, :, : run.space.num_decisions // 2]  # each of one state, that of an own sample
+        assert np.all(groups == groups[:, :1]) and np.all(groups[:, 0] == behaviour.own[: len(groups), : groups.shape[2]])
         for which, sample in samples.items():
             assert len(sample.decisions) == CONFIG.evaluation.architectures
             run.space.validate(sample.decisions)
             expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
             np.testing.assert_allclose(sample.log_perplexity, expected, rtol=1e-5, err_msg=f"{controller} {which}")
-            params = run.policy_params if controller == "trained" else run.untrained_policy_params()
             np.testing.assert_allclose(sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5)
-    assert_same_bits(measured["trained"]["uniform"].decisions, measured["untrained"]["uniform"].decisions)
+    trained, untrained = (measured[controller].samples["uniform"] for controller in ("trained", "untrained"))
+    assert_same_bits(trained.decisions, untrained.decisions)
+    assert np.isnan(trained.common_log_perplexity).all()
+
+
+def test_measurements_under_common_weights(workdir, measuring):
+    """Those of the run itself give what its own do, and are measured once."""
+    run = runs.open_run(workdir)
+    sample = measure(workdir, common=run).controllers["trained"].samples["own"]
+    np.testing.assert_array_equal(sample.common_log_perplexity, sample.log_perplexity)
+    measure(workdir, common=run)
+    assert len(measuring) == 2
+
+
+def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
+    best = measure(workdir).best_log_perplexity
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
