@@ -24,6 +24,8 @@ from nas.config import SupernetConfig
 from nas.spaces import RecurrentSpace
 from nas.types import Array, Params
 
+_BLOCK = 2**22  # logits held at a time: 16 MiB, which a processor's cache holds
+
 
 class Cell(NamedTuple):
     """One architecture, as the arrays that the time loop reads. Slot 0 is h_{t-1}, slot i + 1 is node i."""
@@ -108,9 +110,20 @@ def project(params: Params, tokens: Array, mask: Array | None = None) -> Array:
 
 def cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
     """[] mean nats a token; outputs [steps, B, H], targets [B, steps]."""
-    logits = outputs @ params["embedding"].T + params["bias"][None, None]
-    chosen = jnp.take_along_axis(logits, targets.T[..., None], axis=-1)[..., 0]
-    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
+    outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
+    return jnp.mean(_nats(_logits(params["embedding"], params["bias"], outputs), targets))
+
+
+def blocked_cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
+    """`cross_entropy`, block by block of rows: never are the logits of more than one block held, nor computed twice."""
+    outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
+    rows, vocabulary = len(targets), len(params["bias"])
+    blocks = -(-rows * vocabulary // _BLOCK)
+    short = -rows % blocks
+    outputs = jnp.pad(outputs, ((0, short), (0, 0))).reshape(blocks, -1, outputs.shape[-1])
+    targets = jnp.pad(targets, (0, short)).reshape(blocks, -1)
+    counted = (jnp.arange(rows + short) < rows).astype(outputs.dtype).reshape(blocks, -1)
+    return _sum_of_nats(params["embedding"], params["bias"], outputs, targets, counted / rows)
 
 
 def loss(
@@ -140,7 +153,8 @@ def loss(
     unroll = _deferred_states if deferred else _states
     states = unroll(max_norm, cell, used["recurrent"], projected, mask, hidden)
     outputs = states if dropout.output is None else states * dropout.output[None]
-    return cross_entropy(used, outputs, tokens[:, 1:]), states[-1]
+    entropy = blocked_cross_entropy if deferred else cross_entropy
+    return entropy(used, outputs, tokens[:, 1:]), states[-1]
 
 
 def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, chunk: int) -> tuple[Array, Array]:
@@ -162,9 +176,54 @@ def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_nor
         cell, hidden = x
         recurrent = params["recurrent"][cell.edge]
         states = _states(max_norm, cell, recurrent, projected, jnp.ones_like(hidden), hidden)
-        return cross_entropy(params, states, tokens[:, 1:]), states[-1]
+        return blocked_cross_entropy(params, states, tokens[:, 1:]), states[-1]
 
     return jax.lax.map(one, (cells, hidden), batch_size=chunk if chunk > 1 else None)
+
+
+def _logits(embedding: Array, bias: Array, outputs: Array) -> Array:
+    return outputs @ embedding.T + bias[None]
+
+
+def _nats(logits: Array, targets: Array) -> Array:
+    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+
+
+@jax.custom_vjp
+def _sum_of_nats(embedding, bias, outputs, targets, weights):
+    """[] over blocks of rows, weighted; outputs [blocks, rows, H], targets and weights [blocks, rows]."""
+
+    def block(total, x):
+        outputs, targets, weights = x
+        return total + jnp.sum(weights * _nats(_logits(embedding, bias, outputs), targets)), None
+
+    return jax.lax.scan(block, jnp.zeros((), outputs.dtype), (outputs, targets, weights))[0]
+
+
+def _sum_of_nats_forward(embedding, bias, outputs, targets, weights):
+    """The gradients are formed here, while the logits of a block are at hand."""
+
+    def block(carry, x):
+        total, of_embedding, of_bias = carry
+        outputs, targets, weights = x
+        logits = _logits(embedding, bias, outputs)
+        total += jnp.sum(weights * _nats(logits, targets))
+        of_logits = jax.nn.softmax(logits, axis=-1) * weights[:, None]
+        of_logits = of_logits.at[jnp.arange(len(targets)), targets].add(-weights)
+        carry = total, of_embedding + of_logits.T @ outputs, of_bias + jnp.sum(of_logits, axis=0)
+        return carry, of_logits @ embedding
+
+    start = jnp.zeros((), outputs.dtype), jnp.zeros_like(embedding), jnp.zeros_like(bias)
+    (total, *of_weights), of_outputs = jax.lax.scan(block, start, (outputs, targets, weights))
+    return total, (*of_weights, of_outputs)
+
+
+def _sum_of_nats_backward(gradients, gradient):
+    of_embedding, of_bias, of_outputs = (gradient * leaf for leaf in gradients)
+    return of_embedding, of_bias, of_outputs, None, None
+
+
+_sum_of_nats.defvjp(_sum_of_nats_forward, _sum_of_nats_backward)
 
 
 def _activate(index: Array, x: Array) -> Array:
