@@ -112,6 +112,7 @@ def _mean_gradient(params: Params, cell: recurrent.Cell, gradient: Params, axis_
     """The mean over devices of the gradients of their cells: `gradient` itself on one device, else of all stored weights."""
     if axis_name is None:
         return gradient
+    gradient |= {"recurrent": jnp.stack(gradient["recurrent"])}
     devices, stored, nodes = jax.lax.axis_size(axis_name), len(params["recurrent"]), len(cell.edge)
     zeros = jnp.zeros_like(params["recurrent"])
     if devices * nodes < 2 * stored:  # sends what the cells use; an average of all would send every matrix twice

@@ -22,8 +22,10 @@ import jax.numpy as jnp
 
 from nas.config import SupernetConfig
 from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import ACTIVATIONS
 from nas.types import Array, Params
 
+_SIGMOID = ACTIVATIONS.index("sigmoid")
 _BLOCK = 2**22  # logits held at a time: 16 MiB, which a processor's cache holds
 
 
@@ -78,13 +80,18 @@ def init(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, key: Ar
 
 
 def gather(params: Params, cell: Cell) -> Params:
-    """The weights that a cell uses: `params` with recurrent [N, H, 2H]."""
-    return params | {"recurrent": params["recurrent"][cell.edge]}
+    """The weights that a cell uses: `params` with recurrent a tuple of N matrices [H, 2H].
+
+    They are arrays of their own: slices of a stack would be copied whenever the time loop multiplies by them.
+    """
+    return params | {"recurrent": tuple(params["recurrent"][edge] for edge in cell.edge)}
 
 
 def scatter(params: Params, cell: Cell, used: Params) -> Params:
     """`params` with the weights that a cell uses replaced; the inverse of `gather`. A cell uses no matrix twice."""
-    recurrent = params["recurrent"].at[cell.edge].set(used["recurrent"], unique_indices=True)
+    recurrent = params["recurrent"]
+    for edge, matrix in zip(cell.edge, used["recurrent"], strict=True):
+        recurrent = recurrent.at[edge].set(matrix)
     return used | {"recurrent": recurrent}
 
 
@@ -105,13 +112,14 @@ def project(params: Params, tokens: Array, mask: Array | None = None) -> Array:
     inputs = params["embedding"][tokens.T]
     if mask is not None:
         inputs = inputs * mask[None]
-    return inputs @ params["input"]
+    steps, rows, width = inputs.shape
+    return (inputs.reshape(-1, width) @ params["input"]).reshape(steps, rows, -1)
 
 
 def cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
     """[] mean nats a token; outputs [steps, B, H], targets [B, steps]."""
     outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
-    return jnp.mean(_nats(_logits(params["embedding"], params["bias"], outputs), targets))
+    return jnp.mean(_nats(*_logits(params["embedding"], params["bias"], outputs), targets))
 
 
 def blocked_cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
@@ -174,19 +182,21 @@ def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_nor
 
     def one(x):
         cell, hidden = x
-        recurrent = params["recurrent"][cell.edge]
+        recurrent = gather(params, cell)["recurrent"]
         states = _states(max_norm, cell, recurrent, projected, jnp.ones_like(hidden), hidden)
         return blocked_cross_entropy(params, states, tokens[:, 1:]), states[-1]
 
     return jax.lax.map(one, (cells, hidden), batch_size=chunk if chunk > 1 else None)
 
 
-def _logits(embedding: Array, bias: Array, outputs: Array) -> Array:
-    return outputs @ embedding.T + bias[None]
+def _logits(embedding: Array, bias: Array, outputs: Array) -> tuple[Array, Array]:
+    """[rows, V] and the logarithm of the sum of their exponentials [rows, 1]."""
+    logits = outputs @ embedding.T + bias[None]
+    return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _nats(logits: Array, targets: Array) -> Array:
-    return jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+def _nats(logits: Array, normaliser: Array, targets: Array) -> Array:
+    return (normaliser - jnp.take_along_axis(logits, targets[:, None], axis=-1))[:, 0]
 
 
 @jax.custom_vjp
@@ -195,7 +205,7 @@ def _sum_of_nats(embedding, bias, outputs, targets, weights):
 
     def block(total, x):
         outputs, targets, weights = x
-        return total + jnp.sum(weights * _nats(_logits(embedding, bias, outputs), targets)), None
+        return total + jnp.sum(weights * _nats(*_logits(embedding, bias, outputs), targets)), None
 
     return jax.lax.scan(block, jnp.zeros((), outputs.dtype), (outputs, targets, weights))[0]
 
@@ -206,9 +216,9 @@ def _sum_of_nats_forward(embedding, bias, outputs, targets, weights):
     def block(carry, x):
         total, of_embedding, of_bias = carry
         outputs, targets, weights = x
-        logits = _logits(embedding, bias, outputs)
-        total += jnp.sum(weights * _nats(logits, targets))
-        of_logits = jax.nn.softmax(logits, axis=-1) * weights[:, None]
+        logits, normaliser = _logits(embedding, bias, outputs)
+        total += jnp.sum(weights * _nats(logits, normaliser, targets))
+        of_logits = jnp.exp(logits - normaliser) * weights[:, None]
         of_logits = of_logits.at[jnp.arange(len(targets)), targets].add(-weights)
         carry = total, of_embedding + of_logits.T @ outputs, of_bias + jnp.sum(of_logits, axis=0)
         return carry, of_logits @ embedding
@@ -226,14 +236,23 @@ def _sum_of_nats_backward(gradients, gradient):
 _sum_of_nats.defvjp(_sum_of_nats_forward, _sum_of_nats_backward)
 
 
-def _activate(index: Array, x: Array) -> Array:
-    return jax.lax.switch(index, (jnp.tanh, jax.nn.relu, lambda x: x, jax.nn.sigmoid), x)
+def _activate(kind: Array, x: Array) -> Array:
+    """The activation of that number: tanh, ReLU, identity or sigmoid; one tanh serves both that need it."""
+    bent = jnp.tanh(jnp.where(kind == _SIGMOID, x / 2, x))
+    return jax.lax.select_n(kind, bent, jnp.maximum(x, 0), x, (1 + bent) / 2)
 
 
-def _highway(index: Array, pre: Array, parent: Array) -> Array:
-    """[B, H] from the pre-activations [B, 2H] of gate and candidate."""
+def _slope(kind: Array, value: Array) -> Array:
+    """The derivative of the activation, from its value."""
+    ones = jnp.ones_like(value)
+    return jax.lax.select_n(kind, 1 - value * value, (value > 0).astype(value.dtype), ones, value * (1 - value))
+
+
+def _highway(kind: Array, pre: Array, parent: Array) -> tuple[Array, Array, Array]:
+    """The node [B, H], its gate and its candidate, from their pre-activations [B, 2H]."""
     gate, candidate = jnp.split(pre, 2, axis=-1)
-    return parent + jax.nn.sigmoid(gate) * (_activate(index, candidate) - parent)
+    gate, candidate = (1 + jnp.tanh(gate / 2)) / 2, _activate(kind, candidate)
+    return parent + gate * (candidate - parent), gate, candidate
 
 
 def _clip_norm(max_norm: float, state: Array) -> Array:
@@ -246,24 +265,19 @@ def _clip_norm(max_norm: float, state: Array) -> Array:
 def _time_step(max_norm, cell, recurrent, mask, hidden, projected):
     """One token: the next state [B, H], and what a backward pass needs.
 
-    That is node 0's parent [B, H], the others' [N - 1, B, H], pre-activations likewise, and the output before clipping.
+    That is parent, gate and candidate of every node, [B, H] each, and the output before clipping.
     """
-    first_pre = (hidden * mask) @ recurrent[0] + projected
-    first = _highway(cell.activation[0], first_pre, hidden)
-    nodes = len(cell.slot)
-    slots = jnp.zeros((nodes + 1, *hidden.shape)).at[0].set(hidden).at[1].set(first)
-
-    def node(slots, x):
-        i, slot, activation, matrix = x
-        parent = jax.lax.dynamic_index_in_dim(slots, slot, keepdims=False)
-        pre = parent @ matrix
-        value = _highway(activation, pre, parent)
-        return jax.lax.dynamic_update_index_in_dim(slots, value, i + 1, 0), (parent, pre)
-
-    xs = (jnp.arange(1, nodes), cell.slot[1:], cell.activation[1:], recurrent[1:])
-    slots, (parents, pres) = jax.lax.scan(node, slots, xs)
-    raw = jnp.einsum("n,nbh->bh", cell.output, slots[1:])
-    return _clip_norm(max_norm, raw), (hidden, parents, first_pre, pres, raw)
+    nodes, saved = [], []
+    for i, matrix in enumerate(recurrent):
+        parent = nodes[0] if nodes else hidden
+        for j in range(1, i):
+            parent = jnp.where(cell.slot[i] == j + 1, nodes[j], parent)
+        pre = parent @ matrix if nodes else (parent * mask) @ matrix + projected
+        node, gate, candidate = _highway(cell.activation[i], pre, parent)
+        nodes.append(node)
+        saved.append((parent, gate, candidate))
+    raw = sum(weight * node for weight, node in zip(cell.output, nodes, strict=True))
+    return _clip_norm(max_norm, raw), (tuple(saved), raw)
 
 
 def _states(max_norm, cell, recurrent, projected, mask, hidden):
@@ -292,36 +306,31 @@ def _deferred_forward(max_norm, cell, recurrent, projected, mask, hidden):
 
 def _deferred_backward(max_norm, residuals, states_gradient):
     cell, recurrent, mask, saved = residuals
-    nodes = len(cell.slot)
-
-    def node(slots, x):
-        """From the gradient of node i to those of its pre-activation and of the slot it read."""
-        i, slot, activation, matrix, parent, pre = x
-        value = jax.lax.dynamic_index_in_dim(slots, i + 1, keepdims=False)
-        pre_gradient, parent_gradient = jax.vjp(functools.partial(_highway, activation), pre, parent)[1](value)
-        return slots.at[slot].add(parent_gradient + pre_gradient @ matrix.T), pre_gradient
+    nodes = len(recurrent)
 
     def step(hidden_gradient, x):
-        state_gradient, (hidden, parents, first_pre, pres, raw) = x
+        state_gradient, (saved, raw) = x
         (raw_gradient,) = jax.vjp(functools.partial(_clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
-        slots = jnp.concatenate([jnp.zeros((1, *raw.shape)), cell.output[:, None, None] * raw_gradient[None]])
-        xs = (jnp.arange(1, nodes), cell.slot[1:], cell.activation[1:], recurrent[1:], parents, pres)
-        slots, pre_gradients = jax.lax.scan(node, slots, xs, reverse=True)
-        first_gradient, skip_gradient = jax.vjp(functools.partial(_highway, cell.activation[0]), first_pre, hidden)[1](slots[1])
-        hidden_gradient = slots[0] + skip_gradient + (first_gradient @ recurrent[0].T) * mask
-        return hidden_gradient, (first_gradient, pre_gradients)
+        pre_gradients, parent_gradients = [None] * nodes, [None] * nodes
+        for i in reversed(range(nodes)):
+            parent, gate, candidate = saved[i]
+            node = cell.output[i] * raw_gradient
+            for reader in range(i + 1, nodes):
+                node += jnp.where(cell.slot[reader] == i + 1, parent_gradients[reader], 0.0)
+            of_gate = node * (candidate - parent) * gate * (1 - gate)
+            of_candidate = node * gate * _slope(cell.activation[i], candidate)
+            pre_gradients[i] = jnp.concatenate([of_gate, of_candidate], axis=-1)
+            through = pre_gradients[i] @ recurrent[i].T
+            parent_gradients[i] = node * (1 - gate) + (through if i else through * mask)
+        return parent_gradients[0], tuple(pre_gradients)
 
-    hidden_gradient, (first_gradients, pre_gradients) = jax.lax.scan(
-        step, jnp.zeros_like(mask), (states_gradient, saved), reverse=True
-    )
-    hiddens, parents = saved[:2]
-
-    def weight_gradient(i):  # node by node: faster than one batched product, which transposes its operands first
-        return jnp.einsum("tbh,tbg->hg", parents[:, i], pre_gradients[:, i])
-
-    first = jnp.einsum("tbh,tbg->hg", hiddens * mask[None], first_gradients)
-    recurrent_gradient = jnp.concatenate([first[None], jax.lax.map(weight_gradient, jnp.arange(nodes - 1))])
-    return None, recurrent_gradient, first_gradients, jnp.zeros_like(mask), hidden_gradient
+    hidden_gradient, pre_gradients = jax.lax.scan(step, jnp.zeros_like(mask), (states_gradient, saved), reverse=True)
+    parents = [parent for parent, _, _ in saved[0]]
+    parents[0] = parents[0] * mask[None]
+    # Of two-dimensional operands: what einsum makes of three dimensions is transposed first.
+    flat = [[leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves] for leaves in (parents, pre_gradients)]
+    recurrent_gradient = tuple(parent.T @ gradient for parent, gradient in zip(*flat, strict=True))
+    return None, recurrent_gradient, pre_gradients[0], jnp.zeros_like(mask), hidden_gradient
 
 
 _deferred_states.defvjp(_deferred_forward, _deferred_backward)
