@@ -1,0 +1,154 @@
+"""Figures of the evidence study, one of each an arm: arrays in, matplotlib `Figure` out.
+
+A figure is 3.4 inches wide, so that it is read at its own size on a telephone and stands beside others on a page.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from nas.evaluation import statistics
+from nas.report.style import INK, QUIET, fill, new_figure, style
+
+_WIDTH = 3.4  # inches
+_ROOM = 72 * _WIDTH - 60  # points, for a title
+_LEVELS = 30  # of distances, in a density
+_MOST_VALUES = 40  # whole numbers with no more values than this are a column each
+_COLORS = "cividis"  # the same to the colour-blind, and in grey
+
+
+class Curve(NamedTuple):
+    """A line: the mean over seeds, with its 95 % interval as a band."""
+
+    label: str  # empty: not in the legend
+    x: np.ndarray  # [X]
+    values: np.ndarray  # [S, X]; NaN: nothing there
+    color: str
+    dashed: bool = False
+
+
+class Panel(NamedTuple):
+    """An axis of a figure and its curves."""
+
+    curves: Sequence[Curve]
+    y_label: str
+    limits: tuple[float, float] | None = None  # of the axis; None: what the curves need, from zero
+
+
+def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
+    """Panels one below another with one x axis; a label that occurs in several panels is explained once."""
+    with style():
+        figure, axes = _figure(title, len(panels), height=1.0 + 1.6 * len(panels), sharex=True)
+        for ax, panel in zip(axes, panels, strict=True):
+            for curve in panel.curves:
+                mean, low, high = np.transpose([statistics.mean_interval(column) for column in np.transpose(curve.values)])
+                line = {"linestyle": (0, (4, 2)), "linewidth": 1.0} if curve.dashed else {"marker": "o", "markersize": 3}
+                ax.fill_between(curve.x, low, high, color=curve.color, alpha=0.2, linewidth=0)
+                ax.plot(curve.x, mean, color=curve.color, label=curve.label, **line)
+            ax.set_ylabel(panel.y_label)
+            ax.set_ylim(*(panel.limits or (min(0.0, ax.get_ylim()[0]), ax.get_ylim()[1])))
+            ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
+        axes[-1].set_xlabel(x_label)
+        axes[-1].xaxis.set_major_locator(ticker.MaxNLocator(7, integer=True))
+        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        if handles:
+            figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, handlelength=2, columnspacing=1)
+        return figure
+
+
+def heat_map(title: str, values: np.ndarray, *, x_label: str, y_label: str, label: str) -> Figure:
+    """Probabilities [rows, columns] as colours on a scale from 0 to 1; NaN stays white."""
+    with style():
+        figure, (ax,) = _figure(title, 1, height=2.7)
+        ax.grid(False)
+        image = ax.pcolormesh(np.asarray(values, float), vmin=0, vmax=1, cmap=_COLORS, rasterized=True)
+        for axis, count in ((ax.xaxis, values.shape[1]), (ax.yaxis, values.shape[0])):
+            places = np.arange(0, count, max(1, -(-count // 6)))
+            axis.set_ticks(places + 0.5, [str(place) for place in places])
+        ax.invert_yaxis()
+        ax.set(xlabel=x_label, ylabel=y_label)
+        figure.colorbar(image, label=label, fraction=0.06, pad=0.02)
+        return figure
+
+
+def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.ndarray]) -> Figure:
+    """The first two principal components of states [n, H], once for each colouring name -> [n].
+
+    The colours run from the 2nd to the 98th percentile of finite values; values that are not finite are crosses.
+    """
+    centred = np.asarray(embedding, np.float64) - np.mean(embedding, axis=0)
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    singular, left = (np.pad(singular, (0, 2))[:2], np.pad(left, ((0, 0), (0, 2)))[:, :2])
+    total = (centred**2).sum()
+    share = singular**2 / total if total > 0 else np.zeros(2)
+    x, y = (left * singular).T
+    with style():
+        rows = -(-len(colorings) // 2)
+        figure, axes = _figure(title, rows, 2, height=0.7 + 1.5 * rows)
+        for ax in axes[len(colorings) :]:
+            ax.remove()
+        for ax, (name, values) in zip(axes, colorings.items(), strict=False):
+            values = np.asarray(values, float)
+            finite = np.isfinite(values)
+            if finite.any():
+                low, high = np.percentile(values[finite], (2, 98))
+                points = ax.scatter(
+                    x[finite], y[finite], s=9, c=values[finite], vmin=low, vmax=high, cmap=_COLORS, linewidths=0
+                )
+                bar = figure.colorbar(points, ax=ax, fraction=0.08, pad=0.02)
+                bar.locator = ticker.MaxNLocator(3)
+            ax.scatter(x[~finite], y[~finite], s=10, c=INK, marker="x", linewidths=0.7)
+            ax.set_title(fill(name, _ROOM / 2), loc="left", fontsize=8)
+            ax.tick_params(labelbottom=False, labelleft=False, length=0)
+            ax.grid(False)
+        figure.supxlabel(f"first component ({share[0]:.0%} of the variance)", fontsize=8.5)
+        figure.supylabel(f"second component ({share[1]:.0%})", fontsize=8.5)
+        return figure
+
+
+def density(title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_label: str) -> Figure:
+    """How many pairs [P] have a value x and a distance, with the median distance; a column a value where x is whole numbers."""
+    x, distance = np.asarray(x, float), np.asarray(distance, float)
+    finite = np.isfinite(x) & np.isfinite(distance)
+    x, distance = x[finite], distance[finite]
+    with style():
+        figure, (ax,) = _figure(title, 1, height=2.7)
+        ax.grid(False)
+        ax.set(xlabel=x_label, ylabel=y_label)
+        if not len(x):
+            ax.text(0.5, 0.5, "no finite pairs", transform=ax.transAxes, ha="center", style="italic", color=QUIET)
+            return figure
+        values = np.unique(x)
+        if len(values) <= _MOST_VALUES and np.all(values == np.round(values)):
+            edges = np.arange(values[0] - 0.5, values[-1] + 1)
+        else:
+            edges = np.histogram_bin_edges(x, _LEVELS)
+        counts, columns, levels = np.histogram2d(x, distance, [edges, _LEVELS])
+        image = ax.pcolormesh(
+            columns,
+            levels,
+            np.where(counts > 0, counts, np.nan).T,
+            norm=LogNorm(1, max(2, counts.max())),
+            cmap="Blues",
+            rasterized=True,
+        )
+        inside = np.clip(np.digitize(x, edges) - 1, 0, len(edges) - 2)
+        there = np.unique(inside)
+        medians = [np.median(distance[inside == column]) for column in there]
+        ax.plot(((edges[:-1] + edges[1:]) / 2)[there], medians, "o-", color=INK, linewidth=1, markersize=3, label="median")
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+        ax.legend(loc="best")
+        figure.colorbar(image, label="pairs", fraction=0.06, pad=0.02, format=ticker.StrMethodFormatter("{x:,.0f}"))
+        if not finite.all():
+            ax.text(1, 1.01, f"{(~finite).sum():,} not finite, left out", transform=ax.transAxes, ha="right", color=QUIET)
+        return figure
+
+
+def _figure(title, rows, columns=1, *, height, **options):
+    figure = new_figure(_WIDTH, height, layout="constrained")
+    figure.suptitle(fill(title, _ROOM / 1.2), x=0.02, ha="left", fontsize=9, weight="bold")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())

@@ -1,0 +1,169 @@
+"""Figures of the evidence study draw the numbers that they are given; the page holds all of them, each also as a file."""
+
+import math
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from nas.evaluation import correlations, overlap
+from nas.evaluation.samples import Behaviour, Sample
+from nas.report import evidence
+from nas.report.evidence import Arm
+from nas.report.evidence_figures import Curve, Panel, density, heat_map, projections, stacked_curves
+from nas.report.evidence_page import fractions, write_report
+from nas.spaces import NASBench201Space, RecurrentSpace
+
+SPACE = RecurrentSpace(num_nodes=4)
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def texts(figure):
+    """Draws the figure, then returns all that is written in it, which can be read at its own size on a telephone."""
+    figure.canvas.draw()
+    written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    assert all(text.get_fontsize() >= 8 for text in written)
+    assert figure.get_size_inches()[0] * 96 <= 390
+    return "\n".join(text.get_text() for text in written)
+
+
+def test_curves_are_means_with_intervals():
+    values = np.array([[1.0, 2.0], [1.0, 4.0], [1.0, 3.0]])
+    curves = [
+        Curve("own samples", np.array([0, 2]), values, "b"),
+        Curve("majority", np.array([0, 2]), values[:1], "r", dashed=True),
+    ]
+    figure = stacked_curves("PG + memory", [Panel(curves, "accuracy", (0, 5)), Panel(curves[:1], "entropy (nats)")], "position")
+    upper, lower = figure.axes
+    np.testing.assert_allclose(upper.lines[0].get_xydata(), [[0, 1], [2, 3]])
+    low, high = upper.collections[0].get_paths()[0].get_extents().intervaly
+    half = 4.302653 / math.sqrt(3)  # the deviation of 2, 4, 3 is 1
+    assert (low, high) == pytest.approx((min(1, 3 - half), 3 + half), abs=1e-5)
+    assert upper.get_ylim() == (0, 5) and lower.get_ylim()[0] <= 0
+    written = texts(figure)
+    assert written.count("own samples") == 1 and "entropy (nats)" in written and written.count("position") == 1
+
+
+@pytest.mark.parametrize("values", [[[NAN, NAN, NAN]], [[0.0, 0.0, 0.0]] * 3, [[NAN, 1.0, 2.0], [NAN, 1.0, 3.0]], [[1e-9] * 3]])
+def test_curves_of_extreme_input(values):
+    texts(stacked_curves("a name of many words " * 3, [Panel([Curve("", np.arange(3), np.array(values), "b")], "nats")], "lag"))
+
+
+def test_heat_map_shows_every_cell_on_a_scale_from_zero_to_one():
+    values = np.array([[0.25, NAN, 1.0], [0.5, NAN, 0.0]])
+    figure = heat_map("PG", values, x_label="position", y_label="sample", label="probability")
+    mesh = figure.axes[0].collections[0]
+    np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), NAN), values)
+    assert mesh.get_clim() == (0, 1) and figure.axes[0].yaxis_inverted()
+    assert "probability" in texts(figure)
+
+
+def test_projections_are_principal_components():
+    rng = np.random.default_rng(0)
+    line = np.outer(rng.normal(size=30), [3.0, 4.0])  # one direction: distances along it are distances on the axis
+    figure = projections("PG", line, {"log perplexity (nats)": np.arange(30.0), "fraction tanh": rng.random(30)})
+    x = figure.axes[0].collections[0].get_offsets()[:, 0]
+    np.testing.assert_allclose(np.abs(x - x[0]), np.linalg.norm(line - line[0], axis=1), atol=1e-9)
+    written = texts(figure)
+    assert "first component (100% of the variance)" in written and "fraction tanh" in written
+
+
+@pytest.mark.parametrize("embedding", [np.zeros((5, 3)), np.ones((5, 1)), np.eye(5)])
+def test_projections_of_extreme_input(embedding):
+    colorings = {"a": np.array([1.0, NAN, np.inf, 2.0, 3.0]), "b": np.full(5, NAN), "c": np.ones(5)}
+    figure = projections("PG", embedding, colorings)
+    assert len(figure.axes[0].collections[0].get_offsets()) == 3 and len(figure.axes[0].collections[1].get_offsets()) == 2
+    texts(figure)
+
+
+def test_density_counts_every_pair_and_draws_medians():
+    x, distance = np.array([1, 1, 1, 2, 2, 4]), np.array([1.0, 2.0, 6.0, 3.0, 5.0, 2.0])
+    figure = density("PG", x, distance, x_label="overlap", y_label="distance (L2)")
+    ax = figure.axes[0]
+    counts = np.ma.filled(ax.collections[0].get_array(), 0)
+    np.testing.assert_array_equal(np.nansum(counts, axis=0), [3, 2, 0, 1])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 2], [2, 4], [4, 2]])
+    assert "pairs" in texts(figure)
+
+
+@pytest.mark.parametrize(
+    "x, distance", [([], []), ([NAN], [1.0]), ([3.0], [0.5]), ([0.25, 0.5, 7.0], [0.0, 0.0, 0.0]), ([1, 2], [1, np.inf])]
+)
+def test_density_of_extreme_input(x, distance):
+    written = texts(density("PG", np.array(x), np.array(distance), x_label="x", y_label="y"))
+    assert ("no finite pairs" in written) == (not (np.isfinite(x) & np.isfinite(distance)).any())
+    if 0 < np.isfinite(distance).sum() < len(x):
+        assert "1 not finite, left out" in written
+
+
+def test_fractions_by_hand():
+    found = fractions(SPACE, np.array([[0, 0, 1, 0, 1, 2, 3], [2, 0, 2, 1, 2, 0, 2]]))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "fraction tanh": [0.25, 0],
+        "fraction relu": [0.5, 0],
+        "fraction identity": [0, 1],
+        "fraction sigmoid": [0.25, 0],
+    }
+    assert len(fractions(NASBench201Space(), np.zeros((2, 6), int))) == 5
+
+
+def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
+    """An arm whose states are `signal` times the decisions, and noise."""
+    samples, behaviours = [], []
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, int(100 * signal)])
+        decisions = rng.integers(0, SPACE.num_choices, (n_drawn, SPACE.num_decisions)).astype(np.int32)
+        states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(size=(n_drawn, width))
+        few, perplexity = decisions[:n], rng.normal(4, 1, n)
+        one = Sample(few, states[:n], states[:n], perplexity, perplexity, correlations.edit_distances(SPACE, few), None)
+        samples.append(dict.fromkeys(evidence.SETS, one))
+        uniform = np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300)
+        log_probs = np.broadcast_to(uniform, (n_drawn, *uniform.shape))
+        influence = np.triu(rng.random((SPACE.num_decisions,) * 2), 1)
+        continued = decisions[:20].reshape(4, 5, -1)
+        behaviours.append(Behaviour(decisions, log_probs, decisions, log_probs, states, influence, continued))
+    return Arm(title, samples, behaviours, [4.2] * seeds)
+
+
+def test_the_page_holds_every_table_and_figure_which_stand_beside_it(tmp_path):
+    arms = {
+        "untrained": make_arm("untrained", 0),
+        "memory": make_arm("PG + memory", 1),
+        "uniform": make_arm("uniform policy", 0, width=0),
+    }
+    tables = evidence.tables(SPACE, arms, 4000, "the command")
+    page = write_report(tmp_path / "report" / "index.html", SPACE, arms, tables, ["the command"], {"seeds": "0,1"})
+    text, names = page.read_text(), {path.name for path in page.parent.iterdir()}
+    assert {f"{name}.csv" for name in tables} <= names
+    drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
+    with_state = {
+        f"{kind}-{arm}" for kind in ("overlap", "edit_distance", "components", "probes") for arm in ("untrained", "memory")
+    }
+    assert drawn == with_state | {f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms} | {
+        "primary-all"
+    }
+    assert text.count("<img") == len(drawn) and text.count("<table") == len(tables)
+    assert "http:" not in text and "https:" not in text
+    assert (page.parent / "primary-all.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_without_the_primary_arms_and_of_one_seed(tmp_path):
+    arms = {"untrained": make_arm("untrained", 0, seeds=1), "pg": make_arm("PG only", 1, seeds=1)}
+    tables = evidence.tables(SPACE, arms, 4000, "")
+    page = write_report(tmp_path / "index.html", SPACE, arms, tables, [], {})
+    assert "one seed" in page.read_text() and not (tmp_path / "primary-all.png").exists()
+
+
+def test_imports_neither_jax_nor_pyplot():
+    code = "import sys, nas.report.evidence_page; sys.exit(bool({'jax', 'matplotlib.pyplot'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
