@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nas.evaluation import correlations
-from nas.evaluation.conditioning import by_lag
+from nas.evaluation.conditioning import Conditioning, by_lag
+from nas.evaluation.probes import Probe
 from nas.report import evidence, evidence_figures, figures
 from nas.report.evidence import Arm
 from nas.report.evidence_figures import Curve, Panel
@@ -44,51 +45,111 @@ def write_report(
     for heading, names in _SECTIONS.items():
         report.section(heading)
         for name in names:
-            report.table(tables[name])
-            tables[name].csv(path.parent / f"{name}.csv")
+            add_table(report, path.parent, name, tables[name])
         for name, (drawn, caption) in _figures(heading, space, arms).items():
-            report.figure(list(drawn.values()), caption, [f"{caption} {key}" for key in drawn])
-            for key, figure in drawn.items():
-                figure.savefig(path.parent / f"{name}-{key}.png", dpi=_DPI, facecolor="white")
+            add_figures(report, path.parent, name, drawn, caption)
     report.section("Commands and versions")
     report.commands(commands)
     report.details(details)
     return report.write(path)
 
 
+def add_table(report: Report, folder: pathlib.Path, name: str, table: Table) -> None:
+    """Adds a table to the page and writes it as NAME.csv."""
+    report.table(table)
+    table.csv(folder / f"{name}.csv")
+
+
+def add_figures(report: Report, folder: pathlib.Path, name: str, drawn: Mapping[str, Figure], caption: str) -> None:
+    """Adds figures to the page, under one caption, and writes each as NAME-KEY.png."""
+    report.figure(list(drawn.values()), caption, [f"{caption} {key}" for key in drawn])
+    for key, figure in drawn.items():
+        figure.savefig(folder / f"{name}-{key}.png", dpi=_DPI, facecolor="white")
+
+
+def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
+    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of decision."""
+    accuracy, majority = (np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority"))
+    curves = []
+    for color, kind in zip(PALETTE, dict.fromkeys(space.kinds), strict=False):
+        at = space.positions(kind)
+        curves.append(Curve(kind, at, accuracy[:, at], color))
+        curves.append(Curve(f"{kind}, majority", at, majority[:, at], color, dashed=True))
+    return evidence_figures.stacked_curves(title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION)
+
+
+def conditioning_curves(space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]) -> Figure:
+    """Entropy and conditioning by position of name -> one a seed."""
+    free = np.flatnonzero(np.array(space.num_choices) > 1)
+    panels = []
+    for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)")):
+        values = {name: np.stack([getattr(seed, part)[free] for seed in seeds]) for name, seeds in found.items()}
+        panels.append(
+            Panel([Curve(name, free, values[name], color) for name, color in zip(found, PALETTE, strict=False)], label)
+        )
+    return evidence_figures.stacked_curves(title, panels, _POSITION)
+
+
+def certainty(space: SearchSpace, title: str, log_probs: np.ndarray) -> Figure:
+    """Probability of the likeliest action along the first sequences of log_probs [n, T, K]; white: no choice."""
+    likeliest = np.exp(log_probs[:_PREFIXES]).max(axis=-1)
+    shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
+    label = "probability of the likeliest action"
+    return evidence_figures.heat_map(title, shown, x_label=_POSITION, y_label="sequence", label=label)
+
+
+def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
+    """label -> [n] share of an architecture's nodes that have it."""
+    positions = [t for t, kind in enumerate(space.kinds) if kind in ("activation", "operation")]
+    chosen = decisions[:, positions]
+    labels = space.label_names[: max(space.num_choices[t] for t in positions)]
+    return {f"fraction {label}": (chosen == k).mean(axis=1) for k, label in enumerate(labels)}
+
+
 def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     """name -> (arm -> figure, caption)."""
     with_state = {key: arm for key, arm in arms.items() if arm.has_state}
 
-    def each(draw: Callable[[SearchSpace, Arm], Figure], some=with_state):
-        return {key: draw(space, arm) for key, arm in some.items()}
+    def each(draw: Callable[[Arm], Figure], some=with_state):
+        return {key: draw(arm) for key, arm in some.items()}
 
     if heading == "What the memory changes":
         found = _forest(space, arms)
         return {"primary": ({"all": found}, "Primary differences with their 95 % intervals.")} if found else {}
     if heading == "Distances of states":
         return {
-            "overlap": (each(_overlap_density), "Uniform set, first seed: pairs by total overlap and distance of states."),
+            "overlap": (
+                each(lambda arm: _density(space, arm, correlations.TOTAL, "total overlap (decisions)")),
+                "Uniform set, first seed: pairs by total overlap and distance of states.",
+            ),
             "edit_distance": (
-                each(_edit_density),
+                each(lambda arm: _density(space, arm, evidence.EDIT_DISTANCES[0], "exact edit distance (edits)")),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }
     if heading == "Performance":
-        return {"components": (each(_components), "Uniform set, first seed: principal components of the states, coloured.")}
+        return {
+            "components": (
+                each(lambda arm: _components(space, arm)),
+                "Uniform set, first seed: principal components of the states, coloured.",
+            )
+        }
     return {
         "probes": (
-            each(_probe_curves),
+            each(lambda arm: probe_curves(space, arm.title, arm.probes)),
             "Accuracy of linear probes of the state after a uniform sequence; dashed: the most frequent choice; bands: 95 % "
             "intervals over seeds.",
         ),
         "conditioning": (
-            each(_conditioning_curves, arms),
+            each(lambda arm: conditioning_curves(space, arm.title, _conditioning(arm)), arms),
             "Entropy of decisions, and how far their distribution moves with the decisions before; bands: 95 % intervals.",
         ),
-        "influence": (each(_influence_curve, arms), "Influence of a decision on a later one by their distance, uniform set."),
+        "influence": (
+            each(lambda arm: _influence_curve(space, arm), arms),
+            "Influence of a decision on a later one by their distance, uniform set.",
+        ),
         "certainty": (
-            each(_certainty, arms),
+            each(lambda arm: certainty(space, arm.title, arm.behaviours[0].own_log_probs), arms),
             f"First seed: probability of the most likely action along {_PREFIXES} own samples. Rows that are alike: the policy "
             "does not look back. White: no choice.",
         ),
@@ -100,14 +161,6 @@ def _forest(space, arms):
     names = [f"{arm}, less {reference}: {measure}" for arm, reference, measure in found]
     mean, low, high = ([getattr(paired, part) for paired in found.values()] for part in ("mean", "low", "high"))
     return figures.bars_with_intervals(names, mean, low, high, label="difference of correlations") if found else None
-
-
-def _overlap_density(space, arm):
-    return _density(space, arm, correlations.TOTAL, "total overlap (decisions)")
-
-
-def _edit_density(space, arm):
-    return _density(space, arm, evidence.EDIT_DISTANCES[0], "exact edit distance (edits)")
 
 
 def _density(space, arm, measure, x_label):
@@ -123,51 +176,11 @@ def _components(space, arm):
     return evidence_figures.projections(arm.title, sample.after, colorings)
 
 
-def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
-    """label -> [n] share of an architecture's nodes that have it."""
-    positions = [t for t, kind in enumerate(space.kinds) if kind in ("activation", "operation")]
-    chosen = decisions[:, positions]
-    return {
-        f"fraction {space.label_names[k]}": (chosen == k).mean(axis=1)
-        for k in range(max(space.num_choices[t] for t in positions))
-    }
-
-
-def _probe_curves(space, arm):
-    accuracy, majority = (np.stack([getattr(probe, part) for probe in arm.probes]) for part in ("accuracy", "majority"))
-    curves = []
-    for color, kind in zip(PALETTE, dict.fromkeys(space.kinds), strict=False):
-        at = space.positions(kind)
-        curves.append(Curve(kind, at, accuracy[:, at], color))
-        curves.append(Curve(f"{kind}, majority", at, majority[:, at], color, dashed=True))
-    return evidence_figures.stacked_curves(arm.title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION)
-
-
-def _conditioning_curves(space, arm):
-    free = np.flatnonzero(np.array(space.num_choices) > 1)
-    own, uniform = (
-        {part: np.stack([getattr(seed, part)[free] for seed in found]) for part in ("entropy", "divergence")}
-        for found in (arm.own_conditioning, arm.uniform_conditioning)
-    )
-    panels = [
-        Panel(
-            [Curve("own samples", free, own[part], PALETTE[0]), Curve("uniform prefixes", free, uniform[part], PALETTE[1])],
-            label,
-        )
-        for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)"))
-    ]
-    return evidence_figures.stacked_curves(arm.title, panels, _POSITION)
+def _conditioning(arm):
+    return {"own samples": arm.own_conditioning, "uniform prefixes": arm.uniform_conditioning}
 
 
 def _influence_curve(space, arm):
     lags = np.array([by_lag(behaviour.influence, space.num_choices) for behaviour in arm.behaviours])
     curve = Curve("", np.arange(1, space.num_decisions), lags, PALETTE[0])
     return evidence_figures.stacked_curves(arm.title, [Panel([curve], "influence, mean (nats)")], "lag (decisions)")
-
-
-def _certainty(space, arm):
-    likeliest = np.exp(arm.behaviours[0].own_log_probs[:_PREFIXES]).max(axis=-1)
-    shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
-    return evidence_figures.heat_map(
-        arm.title, shown, x_label=_POSITION, y_label="own sample", label="probability of the likeliest action"
-    )

@@ -1,0 +1,149 @@
+"""Reports on a controller of any make, from arrays: does it know what it is building? Needs neither JAX nor a run.
+
+Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in every file):
+
+  --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ... with activations f_i in 0..3
+                 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1; nasbench201: operations 0..4 of the six edges.
+  --embeddings   [n, H] numbers: the controller's hidden state after the last decision.
+  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the most choices; -inf where there is
+                 no such choice.
+  --performance  [n] numbers, on any scale: log perplexity, accuracy, ...
+
+Each is a .npy file, or an .npz file with one array or with an array of the flag's name. Written with numpy:
+
+  numpy.savez("decisions.npz", decisions=decisions)
+  numpy.save("embeddings.npy", hidden[:, -1])
+
+Writes index.html, its tables (.csv) and its figures (.png) into --out. Of more than 200 architectures the first 200 are
+compared pair by pair; all are probed.
+"""
+
+import pathlib
+import shlex
+import sys
+import zipfile
+
+from absl import flags
+
+from launch import common
+
+flags.DEFINE_string("space", "recurrent", "Search space: recurrent or nasbench201.")
+flags.DEFINE_integer("nodes", 12, "Nodes of a recurrent cell.")
+flags.DEFINE_string("decisions", "", "File of decisions [n, T].")
+flags.DEFINE_string("embeddings", "", "File of embeddings [n, H].")
+flags.DEFINE_string("log_probs", "", "File of log-probabilities [n, T, K]; empty: none.")
+flags.DEFINE_string("performance", "", "File of performances [n]; empty: none.")
+flags.DEFINE_string("out", "", "Folder for the report.")
+FLAGS = flags.FLAGS
+_LEAST = 10  # architectures
+_SUM = 1e-3  # by which probabilities may miss one
+
+
+def main():
+    from nas.errors import UserError
+    from nas.spaces import SPACES
+
+    if FLAGS.space not in SPACES:
+        raise UserError(f"--space: unknown space {FLAGS.space!r}; choose from {', '.join(SPACES)}")
+    for name in ("decisions", "embeddings", "out"):
+        if not FLAGS[name].value:
+            raise UserError(f"--{name}: must name a {'folder' if name == 'out' else 'file'}")
+    space = SPACES[FLAGS.space](num_nodes=FLAGS.nodes) if FLAGS.space == "recurrent" else SPACES[FLAGS.space]()
+    arrays = _read(space)
+    from nas.report import diagnosis  # here: what is wrong with the files is said sooner
+
+    page = pathlib.Path(FLAGS.out, "index.html")
+    command = shlex.join(["python", "-m", "launch.diagnose", *sys.argv[1:]])
+    for table in diagnosis.write_report(page, space, diagnosis.Controller(*arrays), command):
+        print(table.text())
+    print(f"report: {page}")
+
+
+def _read(space):
+    """Decisions, embeddings, log-probabilities and performance, checked; the last two None where there are none."""
+    import numpy as np
+
+    from nas.errors import UserError
+
+    decisions = _load("decisions")
+    try:
+        decisions = space.validate(decisions)
+    except UserError as error:
+        raise UserError(f"--decisions={FLAGS.decisions}: {error}") from None
+    n = len(decisions)
+    if n < _LEAST:
+        raise UserError(f"--decisions={FLAGS.decisions}: at least {_LEAST} architectures are needed, got {n}")
+    embeddings = _numbers("embeddings", n, "H")
+    log_probs = _numbers("log_probs", n, space.num_decisions, "K") if FLAGS.log_probs else None
+    performance = _numbers("performance", n) if FLAGS.performance else None
+    if log_probs is not None:
+        if log_probs.shape[2] < space.max_choices:
+            raise UserError(f"--log_probs={FLAGS.log_probs}: K must be at least {space.max_choices}, got {log_probs.shape[2]}")
+        log_probs = np.where(space.choice_mask(), log_probs[:, :, : space.max_choices], -np.inf)
+        totals = np.exp(log_probs).sum(axis=2)
+        wrong = np.argwhere(~(abs(totals - 1) < _SUM))
+        if len(wrong):
+            row, t = wrong[0]
+            raise UserError(
+                f"--log_probs={FLAGS.log_probs}: architecture {row}, position {t}: the probabilities of its "
+                f"{space.num_choices[t]} choices must sum to 1, got {totals[row, t]:.4g}"
+            )
+    return decisions, embeddings, log_probs, performance
+
+
+def _numbers(name, *shape):
+    """The array of a flag as float64, of the shape; a letter in it stands for any size from 1 on.
+
+    Log-probabilities may be -inf, nothing else may be anything but finite.
+    """
+    import numpy as np
+
+    from nas.errors import UserError
+
+    array, where = _load(name), f"--{name}={FLAGS[name].value}"
+    fits = array.ndim == len(shape) and all(
+        size > 0 if isinstance(wanted, str) else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(map(str, shape))
+        raise UserError(
+            f"{where}: must be of shape [{expected}], with an entry for each of the decisions, got {list(array.shape)}"
+        )
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{where}: must hold numbers, got {array.dtype}")
+    array = array.astype(np.float64)
+    bad = ~np.isfinite(array) & ~((array == -np.inf) & (name == "log_probs"))
+    if bad.any():
+        place = ", ".join(map(str, np.argwhere(bad)[0]))
+        raise UserError(f"{where}: must be finite, got {array[bad][0]} at [{place}]")
+    return array
+
+
+def _load(name):
+    import numpy as np
+
+    from nas.errors import UserError
+
+    path = FLAGS[name].value
+    where = f"--{name}={path}"
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            chosen = name if name in loaded.files or len(loaded.files) != 1 else loaded.files[0]
+            if chosen not in loaded.files:
+                raise UserError(
+                    f"{where}: must hold one array, or one named {name}; it has {', '.join(loaded.files) or 'none'}"
+                )
+            return loaded[chosen]
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except UserError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(f"{where}: cannot be read as what numpy.save or numpy.savez writes") from None
+
+
+if __name__ == "__main__":
+    common.run(main)
