@@ -49,6 +49,8 @@ def test_embeddings_that_are_the_decisions_and_those_that_are_the_performance():
     assert found["common activations"][0] == found["common activations"][3]
     tells = Controller(DECISIONS, performance[:, None], None, performance)
     assert rows(diagnosis.correlations_table(values, SPACE, tells, ""))[diagnosis.PERFORMANCE][0] == "+1.000"
+    *_, one_hot, projected = rows(diagnosis.correlations_table(values, SPACE, tells, ""))["total overlap"]
+    assert one_hot == "-1.000" and -0.7 < float(projected) < -0.1  # one dimension keeps little
     performed = rows(diagnosis.performance_table(values, SPACE, tells, ""))
     assert performed["distance of embeddings"][::2] == ["+1.000", "0.0001"]
     assert performed["distance of embeddings, total overlap fixed"][0] == "+1.000"

@@ -60,7 +60,7 @@ def test_curves_of_extreme_input(values):
 
 
 def test_heat_map_shows_every_cell_on_a_scale_from_zero_to_one():
-    values = np.array([[0.25, NAN, 1.0], [0.5, NAN, 0.0]])
+    values = np.array([[0.25, NAN, 0.75], [0.5, NAN, 0.5]])
     figure = heat_map("PG", values, x_label="position", y_label="sample", label="probability")
     mesh = figure.axes[0].collections[0]
     np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), NAN), values)
