@@ -8,6 +8,7 @@ import numpy as np
 
 from nas import measurements, metrics, runs
 from nas.data import ngrams
+from nas.evaluation.samples import SETS
 from nas.measurements import TRAINED, UNTRAINED
 from nas.report import study
 from nas.runs import Run
@@ -36,7 +37,7 @@ def report(folder: pathlib.Path, arms: dict[str, list[Run]], *, architectures: i
         "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(corpus.train, corpus.valid, size),
     }
     tables = study.correlation_tables(run.space, controllers, command)
-    for table, name in zip(tables, study.SETS, strict=True):
+    for table, name in zip(tables, SETS, strict=True):
         table.csv(folder / f"correlations_{name}.csv")
     tables.append(study.protocol_table(run.space, controllers, command))
     tables[-1].csv(folder / "correlations_protocol.csv")

@@ -74,6 +74,17 @@ def assert_one_line(process, *parts):
         assert part in lines[0]
 
 
+def figure_texts(figure, width: float) -> str:
+    """Draws a figure, no wider than so many inches, then returns all that is written in it, none of it too small to read."""
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    assert all(text.get_fontsize() >= 8 for text in written)
+    assert figure.get_size_inches()[0] <= width
+    return "\n".join(text.get_text() for text in written)
+
+
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, kilobytes: int):
     """A file system of that size at `folder`, which is made; skips the test where mounting is not allowed.

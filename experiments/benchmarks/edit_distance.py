@@ -22,6 +22,7 @@ from absl import flags
 from tabulate import tabulate
 from tqdm import tqdm
 
+from experiments.benchmarks import measuring
 from launch import common
 from nas.evaluation.edit_distance import (
     PackedGraphs,
@@ -204,13 +205,8 @@ def _cpu_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def _environment() -> dict:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux, where platform.processor() says nothing
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0] if names else processor
     return {
-        "processor": processor,
+        "processor": measuring.processor(),
         "threads": available_cores(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},

@@ -17,7 +17,7 @@ from nas import runs
 from nas.report import performance
 from nas.report.files import write_atomic
 
-SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performance.html"
+SEARCH_STEP, PAGE = "search_step.json", "performance.html"
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
@@ -56,21 +56,21 @@ def environment() -> dict[str, Any]:
     """The command, the processor, its load (means of 1, 5 and 15 minutes), and versions with the device."""
     return {
         "command": runs.command(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": os.getloadavg(),
         **runs.versions(),
     }
 
 
-def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.Path:
-    """Writes `results` to the file `name` of the folder `out`, and the page of all results that are there; returns its path."""
-    write_atomic(out / name, json.dumps(results, indent=1) + "\n")
-    found = [json.loads((out / n).read_text()) if (out / n).exists() else None for n in (SEARCH_STEP, END_TO_END)]
-    return performance.write_page(out / PAGE, *found)
+def write(out: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:
+    """Writes `results` to the folder `out`, and their page; returns its path."""
+    write_atomic(out / SEARCH_STEP, json.dumps(results, indent=1) + "\n")
+    return performance.write_page(out / PAGE, results)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():  # Linux, where platform.processor() says nothing
         for line in cpuinfo.read_text().splitlines():

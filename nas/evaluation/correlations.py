@@ -22,8 +22,9 @@ TOTAL = "total overlap"
 LABELLED_EDGES = "edge and activation (paper's)"
 LOOSE_ENDS = "loose ends, |difference|"
 PERFORMANCE = "log perplexity, |difference|"
-EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it; the first is the primary definition
-    "edit distance": {},
+EDIT_DISTANCE = "edit distance"  # in its primary definition
+EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it
+    EDIT_DISTANCE: {},
     "edit distance, labels ignored": {"labelled": False},
     "edit distance, input and output free": {"forced": False},
     "edit distance, free, labels ignored": {"labelled": False, "forced": False},

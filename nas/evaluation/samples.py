@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+SETS = {"uniform": "uniform set", "own": "own samples"}  # evaluation sets: key -> title
+
 
 class Sample(NamedTuple):
     """Architectures that are compared with each other."""

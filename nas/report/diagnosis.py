@@ -126,8 +126,10 @@ def write_report(path: pathlib.Path, space: SearchSpace, controller: Controller,
         "probes": probes_table(space, probe, command),
     }
     total = overlap.common_decisions(space, decisions[:COMPARED], *dict.fromkeys(space.kinds))
-    edits = next(iter(correlations.EDIT_DISTANCES))
-    pairs = {"overlap": ("total overlap (decisions)", total), "edit_distance": ("exact edit distance (edits)", values[edits])}
+    pairs = {
+        "overlap": ("total overlap (decisions)", total),
+        "edit_distance": ("exact edit distance (edits)", values[correlations.EDIT_DISTANCE]),
+    }
     colorings = evidence_page.fractions(space, decisions)
     if performance is not None:
         tables["performance"] = performance_table(values, space, controller, command)

@@ -16,11 +16,10 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.conditioning import Conditioning, conditioning, groups_test
 from nas.evaluation.probes import Probe, probe_accuracy
-from nas.evaluation.samples import Behaviour, Sample
+from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import SearchSpace
 
-SETS = {"uniform": "uniform set", "own": "own samples"}
 REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
 PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
@@ -174,13 +173,15 @@ def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) ->
 
 def differences(space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]) -> dict[tuple[str, str, str], st.Paired]:
     """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those `keys` that have a state."""
+    compared = [name for name in dict.fromkeys((*REFERENCES, *keys)) if name in arms and arms[name].has_state]
+    values = {name: _correlations(space, arms[name], "uniform") for name in compared}
     found = {}
-    for key in keys:
+    for key in filter(values.get, keys):
         for reference in REFERENCES[: REFERENCES.index(key) if key in REFERENCES else None]:
-            if reference in arms and arms[key].has_state:
-                a, b = (_correlations(space, arms[name], "uniform") for name in (key, reference))
+            if reference in values:
                 for measure in PRIMARY_MEASURES:
-                    found[arms[key].title, arms[reference].title, measure] = st.paired_difference(a[measure], b[measure])
+                    paired = st.paired_difference(values[key][measure], values[reference][measure])
+                    found[arms[key].title, arms[reference].title, measure] = paired
     return found
 
 

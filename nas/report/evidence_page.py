@@ -123,7 +123,7 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
-                each(lambda arm: _density(space, arm, evidence.EDIT_DISTANCES[0], "exact edit distance (edits)")),
+                each(lambda arm: _density(space, arm, correlations.EDIT_DISTANCE, "exact edit distance (edits)")),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }

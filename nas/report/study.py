@@ -10,13 +10,12 @@ import numpy as np
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation.edit_distance import MAX_APPROXIMATED
-from nas.evaluation.samples import Sample
+from nas.evaluation.samples import SETS, Sample
 from nas.report import cells, figures
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import RecurrentSpace
 
-SETS = {"uniform": "uniform set", "own": "own samples"}
 _CURVES = (
     figures.Metric("perplexity", "training perplexity", log=True),
     figures.Metric("reward", "reward (80 / validation perplexity)"),
@@ -140,13 +139,14 @@ def write_report(
         report.table(table)
     report.section("Distances of embeddings")
     for which, title in SETS.items():
+        panels = [_panels(space, controller, which) for controller in controllers]
         for measure, x_label in (
             (correlations.ACTIVATIONS, "common activations (nodes)"),
-            (next(iter(correlations.EDIT_DISTANCES)), "exact edit distance (edits)"),
+            (correlations.EDIT_DISTANCE, "exact edit distance (edits)"),
             (correlations.PERFORMANCE, "|difference| of log perplexity (nats)"),
         ):
             report.figure(
-                [figures.distance_scatter([_panel(space, c, which, measure)], x_label=x_label) for c in controllers],
+                [figures.distance_scatter([drawn[measure]], x_label=x_label) for drawn in panels],
                 f"{title.capitalize()}, first seed: distance of embeddings against {measure}; medians and quartiles.",
                 [f"Scatter plot for {c.title}: embedding distance against {measure}" for c in controllers],
             )
@@ -178,8 +178,11 @@ def _mean(values, measure):
     return f"{numbers.mean():+.3f} [{numbers.min():+.3f}, {numbers.max():+.3f}]"
 
 
-def _panel(space, controller, which, measure):
+def _panels(space, controller, which):
+    """measure -> panel of the first seed."""
     sample = controller.samples[0][which]
-    x = correlations.measures(space, sample)[measure]
     distance = correlations.distances(sample.after)
-    return figures.Panel(controller.title, x, distance, correlations.spearman(distance, x))
+    return {
+        measure: figures.Panel(controller.title, x, distance, correlations.spearman(distance, x))
+        for measure, x in correlations.measures(space, sample).items()
+    }

@@ -9,8 +9,8 @@ The mean of the loose ends is the output and the next state. Input and output em
 one compilation serves every cell. Only the N matrices that a cell uses are gathered, differentiated, clipped and updated.
 
 Weight gradients are deferred: the backward pass through time yields the gradient of every pre-activation, and all
-weight gradients are formed afterwards, one product over (time x batch) a node. `deferred=False` is plain automatic
-differentiation of the same forward pass.
+weight gradients are formed afterwards, one product over (time x batch) a node. The softmax is taken in blocks, its gradient
+while their logits are at hand. `deferred=False` is plain automatic differentiation of the same loss.
 """
 
 import functools

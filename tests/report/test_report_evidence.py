@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nas.evaluation import correlations, overlap
-from nas.evaluation.samples import Behaviour, Sample
+from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.report import evidence
 from nas.report.evidence import Arm
 from nas.spaces import RecurrentSpace
@@ -38,7 +38,7 @@ def behaviour(n=60, log_probs=None, states=None, continued=None, own=None):
 
 def arm(title, states, *, best=NAN, **options):
     """An arm with a seed for each list of states, the same in both sets."""
-    samples = [dict.fromkeys(evidence.SETS, sample(line, **options)) for line in states]
+    samples = [dict.fromkeys(SETS, sample(line, **options)) for line in states]
     return Arm(title, samples, [behaviour()] * len(states), [best] * len(states))
 
 
@@ -113,7 +113,7 @@ def large(space, n=8):
     decisions = np.random.default_rng(1).integers(0, space.num_choices, (n, space.num_decisions))
     edits = correlations.edit_distances(space, decisions)
     one = Sample(decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits, None)
-    return Arm("untrained", [dict.fromkeys(evidence.SETS, one)], [], [NAN])
+    return Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
 
 
 def test_primary_differences_by_hand(arms):
@@ -196,7 +196,7 @@ def test_diverged_cells_are_counted_and_not_hidden():
 
     def row(log_perplexity, vocabulary_size):
         one = Sample(decisions, states, states, log_perplexity, log_perplexity, edits, None)
-        arms = {"untrained": Arm("untrained", [dict.fromkeys(evidence.SETS, one)], [], [NAN])}
+        arms = {"untrained": Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])}
         return rows(evidence.performance_table(SPACE, arms, "uniform", vocabulary_size, ""))["untrained", "common"]
 
     found = row(values, 4000)

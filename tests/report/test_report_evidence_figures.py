@@ -1,40 +1,29 @@
 """Figures of the evidence study draw the numbers that they are given; the page holds all of them, each also as a file."""
 
+import functools
 import math
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
 
 from nas.evaluation import correlations, overlap
-from nas.evaluation.samples import Behaviour, Sample
+from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.report import evidence
 from nas.report.evidence import Arm
 from nas.report.evidence_figures import Curve, Panel, density, heat_map, projections, stacked_curves
 from nas.report.evidence_page import fractions, write_report
 from nas.spaces import NASBench201Space, RecurrentSpace
+from tests.helpers import figure_texts
 
 SPACE = RecurrentSpace(num_nodes=4)
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
-
-def texts(figure):
-    """Draws the figure, then returns all that is written in it, which can be read at its own size on a telephone."""
-    figure.canvas.draw()
-    written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert all(text.get_fontsize() >= 8 for text in written)
-    assert figure.get_size_inches()[0] * 96 <= 390
-    return "\n".join(text.get_text() for text in written)
+texts = functools.partial(figure_texts, width=390 / 96)  # a telephone: 390 px
 
 
 def test_curves_are_means_with_intervals():
@@ -126,7 +115,7 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
         states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(size=(n_drawn, width))
         few, perplexity = decisions[:n], rng.normal(4, 1, n)
         one = Sample(few, states[:n], states[:n], perplexity, perplexity, correlations.edit_distances(SPACE, few), None)
-        samples.append(dict.fromkeys(evidence.SETS, one))
+        samples.append(dict.fromkeys(SETS, one))
         uniform = np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300)
         log_probs = np.broadcast_to(uniform, (n_drawn, *uniform.shape))
         influence = np.triu(rng.random((SPACE.num_decisions,) * 2), 1)

@@ -1,29 +1,18 @@
-import warnings
+import functools
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.text import Text
 
 from nas.report.figures import Metric, Panel, bars_with_intervals, distance_scatter, training_curves
+from tests.helpers import figure_texts
 
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
-
-def texts(figure):
-    """Draws the figure, then returns all that is written in it."""
-    figure.canvas.draw()
-    written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert all(text.get_fontsize() >= 8 for text in written)
-    assert figure.get_size_inches()[0] <= 7.01
-    return "\n".join(text.get_text() for text in written)
+texts = functools.partial(figure_texts, width=7.01)  # a page
 
 
 def cloud(points=200):
