@@ -1,7 +1,8 @@
 """The paper's table: do distances between hidden states follow the similarity of architectures, with and without the memory?
 
 Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates them, prints the
-table beside the paper's figures and writes the report.
+tables beside the paper's figures and writes the report. The shared weights of the arm `uniform`, where it is asked for, also
+measure the architectures of all other arms.
 """
 
 import pathlib
@@ -14,9 +15,11 @@ from launch import common
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
 flags.DEFINE_list(
-    "arms", "pg,memory", "Arms to compare, of those in experiments/arms.py; the first lends the untrained its weights."
+    "arms",
+    "pg,memory,memory_next,fixed,uniform_memory,factorised,uniform",
+    "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the untrained its weights.",
 )
-flags.DEFINE_list("seeds", "0", "Seeds of every arm.")
+flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 FLAGS = flags.FLAGS
 
 
@@ -36,7 +39,7 @@ def main():
 
     is_main = parallel.choose_devices(FLAGS.parallel).is_main
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
-    opened = {ARMS[name].title: [] for name in FLAGS.arms}
+    opened = {name: (ARMS[name].title, []) for name in FLAGS.arms}
     for name in FLAGS.arms:
         for seed in map(int, FLAGS.seeds):
             config, workdir = ARMS[name].configure(base, seed), root / f"{name}-seed{seed}"
@@ -46,7 +49,7 @@ def main():
                 print(stop, file=sys.stderr)
                 return stop.code
             if is_main:
-                opened[ARMS[name].title].append(runs.open_run(workdir))
+                opened[name][1].append(runs.open_run(workdir))
     if is_main:
         reporting.report(root, opened)
 

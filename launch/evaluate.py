@@ -1,6 +1,6 @@
 """Evaluates a run: do distances between its controller's hidden states follow the similarity of architectures?
 
-Needs only the run directory. Writes evaluation.npz, correlations_*.csv and report/index.html into it.
+Needs only the run directory. Writes evaluation.npz and the folder report (index.html, tables, figures) into it.
 """
 
 from absl import flags
@@ -23,9 +23,8 @@ def main():
         raise UserError(f"--architectures: must be 0 or at least 3, got {FLAGS.architectures}")
     run = runs.open_run(workdir)
     weight = run.config.strategy.supervised_weight
-    reporting.report(
-        workdir, {"PG only" if weight == 0 else f"PG + {weight:g} x memory": [run]}, architectures=FLAGS.architectures
-    )
+    arm = {"pg": ("PG only", [run])} if weight == 0 else {"memory": (f"PG + {weight:g} x memory", [run])}
+    reporting.report(workdir, arm, architectures=FLAGS.architectures)
 
 
 if __name__ == "__main__":

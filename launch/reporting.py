@@ -1,64 +1,81 @@
-"""From opened runs to the printed table and the HTML report; shared by launch.evaluate and the drivers of experiments."""
+"""From opened runs to the printed tables and the HTML report; shared by launch.evaluate and the drivers of experiments."""
 
 import dataclasses
 import json
+import math
 import pathlib
 
 import numpy as np
 
 from nas import measurements, metrics, runs
 from nas.data import ngrams
-from nas.evaluation.samples import SETS
-from nas.measurements import TRAINED, UNTRAINED
-from nas.report import study
+from nas.measurements import TRAINED, UNTRAINED, Measured
+from nas.report import evidence, evidence_page, training
+from nas.report.evidence_arms import Arm
+from nas.report.training import Trained
 from nas.runs import Run
 
+COMMON = "uniform"  # the arm whose shared weights measure the architectures of all
 
-def report(folder: pathlib.Path, arms: dict[str, list[Run]], *, architectures: int = 0) -> pathlib.Path:
-    """Measures the runs, prints the tables, writes correlations_*.csv and report/index.html into `folder`; returns its path.
+
+def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, architectures: int = 0) -> pathlib.Path:
+    """Measures the runs, prints the tables, writes tables, figures and index.html into `folder`/report; returns its path.
 
     Args:
-      arms: title -> one run a seed, the same seeds in each; the untrained controller is measured under the first arm's weights.
+      arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The untrained controller is measured
+        under the weights of the first arm that has a hidden state. Where `COMMON` is among them, its shared weights of the
+        same seed measure the architectures of every arm as well.
       architectures: of each evaluation set; 0: as many as the configuration says.
     """
-    controllers, trained = [], []
-    for title, seeds in arms.items():
-        first = not controllers
-        measured = [measurements.measure(run, architectures=architectures, untrained=first) for run in seeds]
-        if first:
-            controllers.append(study.Controller("untrained", [m.controllers[UNTRAINED].samples for m in measured]))
-        controllers.append(study.Controller(title, [m.controllers[TRAINED].samples for m in measured]))
-        trained.append(_trained(title, seeds[0], measured[0].best_log_perplexity))
-    run = next(iter(arms.values()))[0]
-    corpus, command = run.corpus, runs.command()
-    size = len(corpus.vocabulary)
+    common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
+    lender = next((key for key, (_, seeds) in arms.items() if seeds[0].has_state), next(iter(arms)))
+    measured, untrained = {}, []
+    for key, (title, seeds) in arms.items():
+        found = [
+            measurements.measure(run, architectures=architectures, untrained=key == lender, common=weights)
+            for run, weights in zip(seeds, common, strict=True)
+        ]
+        best = [seed.best_log_perplexity for seed in found]
+        measured[key] = _arm(title, [seed.controllers[TRAINED] for seed in found], best)
+        if key == lender:
+            untrained = [seed.controllers[UNTRAINED] for seed in found]
+    compared = {"untrained": _arm("untrained", untrained, [math.nan] * len(untrained)), **measured}
+    trained = [_trained(title, seeds, measured[key].best_log_perplexity) for key, (title, seeds) in arms.items()]
+    run = arms[lender][1][0]
+    size, command = len(run.corpus.vocabulary), runs.command()
     yardsticks = {
-        "unigram": ngrams.unigram_perplexity(corpus.train, corpus.valid, size),
-        "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(corpus.train, corpus.valid, size),
+        "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
+        "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
     }
-    tables = study.correlation_tables(run.space, controllers, command)
-    for table, name in zip(tables, SETS, strict=True):
-        table.csv(folder / f"correlations_{name}.csv")
-    tables.append(study.protocol_table(run.space, controllers, command))
-    tables[-1].csv(folder / "correlations_protocol.csv")
-    tables.append(study.perplexity_table(trained, yardsticks, command))
-    for table in tables:
+    tables = evidence.tables(run.space, compared, size, command)
+    tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
+    for table in tables.values():
         print(table.text())
-    path = study.write_report(
+    path = evidence_page.write_report(
         folder / "report" / "index.html",
         run.space,
-        tables,
-        controllers,
+        compared,
         trained,
-        list(dict.fromkeys([command, *(seed.metadata["command"] for seeds in arms.values() for seed in seeds)])),
+        tables,
+        list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
         runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
     )
     print(f"report: {path}")
     return path
 
 
-def _trained(title: str, run: Run, best: float) -> study.TrainedArm:
-    lines = run.metrics()
+def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
+    return Arm(title, [seed.samples for seed in measured], [seed.behaviour for seed in measured], best)
+
+
+def _trained(title: str, seeds: list[Run], best: list[float]) -> Trained:
+    lines = seeds[0].metrics()
     steps, loss = metrics.curves(lines, "shared")["loss"]
-    curves = metrics.curves(lines, "controller") | {"perplexity": (steps, np.exp(loss))}
-    return study.TrainedArm(title, curves, np.asarray(run.state.best_decisions), best)
+    return Trained(
+        title,
+        curves=metrics.curves(lines, "controller") | {"perplexity": (steps, np.exp(loss))},
+        epochs=[metrics.curves(run.metrics(), "valid") for run in seeds],
+        best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
+        best_log_perplexity=best,
+        has_memory=seeds[0].config.strategy.supervised_weight > 0,
+    )

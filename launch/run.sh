@@ -4,4 +4,4 @@
 #     bash launch/run.sh --config=kjv --config.seed=1        PYTHON=python3.12 bash launch/run.sh
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
-exec "$python" -m experiments.table_correlations --config=kjv_quick "$@"
+exec "$python" -m experiments.table_correlations --config=kjv_quick --arms=pg,memory --seeds=0 "$@"

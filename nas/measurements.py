@@ -72,7 +72,10 @@ def measure(
     compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
     every = np.concatenate(list(compared.values()))
     values = _log_perplexities(run, every, progress_bar).reshape(-1, n)
-    shared = _log_perplexities(common, every, progress_bar).reshape(-1, n) if common else np.full_like(values, np.nan)
+    if common is run:
+        shared = values
+    else:
+        shared = _log_perplexities(common, every, progress_bar).reshape(-1, n) if common else np.full_like(values, np.nan)
     exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in compared.values()]
     controllers = {}
     for i, name in enumerate(names, 1):

@@ -94,9 +94,9 @@ def read(workdir: pathlib.Path) -> list[dict]:
 def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """name -> (steps [n], values [n]) of one phase."""
     chosen = [line for line in lines if line["phase"] == phase]
-    names = [name for name in (chosen[0] if chosen else {}) if name not in ("phase", "epoch", "step", "seconds")]
-    steps = np.array([line["step"] for line in chosen])
-    return {name: (steps, np.array([line[name] for line in chosen], float)) for name in names}
+    names = dict.fromkeys(name for line in chosen for name in line if name not in ("phase", "epoch", "step", "seconds"))
+    found = {name: [(line["step"], float(line[name])) for line in chosen if name in line] for name in names}
+    return {name: tuple(np.transpose(points)) for name, points in found.items()}
 
 
 def _event(step, scalars):

@@ -52,6 +52,11 @@ class Run:
     progress: dict[str, int]
 
     @property
+    def has_state(self) -> bool:
+        """Whether the controller has a hidden state."""
+        return self.config.policy.name == "lstm"
+
+    @property
     def policy_params(self) -> Params:
         """Parameters of the controller as it is."""
         return self.state.strategy.params["policy"]

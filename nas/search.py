@@ -30,7 +30,7 @@ from nas.strategies import STRATEGIES
 from nas.types import Array, Batch, Policy, Reward, Strategy
 
 ARCHITECTURES = "architectures.npz"
-_INIT, _SHARED, _CONTROLLER, _REFRESH, _VALIDATE = range(5)  # streams of random numbers
+_INIT, _SHARED, _CONTROLLER, _REFRESH, _VALIDATE, _MEASURE = range(6)  # streams of random numbers
 
 
 class Components(NamedTuple):
@@ -166,7 +166,7 @@ def epoch_start(config: Config, parts: Components):
 def validation(config: Config, parts: Components):
     """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
 
-    common: validation windows, epoch. Logs their decisions [n, T] and log perplexities [n].
+    common: validation windows, epoch. Logs their decisions [n, T] and log perplexities [n], and what the strategy measures.
     """
 
     def run(state: SearchState, carry, batch, common, axis_name):
@@ -181,7 +181,8 @@ def validation(config: Config, parts: Components):
             best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
             best_decisions=jnp.where(better, decisions[best], state.best_decisions),
         )
-        return state, carry, (decisions, values)
+        measured = parts.strategy.measure(state.strategy, _key(state.seed, _MEASURE, epoch))
+        return state, carry, (decisions, values, measured)
 
     return run
 
@@ -325,11 +326,13 @@ class _Search:
         search, started = self.config.search, time.perf_counter()
         epoch = self.progress.epoch
         common = (self.eval_windows, np.int32(epoch))
-        self.state, self.carry, (decisions, values) = self.validation(self.state, self.carry, None, common)
+        self.state, self.carry, (decisions, values, measured) = self.validation(self.state, self.carry, None, common)
         self._check_finite("validation", epoch, {"log perplexity of an architecture": values[None]}, decisions[None])
         self.devices.check_replicas(self.state)
         values = np.exp(values.astype(np.float64))
         info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
+        if epoch >= search.warmup_epochs:  # before, no strategy has begun
+            info |= measured
         self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)
         self.progress = Progress(epoch + 1, architectures=self.progress.architectures)
         if self.progress.epoch % search.checkpoint_epochs == 0 or self.progress.epoch == search.epochs:

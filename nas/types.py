@@ -53,6 +53,7 @@ class Strategy(NamedTuple):
     begin_epoch: Callable[..., Any]  # (state, key, epoch) -> state; same key on every device
     propose: Callable[..., Array]  # (state, key, n) -> [n, T] int32
     update: Callable[..., tuple[Any, Info]]  # (state, decisions [A, T], rewards [A], key, axis_name=None) -> state, info
+    measure: Callable[..., Info]  # (state, key) -> what is logged at the end of an epoch; same key on every device
 
 
 class Batch(NamedTuple):

@@ -1,11 +1,11 @@
 """The tables of the evidence study: what several arms and seeds say about the paper's questions. Arrays in, tables out.
 
-Every row is an arm and every number a mean over its seeds with a 95 % t interval; with one seed it stands alone. An arm whose
-policy has no hidden state has no distances of embeddings, and its cells say so. The page is made by `nas.report.evidence_page`.
+Every row is an arm and every number a mean over its seeds ± half its 95 % t interval; with one seed it stands alone. An arm
+whose policy has no hidden state has no distances of embeddings, and its cells say so. How policies decide is in
+`nas.report.evidence_policy`; the page is made by `nas.report.evidence_page`.
 """
 
-import dataclasses
-import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,9 +14,10 @@ import numpy as np
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
-from nas.evaluation.conditioning import Conditioning, conditioning, groups_test
-from nas.evaluation.probes import Probe, probe_accuracy
-from nas.evaluation.samples import SETS, Behaviour, Sample
+from nas.evaluation.edit_distance import MAX_APPROXIMATED
+from nas.evaluation.samples import SETS, Sample
+from nas.report.evidence_arms import NO_STATE, ONE_SEED, PERMUTED, Arm, interval, p_values, seeds
+from nas.report.evidence_policy import behaviour_table, identical_states_table
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import SearchSpace
 
@@ -25,19 +26,7 @@ PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two r
 PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
 WEIGHTS = {"own": "log_perplexity", "common": "common_log_perplexity"}  # shared weights -> field of a sample
 COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
-EDIT_DISTANCES = tuple(correlations.EDIT_DISTANCES)[:2]  # the primary definition, with labels and without
-_SHOWN = (
-    correlations.ACTIVATIONS,
-    correlations.CONNECTIONS,
-    correlations.TOTAL,
-    correlations.LABELLED_EDGES,
-    correlations.LOOSE_ENDS,
-    *EDIT_DISTANCES,
-    correlations.PERFORMANCE,
-    COMMON_PERFORMANCE,
-)
-_NO_STATE = Empty("no state")
-_ONE_SEED = Empty("one seed")
+_SHOWN = (*correlations.MEASURES, COMMON_PERFORMANCE)
 _NOT_MEASURED = Empty("not measured")
 _SIGNS = (
     "Similarities (common ..., overlap): the more negative, the more alike are the states of architectures that are alike.",
@@ -47,38 +36,6 @@ _PROJECTION = (
     "One-hot decisions, and these through a random matrix (another for each seed) to width {}, in place of the states: an "
     "embedding that encodes every decision and has learned nothing."
 )
-_PERMUTED = (
-    "p: median over seeds [least, greatest], each from 9,999 permutations of the architectures; seeds are not multiplied up."
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One controller, measured after the same seeds as the others; an entry a seed in each list."""
-
-    title: str
-    samples: list[dict[str, Sample]]  # set -> sample
-    behaviours: list[Behaviour]
-    best_log_perplexity: list[float]  # nats a token; NaN for a controller that was not trained
-
-    @property
-    def has_state(self) -> bool:
-        return self.samples[0]["own"].after.shape[1] > 0
-
-    @functools.cached_property
-    def probes(self) -> list[Probe]:
-        """Of the states after uniform sequences."""
-        return [probe_accuracy(behaviour.uniform_after, behaviour.uniform) for behaviour in self.behaviours]
-
-    @functools.cached_property
-    def own_conditioning(self) -> list[Conditioning]:
-        """Of the controller's own samples."""
-        return [conditioning(behaviour.own_log_probs) for behaviour in self.behaviours]
-
-    @functools.cached_property
-    def uniform_conditioning(self) -> list[Conditioning]:
-        """Of uniform sequences, the same for every arm."""
-        return [conditioning(behaviour.uniform_log_probs) for behaviour in self.behaviours]
 
 
 def tables(space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, command: str) -> dict[str, Table]:
@@ -94,6 +51,7 @@ def tables(space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, comma
         "correlations_uniform": correlations_table(space, arms, "uniform", command),
         "correlations_own": correlations_table(space, arms, "own", command),
         "correlations_own_yardsticks": yardsticks_table(space, arms, command),
+        "protocol": protocol_table(space, arms, command),
         "primary": primary_table(space, arms, command),
         "exploratory": exploratory_table(space, arms, command),
         "performance_uniform": performance_table(space, arms, "uniform", vocabulary_size, command),
@@ -116,7 +74,7 @@ def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, com
     samples = [sample[which] for sample in untrained.samples]
     n, width = samples[0].after.shape
     notes = [
-        f"{n} architectures, all pairs; state after the last decision; {_seeds(untrained)}.",
+        f"{n} architectures, all pairs; state after the last decision; {seeds(len(untrained.samples))}.",
         *_SIGNS,
         "Own weights, where none are named: those that the controller was trained with; of the untrained, those of its run.",
     ]
@@ -147,12 +105,34 @@ def yardsticks_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> 
     return Table(title, _correlation_columns(), rows, [_PROJECTION.format(width), *_SIGNS], command)
 
 
+def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+    """The paper's own protocol on each arm's own samples."""
+    compared = [arm for arm in arms.values() if arm.has_state]
+    few = min(MAX_APPROXIMATED, len(arms["untrained"].samples[0]["own"].decisions))
+    found = [[correlations.paper_protocol(space, sample["own"]) for sample in arm.samples] for arm in compared]
+    rows = []
+    for key in itertools.product(correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS):
+        paper = correlations.PAPER_PROTOCOL.get(key, Empty("-"))
+        rows.append(Row([*key, paper, *(interval([seed[key] for seed in arm], 3, "+") for arm in found)]))
+    columns = [
+        *(Column(name) for name in ("measure", "correlation", "distance")),
+        *(Column(title, 3, True) for title in ("paper (PG + memory)", *(arm.title for arm in compared))),
+    ]
+    notes = [
+        "Embedding: the state that produced the last decision.",
+        f"Edit distance: networkx's first approximation without labels, of the first {few} architectures.",
+        "The paper's code sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
+    ]
+    title = "Own samples, the paper's protocol: correlation of the distance between states with ..."
+    return Table(title, columns, rows, notes, command)
+
+
 def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
     """The claim to be tested, in one family of tests adjusted after Holm."""
     found = differences(space, arms, [key for key in PRIMARY_ARMS if key in arms])
     adjusted = st.holm({str(names): paired.p for names, paired in found.items()}) if found else {}
     rows = [
-        Row([*names, *_paired_cells(paired), _ONE_SEED if math.isnan(paired.low) else adjusted[str(names)]])
+        Row([*names, *_paired_cells(paired), ONE_SEED if math.isnan(paired.low) else adjusted[str(names)]])
         for names, paired in found.items()
     ]
     notes = [
@@ -211,81 +191,12 @@ def performance_table(space: SearchSpace, arms: dict[str, Arm], which: str, voca
         "performance), and with total overlap (negative: architectures that are alike perform alike).",
         "No correlation beyond: the least bound within which the mean over seeds lies: two one-sided t tests at .05.",
         "States, overlap fixed: the partial correlation given total overlap. Its p is too small where both follow the overlap.",
-        _PERMUTED,
+        PERMUTED.format("architectures"),
         f"Diverged: perplexity above {vocabulary_size:,}, the size of the vocabulary, or not finite; they are part of all "
         "numbers but those without them.",
     ]
     title = f"{SETS[which].capitalize()}: do states tell performance?"
     return Table(title, columns, rows, notes, command)
-
-
-def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
-    """How the policies decide (Q1), and whether they have collapsed."""
-    free = np.array(space.num_choices) > 1
-    rows = []
-    for arm in arms.values():
-        own, uniform = arm.own_conditioning, arm.uniform_conditioning
-        untrained = np.isnan(arm.best_log_perplexity).all()
-        unique = [len(np.unique(behaviour.own, axis=0)) for behaviour in arm.behaviours]
-        gains = [(probe.accuracy - probe.majority)[free].mean() for probe in arm.probes] if arm.has_state else None
-        rows.append(
-            Row(
-                [
-                    arm.title,
-                    Empty("not trained") if untrained else _interval(np.exp(arm.best_log_perplexity), 1),
-                    _interval([found.entropy.sum() for found in own], 2),
-                    _interval(unique, 0),
-                    _interval([found.total for found in own], 3),
-                    _interval([found.fraction for found in own], 4),
-                    _interval([found.total for found in uniform], 3),
-                    _NO_STATE if gains is None else _interval(gains, 3, "+"),
-                ]
-            )
-        )
-    columns = [
-        Column("arm"),
-        Column("best perplexity", 1),
-        Column("entropy (nats)", 2),
-        Column("unique samples", 0),
-        Column("total correlation (nats)", 3),
-        Column("its fraction", 4),
-        Column("conditioning, uniform prefixes (nats)", 3),
-        Column("probe less majority", 3, True),
-    ]
-    drawn = len(arms["untrained"].behaviours[0].own)
-    notes = [
-        f"Of {drawn:,} own samples, and of {drawn:,} uniform sequences that all arms share; {_seeds(arms['untrained'])}.",
-        "Entropy: of a whole sequence. Total correlation: how far the decisions of own samples depend on each other; fraction: "
-        "of the sum of their marginal entropies. A policy that always decides the same has neither.",
-        "Conditioning, uniform prefixes: sum over positions of KL(p(a_t | a_<t) || its mean over prefixes).",
-        "Probe: held-out accuracy of linear readings of every decision from the state after a uniform sequence, less that of "
-        "the most frequent choice; mean over decisions with a choice.",
-    ]
-    return Table("How the policies decide", columns, rows, notes, command)
-
-
-def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
-    """Whether architectures that continue from one state of the policy have more in common than others."""
-    start = space.num_decisions // 2
-    rows = []
-    for arm in arms.values():
-        found = [_continuations_test(behaviour.continued, start) for behaviour in arm.behaviours]
-        within, between = (np.array([getattr(test, name) for test in found]) for name in ("within", "between"))
-        cells = [_interval(within, 2), _interval(between, 2), _interval(within - between, 3, "+")]
-        rows.append(Row([arm.title, *cells, _p_values([test.p for test in found])]))
-    columns = [Column("arm"), Column("within", 2), Column("between", 2), Column("difference", 3, True), Column("p", 4)]
-    groups, size, length = arms["untrained"].behaviours[0].continued.shape
-    notes = [
-        f"{groups} states of each policy after {start} own decisions, {size} architectures from each; decisions in common, of "
-        f"the {length - start} that follow, for pairs from one state and from two. Not looking back leaves no difference.",
-        _PERMUTED.replace("of the architectures", "of the states' labels"),
-    ]
-    return Table("Architectures from identical states", columns, rows, notes, command)
-
-
-def _continuations_test(continued, start):
-    groups, size, length = continued.shape
-    return groups_test(continued.reshape(-1, length), np.repeat(np.arange(groups), size), start)
 
 
 def _correlations(space, arm, which):
@@ -296,12 +207,12 @@ def _correlations(space, arm, which):
 
 def _correlation_cells(space, arm, which):
     if not arm.has_state:
-        return [_NO_STATE] * len(_SHOWN)
+        return [NO_STATE] * len(_SHOWN)
     return _measure_cells(_correlations(space, arm, which).values(), [sample[which] for sample in arm.samples])
 
 
 def _measure_cells(columns, samples):
-    cells = [_interval(values, 3, "+") for values in columns]
+    cells = [interval(values, 3, "+") for values in columns]
     return [*cells[:-1], cells[-1] if _is_measured(samples, WEIGHTS["common"]) else _NOT_MEASURED]
 
 
@@ -356,7 +267,7 @@ def _difference_columns():
 
 def _paired_cells(paired):
     if math.isnan(paired.low):
-        missing = Empty("undefined") if math.isnan(paired.mean) else _ONE_SEED
+        missing = Empty("undefined") if math.isnan(paired.mean) else ONE_SEED
         return [paired.mean, missing, missing, missing]
     return [paired.mean, f"[{paired.low:+z.3f}, {paired.high:+z.3f}]", paired.effect, paired.p]
 
@@ -394,17 +305,17 @@ def _performance_cells(space, samples, field, limit):
         [_pairs(space, *seed) for seed in zip(samples, measured, kept, strict=True)]
         for kept in ([slice(None)] * len(samples), converged)
     )
-    states, states_without = [_NO_STATE] * 5, _NO_STATE
+    states, states_without = [NO_STATE] * 5, NO_STATE
     if samples[0].after.shape[1]:
         simple = [st.mantel(pairs.distance, pairs.performance) for pairs in everything]
         partial = [st.partial_mantel(pairs.distance, pairs.performance, pairs.overlap) for pairs in everything]
         r = [test.r for test in simple]
         states = [
-            _interval(r, 3, "+"),
-            _p_values([test.p for test in simple]),
-            _ONE_SEED if len(r) == 1 else st.equivalence_bound(r),
-            _interval([test.r for test in partial], 3, "+"),
-            _p_values([test.p for test in partial]),
+            interval(r, 3, "+"),
+            p_values([test.p for test in simple]),
+            ONE_SEED if len(r) == 1 else st.equivalence_bound(r),
+            interval([test.r for test in partial], 3, "+"),
+            p_values([test.p for test in partial]),
         ]
         states_without = _with_performance("distance", without)
     diverged = sum(int((~kept).sum()) for kept in converged)
@@ -419,27 +330,4 @@ def _performance_cells(space, samples, field, limit):
 
 def _with_performance(side, seeds):
     pairs = [(getattr(seed, side), seed.performance) for seed in seeds]
-    return _interval([correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+")
-
-
-def _interval(values, digits, sign=""):
-    """Cell of the mean over seeds with its interval; the number itself of one seed."""
-    values = np.asarray(values, float)
-    if undefined := int((~np.isfinite(values)).sum()):
-        return Empty("undefined" if undefined == len(values) else f"undefined in {undefined} of {len(values)} seeds")
-    if len(values) == 1:
-        return float(values[0])
-    mean, low, high = (f"{value:{sign}z.{digits}f}" for value in st.mean_interval(values))
-    return f"{mean} [{low}, {high}]"
-
-
-def _p_values(values):
-    """Cell of the median over seeds with the range; the number itself of one seed."""
-    if np.isnan(values).any() or len(values) == 1:
-        return _interval(values, 4)
-    return f"{np.median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
-
-
-def _seeds(arm):
-    count = len(arm.samples)
-    return "one seed" if count == 1 else f"mean over {count} seeds [95 % interval]"
+    return interval([correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+")

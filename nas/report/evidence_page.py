@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from nas.evaluation import correlations
 from nas.evaluation.conditioning import Conditioning, by_lag
 from nas.evaluation.probes import Probe
-from nas.report import evidence, evidence_figures, figures
-from nas.report.evidence import Arm
+from nas.report import evidence, evidence_figures, figures, training
+from nas.report.evidence_arms import Arm
 from nas.report.evidence_figures import Curve, Panel
 from nas.report.html import Report
 from nas.report.style import PALETTE
 from nas.report.tables import Table
+from nas.report.training import Trained
 from nas.spaces import SearchSpace
 
 _PREFIXES = 20  # own samples in a heat map
@@ -22,8 +23,8 @@ _POSITION = "position of the decision"
 _DPI = 150  # of the PNG files
 _SECTIONS = {  # heading -> tables
     "What the memory changes": ("primary", "exploratory"),
-    "Distances of states": ("correlations_uniform", "correlations_own", "correlations_own_yardsticks"),
-    "Performance": ("performance_uniform", "performance_own"),
+    "Distances of states": ("correlations_uniform", "correlations_own", "correlations_own_yardsticks", "protocol"),
+    "Performance": ("performance_uniform", "performance_own", "perplexity"),
     "How the policies decide": ("behaviour", "identical_states"),
 }
 
@@ -32,6 +33,7 @@ def write_report(
     path: pathlib.Path,
     space: SearchSpace,
     arms: dict[str, Arm],
+    trained: Sequence[Trained],
     tables: dict[str, Table],
     commands: Sequence[str],
     details: Mapping[str, object],
@@ -48,6 +50,7 @@ def write_report(
             add_table(report, path.parent, name, tables[name])
         for name, (drawn, caption) in _figures(heading, space, arms).items():
             add_figures(report, path.parent, name, drawn, caption)
+    training.add_sections(report, space, trained)
     report.section("Commands and versions")
     report.commands(commands)
     report.details(details)

@@ -20,50 +20,12 @@ _MOST_VALUES = 40  # whole numbers with no more values than this are drawn value
 _BINS = 12  # of equally many pairs, where x is continuous
 
 
-class Panel(NamedTuple):
-    """One scatter plot of P pairs of architectures."""
-
-    title: str
-    x: np.ndarray  # [P] similarity or difference
-    distance: np.ndarray  # [P] distance of the embeddings
-    spearman: float  # NaN: undefined
-    color: str = PALETTE[0]
-
-
 class Metric(NamedTuple):
     """One panel of training curves."""
 
     key: str
     label: str  # with its unit
     log: bool = False
-
-
-def distance_scatter(
-    panels: Sequence[Panel], *, x_label: str, y_label: str = "embedding distance (L2)", columns: int = 3, share_y: bool = False
-) -> Figure:
-    """Distances of embeddings against a similarity, a panel an arm, with medians and quartiles.
-
-    An x of few whole numbers is spread sideways and summarised value by value; any other x is summarised in bins of
-    equally many pairs. Pairs that are not finite are left out and counted in the panel.
-    """
-    with style():
-        figure, axes = _grid(len(panels), columns, sharey=share_y)
-        separator = ", " if min(len(panels), columns) < 3 else "\n"
-        for ax, panel in zip(axes, panels, strict=True):
-            x, y = np.asarray(panel.x, float).ravel(), np.asarray(panel.distance, float).ravel()
-            finite = np.isfinite(x) & np.isfinite(y)
-            pairs = f"{finite.sum():,} {'pair' if finite.sum() == 1 else 'pairs'}"
-            note = f"Spearman \N{GREEK SMALL LETTER RHO} {_number(panel.spearman, 3)}{separator}{pairs}"
-            if not finite.all():
-                note += f"\n{(~finite).sum():,} not finite, left out"
-            _heading(ax, panel.title, note)
-            ax.set_xlabel(x_label)
-            ax.set_ylabel(y_label)
-            if finite.any():
-                _scatter(ax, x[finite], y[finite], panel.color)
-            else:
-                _say(ax, "no finite pairs")
-        return figure
 
 
 def training_curves(
@@ -188,28 +150,6 @@ def _heading(ax, title, subtitle) -> None:
         )
     if title:
         ax.set_title(fill(title, room / 1.3), loc="left", weight="bold", pad=6 + 10.5 * (1 + small.count("\n")))
-
-
-def _scatter(ax, x, y, color) -> None:
-    values = np.unique(x)
-    discrete = len(values) <= _MOST_VALUES and np.all(values == np.round(values))
-    spread = np.random.default_rng(0).uniform(-0.3, 0.3, len(x)) if discrete else 0.0
-    alpha = float(np.clip(60 / np.sqrt(len(x)) / 4, 0.12, 0.8))
-    ax.scatter(x + spread, y, s=5, color=color, alpha=alpha, linewidths=0, rasterized=len(x) > 500)
-    if discrete:
-        groups = [y[x == value] for value in values]
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(7, integer=True, min_n_ticks=1))
-        ax.set_xlim(values[0] - 0.6, values[-1] + 0.6)
-    else:
-        parts = np.array_split(np.argsort(x, kind="stable"), min(_BINS, len(x)))
-        groups, values = [y[part] for part in parts], [np.median(x[part]) for part in parts]
-    lower, middle, upper = np.array([np.percentile(group, (25, 50, 75)) for group in groups]).T
-    if discrete:
-        ax.vlines(values, lower, upper, color=INK, linewidth=1.2)
-    else:
-        ax.plot(values, lower, values, upper, color=INK, linewidth=0.8)
-    ax.plot(values, middle, "o-", color=INK, linewidth=1, markersize=3, markerfacecolor="white", markeredgewidth=1)
-    _plain_axis(ax.yaxis)
 
 
 def _curve(ax, steps, values, window, color, arm) -> None:

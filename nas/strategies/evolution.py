@@ -67,4 +67,4 @@ def evolution(space: SearchSpace, *, population: int, tournament: int) -> Strate
         )
         return state, {"reward": jnp.mean(rewards)}
 
-    return Strategy(init, lambda state, key, epoch: state, propose, update)
+    return Strategy(init, lambda state, key, epoch: state, propose, update, lambda state, key: {})

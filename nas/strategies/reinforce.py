@@ -82,18 +82,19 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             ),
         )
 
+    def draw(old: Params, key: Array, n: int) -> Array:
+        """[n, T] sequences such as a refresh writes."""
+        drawn = space.sample_uniform(key, n) if memory.source == "uniform" else policy.sample(old, key, n)
+        if memory.source == "shuffled":
+            drawn = jax.random.permutation(jax.random.fold_in(key, 1), drawn, independent=True)
+        return drawn
+
     def begin_epoch(state: ReinforceState, key: Array, epoch: Array) -> ReinforceState:
         history = memories.push(state.history, state.params["policy"])
 
         def refresh() -> tuple[Memory, Params]:
             old = memories.oldest(history)
-            if memory.source == "uniform":
-                drawn = space.sample_uniform(key, memory.refresh_size)
-            else:
-                drawn = policy.sample(old, key, memory.refresh_size)
-            if memory.source == "shuffled":
-                drawn = jax.random.permutation(jax.random.fold_in(key, 1), drawn, independent=True)
-            return memories.write(state.memory, drawn), old
+            return memories.write(state.memory, draw(old, key, memory.refresh_size)), old
 
         due = epoch == 0 if memory.refresh_period == 0 else epoch % memory.refresh_period == 0
         held, snapshot = jax.lax.cond(due, refresh, lambda: (state.memory, state.snapshot))
@@ -172,7 +173,16 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         info["baseline"] = baseline.value
         return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
 
-    return Strategy(init, begin_epoch, propose, update)
+    def measure(state: ReinforceState, key: Array) -> Info:
+        """The supervised loss on remembered sequences, and on others drawn in the same way: apart where they are memorised."""
+        memory_key, draw_key = jax.random.split(key)
+        sequences = {
+            "remembered": memories.sample(state.memory, memory_key, memory.refresh_size),
+            "fresh": draw(state.snapshot, draw_key, memory.refresh_size),
+        }
+        return {f"supervised_{name}": supervised_loss(state.params, drawn) for name, drawn in sequences.items()}
+
+    return Strategy(init, begin_epoch, propose, update, measure)
 
 
 def _has_state(space: SearchSpace, policy: Policy) -> bool:

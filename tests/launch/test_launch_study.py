@@ -1,10 +1,10 @@
 """The programs end to end on a search of seconds: the table and report they write, and one line for what the user can mend."""
 
+import csv
 import dataclasses
 import json
 import os
 import pathlib
-import re
 
 import pytest
 
@@ -36,7 +36,13 @@ def environment():
 def study(config_file, environment, tmp_path_factory):
     """Output and folder of the study with two seeds."""
     folder, data = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("data")
-    arguments = [f"--config={config_file}", f"--workdir={folder}", f"--data_dir={data}", "--seeds=0,1"]
+    arguments = [
+        f"--config={config_file}",
+        f"--workdir={folder}",
+        f"--data_dir={data}",
+        "--arms=pg,memory,uniform",
+        "--seeds=0,1",
+    ]
     process = run(environment, "experiments.table_correlations", *arguments)
     assert process.returncode == 0, process.stderr
     return process.stdout, folder, data, arguments
@@ -48,6 +54,7 @@ def test_the_study_prints_and_writes_its_table(study):
         "untrained",
         "PG only",
         "PG + memory",
+        "uniform policy",
         "-0.404",
         "+0.163",
         "edit distance, first approximation",
@@ -57,9 +64,17 @@ def test_the_study_prints_and_writes_its_table(study):
     assert "bigram, Kneser-Ney" in printed and f"report: {folder / 'report' / 'index.html'}" in printed
     page = (folder / "report" / "index.html").read_text()
     assert page.count("<img") >= 18 and "--seeds=0,1" in page
-    row = next(line for line in (folder / "correlations_own.csv").read_text().splitlines() if line.startswith("total overlap"))
-    for number in re.findall(r"[+-]\d\.\d{3}", row):
-        assert number in printed
+    table = list(csv.DictReader((folder / "report" / "correlations_own.csv").open()))
+    assert [row["arm"] for row in table] == ["untrained", "PG only", "PG + memory", "uniform policy", "paper (PG + memory)"]
+    assert {"edit distance", "edit distance, free, labels ignored"} <= set(table[0])
+    for row in table[:3]:
+        assert row["total overlap"] in printed and "not measured" not in row.values()
+    performance = list(csv.DictReader((folder / "report" / "performance_uniform.csv").open()))
+    own, common = ([row for row in performance if row["weights"] == weights] for weights in ("own", "common"))
+    # Under common weights all arms see the same performances, and the uniform policy's own weights are the common ones.
+    assert len({row["diverged cells"] for row in common}) == 1
+    assert own[-1] | {"weights": "common"} == common[-1]
+    assert own[1]["total overlap"] != common[1]["total overlap"] == common[2]["total overlap"]
 
 
 def test_finished_searches_are_kept(study, environment):

@@ -10,7 +10,7 @@ import pytest
 from nas.evaluation import correlations, overlap
 from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.report import evidence
-from nas.report.evidence import Arm
+from nas.report.evidence_arms import Arm
 from nas.spaces import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)  # choices 4, 1, 4, 2, 4, 3, 4
@@ -19,12 +19,13 @@ T, K = SPACE.num_decisions, SPACE.max_choices
 THREE = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]], np.int32)
 EDITS = correlations.edit_distances(SPACE, THREE)
 FALLING, HALF, RISING = [0, -1, 2], [0, 1, 3], [3, 0, 1]  # states on a line: Spearman with total overlap -1, -.5, +1
+APPROXIMATION = np.array([3, 1, 2])  # of the edit distances of the three pairs
 NAN = float("nan")
 
 
 def sample(states, log_perplexity=(4.0, 4.5, 4.75), common=(NAN, NAN, NAN)):
     states = np.array(states, float).reshape(3, -1)
-    return Sample(THREE, states, states, np.array(log_perplexity), np.array(common), EDITS, np.zeros(0, np.int32))
+    return Sample(THREE, states, states, np.array(log_perplexity), np.array(common), EDITS, APPROXIMATION)
 
 
 def behaviour(n=60, log_probs=None, states=None, continued=None, own=None):
@@ -68,11 +69,11 @@ def arms():
 def test_correlations_are_means_over_seeds_with_t_intervals(arms):
     found = rows(evidence.correlations_table(SPACE, arms, "uniform", "command"))
     # -1, -1, -.5: deviation .2887, so 4.3027 * .2887 / sqrt(3) = .717 about -.833.
-    assert found["PG + memory"]["total overlap"] == "-0.833 [-1.550, -0.116]"
-    assert found["untrained"]["total overlap"] == "-0.500 [-0.500, -0.500]"
-    assert found["untrained"]["common activations"] == "-0.500 [-0.500, -0.500]"
+    assert found["PG + memory"]["total overlap"] == "-0.833 ± 0.717"
+    assert found["untrained"]["total overlap"] == "-0.500 ± 0.000"
+    assert found["untrained"]["common activations"] == "-0.500 ± 0.000"
     # Distances 1, 3, 2 of HALF; perplexities differ by .5, .75, .25: ranks 1 3 2 and 2 3 1, differences 1, 0, -1.
-    assert found["untrained"][correlations.PERFORMANCE] == "+0.500 [+0.500, +0.500]"
+    assert found["untrained"][correlations.PERFORMANCE] == "+0.500 ± 0.000"
     assert set(found["uniform policy"].values()) == {"no state"}
     assert found["collapsed"]["total overlap"] == "undefined in 1 of 3 seeds"
     assert found["PG + memory"][evidence.COMMON_PERFORMANCE] == "not measured"
@@ -80,7 +81,7 @@ def test_correlations_are_means_over_seeds_with_t_intervals(arms):
 
 def test_yardsticks(arms):
     found = rows(evidence.correlations_table(SPACE, arms, "uniform", ""))
-    assert found["one-hot decisions"]["total overlap"] == "-1.000 [-1.000, -1.000]"
+    assert found["one-hot decisions"]["total overlap"] == "-1.000 ± 0.000"
     assert "random projection" in found
     ceiling = found["equal weights, in expectation"]
     # Variances: activations 4 * 3/16 = .75; connections 1/4 + 2/9 = .4722; sqrt(.75 / 1.2222), sqrt(.4722 / 1.2222).
@@ -94,7 +95,7 @@ def test_yardsticks(arms):
     assert own["paper (PG + memory)"][correlations.PERFORMANCE] == "+0.163"
     yardsticks = rows(evidence.yardsticks_table(SPACE, arms, ""))
     assert len(yardsticks) == 2 * len(arms)
-    assert yardsticks["one-hot decisions: uniform policy"]["total overlap"] == "-1.000 [-1.000, -1.000]"
+    assert yardsticks["one-hot decisions: uniform policy"]["total overlap"] == "-1.000 ± 0.000"
 
 
 def test_the_ceiling_is_what_a_large_uniform_sample_shows():
@@ -114,6 +115,20 @@ def large(space, n=8):
     edits = correlations.edit_distances(space, decisions)
     one = Sample(decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits, None)
     return Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
+
+
+def test_the_paper_s_protocol_by_hand(arms):
+    found = rows(evidence.protocol_table(SPACE, arms, ""))
+    row = found["edit distance, first approximation", "Spearman", "L2"]
+    # States FALLING are 1, 2, 3 apart, HALF 1, 3, 2, RISING 3, 2, 1; the approximations are 3, 1, 2: ranks 3 1 2.
+    assert row["untrained"] == "-1.000 ± 0.000"
+    assert row["PG + memory"] == "-0.667 ± 0.717"  # -.5, -.5, -1: deviation .2887, 4.3027 * .2887 / sqrt(3)
+    paper = {key: row["paper (PG + memory)"] for key, row in found.items() if row["paper (PG + memory)"] != "-"}
+    assert paper == {
+        ("edge and activation (paper's)", "Spearman", "L2"): "-0.404",
+        ("perplexity, |difference|", "Spearman", "L2"): "+0.163",
+    }
+    assert "uniform policy" not in row  # it has no state
 
 
 def test_primary_differences_by_hand(arms):
@@ -170,10 +185,10 @@ def test_performance_by_hand():
     found = rows(evidence.performance_table(SPACE, arms, "uniform", 4000, ""))
     row = found["untrained", "own"]
     # Correlations .5, .5, -.5: mean .1667, deviation .5774, 4.3027 / 3 = 1.434, and 2.9200 / 3 = .9733 beyond the mean.
-    assert row["states"] == "+0.167 [-1.268, +1.601]"
+    assert row["states"] == "+0.167 ± 1.434"
     assert row["no correlation beyond"] == "1.140"
     # Ranks of overlaps 3, 2, 1: with performance .5. Partial: HALF (.5 + .5 * .5) / .75 = 1; FALLING (-.5 + .5) / 0 undefined.
-    assert row["total overlap"] == "+0.500 [+0.500, +0.500]"
+    assert row["total overlap"] == "+0.500 ± 0.000"
     assert row["states, overlap fixed"] == "undefined in 1 of 3 seeds"
     # Six orders of three architectures: distances 1, 3, 2 in any order give |r| >= .5 always.
     assert row["p (Mantel)"] == "1.0000 [1.0000, 1.0000]"
@@ -261,7 +276,7 @@ def test_identical_states():
 
 def test_all_tables_say_what_made_them(arms, tmp_path):
     found = evidence.tables(SPACE, arms, 4000, "python -m experiments.study")
-    assert len(found) == 9
+    assert len(found) == 10
     for name, table in found.items():
         assert "Made by: python -m experiments.study" in table.text()
         assert len(table.csv(tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + len(table.rows)

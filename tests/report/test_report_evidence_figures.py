@@ -1,5 +1,6 @@
 """Figures of the evidence study draw the numbers that they are given; the page holds all of them, each also as a file."""
 
+import dataclasses
 import functools
 import math
 import subprocess
@@ -10,10 +11,11 @@ import pytest
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation.samples import SETS, Behaviour, Sample
-from nas.report import evidence
-from nas.report.evidence import Arm
+from nas.report import evidence, training
+from nas.report.evidence_arms import Arm
 from nas.report.evidence_figures import Curve, Panel, density, heat_map, projections, stacked_curves
 from nas.report.evidence_page import fractions, write_report
+from nas.report.training import Trained
 from nas.spaces import NASBench201Space, RecurrentSpace
 from tests.helpers import figure_texts
 
@@ -114,7 +116,8 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
         decisions = rng.integers(0, SPACE.num_choices, (n_drawn, SPACE.num_decisions)).astype(np.int32)
         states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(size=(n_drawn, width))
         few, perplexity = decisions[:n], rng.normal(4, 1, n)
-        one = Sample(few, states[:n], states[:n], perplexity, perplexity, correlations.edit_distances(SPACE, few), None)
+        edits = correlations.edit_distances(SPACE, few)
+        one = Sample(few, states[:n], states[:n], perplexity, perplexity, edits, edits[0])
         samples.append(dict.fromkeys(SETS, one))
         uniform = np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300)
         log_probs = np.broadcast_to(uniform, (n_drawn, *uniform.shape))
@@ -124,14 +127,35 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
     return Arm(title, samples, behaviours, [4.2] * seeds)
 
 
+def make_trained(title, has_memory, seeds=2):
+    steps, epochs = np.arange(50), np.arange(4, 8)
+    curves = dict.fromkeys(("perplexity", "reward", "entropy", "supervised_loss"), (steps, 50.0 - steps / 2))
+    measured = {f"supervised_{name}": (epochs, 1.0 / epochs) for name in ("remembered", "fresh")}
+    cell = np.zeros(SPACE.num_decisions, np.int32)
+    return Trained(title, curves, [measured] * seeds, [cell] * seeds, [4.0] * seeds, has_memory)  # e^4 = 54.6
+
+
+def test_perplexities_are_means_over_seeds():
+    arm = make_trained("PG", False)
+    arm = dataclasses.replace(arm, best_log_perplexity=[np.log(60), np.log(70)])
+    found = training.perplexity_table([arm], {"bigram": 56.14}, "the command").cells()
+    # Deviation 7.07, and 12.706 times 7.07 / sqrt(2).
+    assert [[cell.text for cell in row] for row in found] == [
+        ["PG: best cell, shared weights", "65.0 ± 63.5"],
+        ["bigram", "56.1"],
+    ]
+
+
 def test_the_page_holds_every_table_and_figure_which_stand_beside_it(tmp_path):
     arms = {
         "untrained": make_arm("untrained", 0),
         "memory": make_arm("PG + memory", 1),
         "uniform": make_arm("uniform policy", 0, width=0),
     }
+    trained = [make_trained("PG + memory", True), make_trained("uniform policy", False)]
     tables = evidence.tables(SPACE, arms, 4000, "the command")
-    page = write_report(tmp_path / "report" / "index.html", SPACE, arms, tables, ["the command"], {"seeds": "0,1"})
+    tables["perplexity"] = training.perplexity_table(trained, {"bigram": 56.1}, "the command")
+    page = write_report(tmp_path / "report" / "index.html", SPACE, arms, trained, tables, ["the command"], {"seeds": "0,1"})
     text, names = page.read_text(), {path.name for path in page.parent.iterdir()}
     assert {f"{name}.csv" for name in tables} <= names
     drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
@@ -141,15 +165,20 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(tmp_path):
     assert drawn == with_state | {f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms} | {
         "primary-all"
     }
-    assert text.count("<img") == len(drawn) and text.count("<table") == len(tables)
+    # Four curves of training, one figure of what is remembered, two cells.
+    assert text.count("<img") == len(drawn) + 7 and text.count("<table") == len(tables)
+    assert "PG + memory: supervised loss on remembered and on fresh sequences" in text
+    assert "uniform policy: supervised loss" not in text and "uniform policy: 0 0 0 " in text
     assert "http:" not in text and "https:" not in text
     assert (page.parent / "primary-all.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_study_without_the_primary_arms_and_of_one_seed(tmp_path):
     arms = {"untrained": make_arm("untrained", 0, seeds=1), "pg": make_arm("PG only", 1, seeds=1)}
+    trained = [make_trained("PG only", False, seeds=1)]
     tables = evidence.tables(SPACE, arms, 4000, "")
-    page = write_report(tmp_path / "index.html", SPACE, arms, tables, [], {})
+    tables["perplexity"] = training.perplexity_table(trained, {"bigram": 56.1}, "")
+    page = write_report(tmp_path / "index.html", SPACE, arms, trained, tables, [], {})
     assert "one seed" in page.read_text() and not (tmp_path / "primary-all.png").exists()
 
 

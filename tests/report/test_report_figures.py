@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from nas.report.figures import Metric, Panel, bars_with_intervals, distance_scatter, training_curves
+from nas.report.figures import Metric, bars_with_intervals, training_curves
 from tests.helpers import figure_texts
 
 NAN = float("nan")
@@ -13,65 +13,6 @@ NAN = float("nan")
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
 texts = functools.partial(figure_texts, width=7.01)  # a page
-
-
-def cloud(points=200):
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 9, points), rng.random(points)
-
-
-def test_scatter_shows_every_pair_and_the_median_per_value():
-    x, y = np.array([1, 1, 1, 2, 2]), np.array([1.0, 2.0, 6.0, 3.0, 5.0])
-    figure = distance_scatter([Panel("PG only", x, y, -0.4044)], x_label="common activations")
-    (ax,) = figure.axes
-    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 1], y)
-    spread = ax.collections[0].get_offsets()[:, 0] - x
-    assert 0 < np.abs(spread).max() <= 0.3
-    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 2], [2, 4]])
-    written = texts(figure)
-    assert "PG only" in written and "common activations" in written and "embedding distance (L2)" in written
-    assert "Spearman \N{GREEK SMALL LETTER RHO} \N{MINUS SIGN}0.404" in written and "5 pairs" in written
-
-
-def test_scatter_of_a_continuous_x_is_not_spread():
-    x, y = np.random.default_rng(1).random((2, 300))
-    (ax,) = distance_scatter([Panel("PG", x, y, 0.0)], x_label="difference of log perplexity (nats)").axes
-    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], x)
-    assert len(ax.lines[-1].get_xdata()) == 12
-
-
-@pytest.mark.parametrize(
-    "x, y",
-    [
-        ([3], [0.5]),
-        ([0.25], [0.5]),
-        ([3] * 9, np.arange(9.0)),
-        (np.arange(9), [0.5] * 9),
-        ([2] * 5, [0.0] * 5),
-        ([1, 2], [1e-12, 1e12]),
-    ],
-)
-def test_scatter_of_extreme_input(x, y):
-    assert "undefined" in texts(distance_scatter([Panel("PG", np.array(x), np.array(y), NAN)], x_label="x"))
-
-
-def test_scatter_says_what_is_not_finite():
-    x, y = np.array([1.0, NAN, 2.0, 3.0]), np.array([1.0, 2.0, np.inf, 4.0])
-    assert "2 pairs\n2 not finite, left out" in texts(distance_scatter([Panel("PG", x, y, 0.5)], x_label="x"))
-    panels = [Panel("none", np.array([]), np.array([]), NAN), Panel("all bad", x * NAN, y, NAN), Panel("good", *cloud(), 0.5)]
-    written = texts(distance_scatter(panels, x_label="x", share_y=True))
-    assert written.count("no finite pairs") == 2 and "4 not finite" in written
-
-
-def test_panels_keep_their_order_and_wrap_into_rows():
-    figure = distance_scatter([Panel(f"arm {i}", *cloud(), 0.1) for i in range(5)], x_label="x", columns=3)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == [f"arm {i}" for i in range(5)]
-    texts(figure)
-
-
-def test_long_titles_are_broken():
-    written = texts(distance_scatter([Panel("a name of many words " * 4, *cloud(), 0.1)], x_label="x"))
-    assert max(len(line) for line in written.splitlines()) < 45
 
 
 def curves():
@@ -134,5 +75,5 @@ def test_bars_of_extreme_input(values):
 
 def test_settings_of_matplotlib_are_left_as_they_were():
     before = dict(matplotlib.rcParams)
-    texts(distance_scatter([Panel("PG", *cloud(), 0.1)], x_label="x"))
+    texts(bars_with_intervals(["PG"], [0.5], [0.4], [0.6], label="r"))
     assert dict(matplotlib.rcParams) == before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nas.report import files
-from nas.report.figures import Metric, Panel, distance_scatter, training_curves
+from nas.report.figures import Metric, bars_with_intervals, training_curves
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 
@@ -54,11 +54,12 @@ def make_table(name="PG only"):
     return Table("Results", columns, rows, notes=["A note."], command="python -m launch.evaluate --workdir=runs/a")
 
 
-def make_figure(points=50):
+def make_figure(points=50, label="r"):
+    """A bar and a cloud of points."""
     rng = np.random.default_rng(0)
-    return distance_scatter(
-        [Panel("PG only", rng.integers(0, 9, points), rng.random(points), 0.1)], x_label="common activations"
-    )
+    figure = bars_with_intervals(["PG only"], [0.1], [0.0], [0.2], label=label)
+    figure.axes[0].scatter(*rng.random((2, points)))
+    return figure
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_hostile_text_is_text(tmp_path):
     report.section("Second")
     report.text(HOSTILE)
     report.table(Table(HOSTILE, [Column(HOSTILE)], [Row([HOSTILE]), Row([Empty(HOSTILE)])], [HOSTILE], HOSTILE))
-    report.figure(distance_scatter([Panel(HOSTILE, np.arange(3), np.arange(3.0), 1.0)], x_label=HOSTILE), HOSTILE, HOSTILE)
+    report.figure(make_figure(label=HOSTILE), HOSTILE, HOSTILE)
     report.commands([HOSTILE])
     report.details({HOSTILE: HOSTILE})
     parsed = Page(report.write(tmp_path / "index.html").read_text(encoding="utf-8"))

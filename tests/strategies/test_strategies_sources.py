@@ -281,3 +281,18 @@ def test_with_it_the_next_decision_loss_is_the_entropy_of_all_decisions_but_the_
         return jnp.vdot(jnp.exp(jnp.sum(trace.log_prob, axis=1)), trace.entropy[:, 1] + trace.entropy[:, 2]) / 2
 
     assert_gradient_is_of(entropy, params, mean)
+
+
+def test_what_is_remembered_and_what_is_fresh_are_measured_apart():
+    made = strategy()
+    state = begin(made, start(made), 0)
+    assert measured(made, state) == (pytest.approx(0, abs=1e-3), pytest.approx(0, abs=1e-3))
+    other = state.replace(memory=memories.write(state.memory, jnp.repeat(SEQUENCES[1:2], 6, axis=0)))
+    assert measured(made, other) == (pytest.approx(MISMATCH), pytest.approx(0, abs=1e-3))
+    moved = with_policy(other, 1)  # knows its memory by heart, and nothing of what the old policy draws
+    assert measured(made, moved) == (pytest.approx(0, abs=1e-3), pytest.approx(MISMATCH))
+
+
+def measured(made, state):
+    found = made.measure(state, jax.random.key(7))
+    return float(found["supervised_remembered"]), float(found["supervised_fresh"])
