@@ -57,6 +57,7 @@ TUNED = {  # arm -> learning rate, entropy weight
     "fixed_next": (1e-2, 1e-2),
     "uniform_memory": (3e-2, 1e-2),
 }
+SUPERVISED_WEIGHT = 1.0  # lambda of every arm with a memory, with which the others were tuned
 TUNED_EVOLUTION = {"population": 50, "tournament": 25}
 
 
@@ -71,6 +72,6 @@ def configure(name: str, size: Size) -> Config:
     )
     found = ARMS[RANDOM if name == EVOLUTION else name].configure(base, seed=0)
     if found.strategy.supervised_weight > 0:
-        return found
+        return dataclasses.replace(found, strategy=dataclasses.replace(found.strategy, supervised_weight=SUPERVISED_WEIGHT))
     # Without L_Sup the memory is written and never learned from: one sequence is the least that it can hold and draw.
     return dataclasses.replace(found, memory=MemoryConfig(capacity=1, refresh_size=1, batch=1))

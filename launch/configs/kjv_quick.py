@@ -12,11 +12,17 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from nas.config import Config, SearchConfig, SupernetConfig
+from nas.config import Config, MemoryConfig, SearchConfig, StrategyConfig, SupernetConfig
 
 
 def get_config() -> ConfigDict:
     # The shared weights start alone and slowly: at the full rate from the first step, rounding errors grow a hundredfold in
     # ten steps, and no run can be compared with another that adds in another order.
-    config = Config(supernet=SupernetConfig(warmup_epochs=4), search=SearchConfig(epochs=14, warmup_epochs=4))
+    config = Config(
+        supernet=SupernetConfig(warmup_epochs=4),
+        search=SearchConfig(epochs=14, warmup_epochs=4),
+        # 1,000 updates are few: a controller learns to keep its decisions only at a high rate and from many sequences.
+        strategy=StrategyConfig(learning_rate=1e-2),
+        memory=MemoryConfig(batch=256),
+    )
     return ConfigDict(dataclasses.asdict(config))
