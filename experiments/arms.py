@@ -31,7 +31,7 @@ class Arm:
         return config.from_dict(values)
 
 
-# Lambda. Adam follows the larger gradient: with 1 the policy's drowns that of the reconstruction, whose state then hardly changes.
+# Lambda. Adam follows the larger gradient: with 1 the policy's drowns that of the reconstruction, and the state hardly changes.
 # Chosen on seeds 100 to 102 of kjv_quick, which no table reports.
 _WEIGHTS = {"reconstruct": 30.0, "next_decision": 1.0}
 

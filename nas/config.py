@@ -109,7 +109,7 @@ class StrategyConfig:
     """Policy gradient and supervised loss: L = L_PG + supervised_weight * L_Sup."""
 
     name: str = "reinforce"
-    supervised: str = "reconstruct"  # reconstruct or next_decision (see nas/objectives.py)
+    supervised: str = "reconstruct"  # reconstruct, next_decision or double_softmax (see nas/objectives.py)
     supervised_weight: float = 0.0  # lambda; 0 is ENAS
     policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
     entropy_weight: float = 1e-4
@@ -118,7 +118,7 @@ class StrategyConfig:
 
     def __post_init__(self):
         _check_choice("strategy.name", self.name, ("reinforce",))
-        _check_choice("strategy.supervised", self.supervised, ("reconstruct", "next_decision"))
+        _check_choice("strategy.supervised", self.supervised, ("reconstruct", "next_decision", "double_softmax"))
         for name in ("supervised_weight", "policy_weight", "entropy_weight"):
             _check(f"strategy.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
         _check("strategy.baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)

@@ -4,6 +4,8 @@ L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 19
 an entropy bonus. For L_Sup there are two readings of the paper:
   next_decision  predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears to do)
   reconstruct    predict every decision from the state after the last one (what its text speaks of)
+and one ablation:
+  double_softmax as next_decision, but the cross-entropy takes probabilities for logits, as the paper's code appears to do
 """
 
 import chex
@@ -38,6 +40,22 @@ def next_decision_loss(log_prob: Array) -> Array:
     """Mean cross-entropy of decisions 1..T-1 given those before them, nats, from log_prob [T] under teacher forcing."""
     chex.assert_rank(log_prob, 1)
     return -jnp.mean(log_prob[1:])
+
+
+def double_softmax_loss(log_probs: Array, decisions: Array, mask: Array) -> Array:
+    """`next_decision_loss` with the probabilities in the place of logits: .744 at best where there are four choices.
+
+    Args:
+      log_probs: [T, K] log p(. | a_<t).
+      decisions: [T] int32.
+      mask: [T, K] bool, which choices exist.
+
+    Returns:
+      [] loss.
+    """
+    chex.assert_rank([log_probs, decisions, mask], [2, 1, 2])
+    logits = jnp.where(mask, jnp.exp(log_probs), masking.MASKED)
+    return next_decision_loss(masking.take(jax.nn.log_softmax(logits), decisions))
 
 
 def reconstruction_loss(decoder: Params, embedding: Array, decisions: Array, mask: Array) -> Array:

@@ -43,7 +43,7 @@ LIMITS = {
     "memory.lag": ([1], [0]),
     "memory.batch": ([1], [0]),
     "strategy.name": (["reinforce"], ["evolution"]),
-    "strategy.supervised": (["reconstruct", "next_decision"], ["none"]),
+    "strategy.supervised": (["reconstruct", "next_decision", "double_softmax"], ["none"]),
     "strategy.supervised_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.policy_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.entropy_weight": ([0.0], [-1e-9, math.nan]),

@@ -52,6 +52,14 @@ def test_next_decision_loss_by_hand():
     np.testing.assert_allclose(jax.grad(objectives.next_decision_loss)(log_prob), [0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
 
 
+def test_double_softmax_loss_by_hand():
+    # Certain of each decision, t = 0 left out: logits 1, 0, 0, 0 and 1, 0: -ln(e / (e + 3)) = .7437, -ln(e / (e + 1)) = .3133.
+    mask = jnp.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    log_probs = jnp.where(jax.nn.one_hot(jnp.array([2, 3, 0]), 4) > 0, 0.0, -1e9)
+    loss = objectives.double_softmax_loss(log_probs, jnp.array([0, 3, 0]), mask)
+    assert loss == pytest.approx((0.74367 + 0.31326) / 2, abs=1e-5)
+
+
 def test_reconstruction_loss_by_hand():
     # Two decisions of three and two choices, H = 2, state (1, 2). First logits: 0 + 0, ln 2 + 0, 2 (ln 2) + ln(5 / 4) are
     # ln of 1, 2 and 5: the second choice has probability 2 / 8. Second logits: ln 3, 0 and one that does not exist: 3 / 4.

@@ -1,21 +1,18 @@
 """What the driver can be asked for; each prints its tables and writes them into a folder."""
 
 import dataclasses
-import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
 from experiments.nasbench201 import facts, report, seeds, settings, tuning
 from experiments.nasbench201.measures import Judge
-from experiments.nasbench201.report import Drawn
 from experiments.nasbench201.study import Study
 from experiments.nasbench201.study import sweep as run_sweep
+from experiments.writing import Written
 from nas import runs, tables
 from nas.errors import UserError
-from nas.report.html import Report
 from nas.report.tables import Column, Row, Table
 
 TITLE = "What a memory does to a search, on a table of all architectures"
@@ -46,7 +43,7 @@ def study(table: tables.Table, size_name: str, folder: pathlib.Path) -> None:
     """All strategies on the data sets of a size, and the report."""
     size, command = settings.SIZES[size_name], runs.command()
     found = Study(table, size, folder / "pieces")
-    written = _Written(
+    written = Written(
         folder, command, TITLE, "Every accuracy is looked up: what strategies find can be compared with the truth."
     )
     written.section("The table", {f"table_{i}": printed for i, printed in enumerate(facts.facts_tables(table, command))})
@@ -67,7 +64,7 @@ def sweep(folder: pathlib.Path) -> None:
     with tqdm(total=len(settings.STRATEGIES) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
         found = run_sweep(size, bar.update)
     sentence, printed, drawn = report.sweep_answers(found, command)
-    written = _Written(
+    written = Written(
         folder, command, TITLE, "Generated tables: pairs of operations explain a share of the variance that is set."
     )
     written.section("Interaction", {f"synthetic_{name}": table for name, table in printed.items()})
@@ -81,7 +78,7 @@ def tune(table: tables.Table, folder: pathlib.Path) -> None:
     evolved = sum(t <= p for p in settings.POPULATIONS for t in settings.TOURNAMENTS)
     with tqdm(total=(len(settings.TUNED) + evolved) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
         printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), bar.update)
-    _Written(folder, "", "", "").section("", {"tuning": printed})
+    Written(folder, "", "", "").section("", {"tuning": printed})
 
 
 def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
@@ -105,41 +102,6 @@ def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
     notes = [
         f"Seed-updates a second; best of 3 epochs of {size.epoch} updates, state made included; {runs.versions()['device']}."
     ]
-    _Written(folder, "", "", "").section(
+    Written(folder, "", "", "").section(
         "", {"timing": Table("Many seeds in one program", columns, rows, notes, runs.command())}
     )
-
-
-class _Written:
-    """Prints tables and sentences, writes them as CSV, and figures as PNG; the report at the end."""
-
-    def __init__(self, folder: pathlib.Path, command: str, title: str, summary: str):
-        self._folder, self._command, self._report = folder, command, Report(title, summary)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir: cannot write to {folder}: {error.strerror}") from error
-
-    def section(self, heading: str, printed: Mapping[str, Table]) -> None:
-        """A section of tables; their file names are the keys."""
-        self._report.section(heading)
-        for name, table in printed.items():
-            print(table.text(), flush=True)
-            table.csv(self._folder / f"{name}.csv")
-            self._report.table(table)
-
-    def answer(self, question: str, sentence: str, drawn: Sequence[Drawn]) -> None:
-        """A question, its sentence and its figures."""
-        print(f"{question}\n{sentence}\n", flush=True)
-        self._report.section(question)
-        self._report.text(sentence)
-        for name, figure, caption in drawn:
-            figure.savefig(self._folder / f"{name}.png", dpi=200)
-            self._report.figure(figure, caption, caption)
-
-    def finish(self, described: Mapping[str, object]) -> None:
-        """Writes the report."""
-        self._report.section("Command and versions")
-        self._report.commands([self._command])
-        self._report.details(runs.versions() | {"settings": json.dumps(described)})
-        print(f"report: {self._report.write(self._folder / 'report' / 'index.html')}")

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from nas.evaluation import statistics
-from nas.report.style import INK, QUIET, fill, new_figure, style
+from nas.report.style import INK, PALETTE, QUIET, fill, new_figure, style
 
 _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
@@ -145,6 +145,43 @@ def density(title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_
         figure.colorbar(image, label="pairs", fraction=0.06, pad=0.02, format=ticker.StrMethodFormatter("{x:,.0f}"))
         if not finite.all():
             ax.text(1, 1.01, f"{(~finite).sum():,} not finite, left out", transform=ax.transAxes, ha="right", color=QUIET)
+        return figure
+
+
+def ladder(names: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:
+    """A row a name and a panel a measure: label -> [rows, 3] mean, lower and upper end; dotted: the first row's mean."""
+    with style():
+        figure = new_figure(2 * _WIDTH, 0.9 + 0.19 * len(names), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False).ravel()
+        rows = np.arange(len(names))
+        for ax, (label, values), color in zip(axes, panels.items(), PALETTE, strict=False):
+            mean, low, high = np.transpose(values)
+            ax.axvline(mean[0], color=QUIET, linestyle=":", linewidth=1)
+            ax.hlines(rows, low, high, color=color, linewidth=1.5)
+            ax.plot(mean, rows, "o", color=color, markersize=3.5)
+            ax.set_xlabel(fill(label, 72 * 1.5))
+            ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+        axes[0].set_yticks(rows, names)
+        axes[0].invert_yaxis()
+        return figure
+
+
+def grid_maps(
+    values: Mapping[str, np.ndarray], *, rows: Sequence[str], columns: Sequence[str], x_label: str, y_label: str
+) -> Figure:
+    """label -> [rows, columns] as colours with the numbers in them, a panel each."""
+    with style():
+        figure = new_figure(2 * _WIDTH, 2.6, layout="constrained")
+        for ax, (label, grid) in zip(figure.subplots(1, len(values), squeeze=False).ravel(), values.items(), strict=True):
+            ax.grid(False)
+            ax.imshow(grid, cmap=_COLORS, aspect="auto")
+            middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+            for (row, column), value in np.ndenumerate(grid):
+                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < middle else INK)
+            ax.set_xticks(range(len(columns)), columns)
+            ax.set_yticks(range(len(rows)), rows)
+            ax.set(xlabel=x_label, ylabel=y_label)
+            ax.set_title(label, loc="left", fontsize=9)
         return figure
 
 

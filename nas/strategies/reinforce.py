@@ -108,6 +108,8 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         trace = policy.score(params["policy"], decisions)
         if settings.supervised == "next_decision":
             losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
+        elif settings.supervised == "double_softmax":
+            losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(trace.log_probs, decisions, mask)
         elif trace.hidden is None:  # nothing to reconstruct from; such a policy is only used with lambda = 0
             return jnp.float32(0)
         else:
