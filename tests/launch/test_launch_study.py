@@ -1,7 +1,9 @@
 """The programs end to end on a search of seconds: the table and report they write, and one line for what the user can mend."""
 
+import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -77,6 +79,23 @@ def test_evaluate_needs_only_the_run_directory(study, environment):
     process = run(environment, "launch.evaluate", f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr
     assert "PG + 1 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
+
+
+def test_deriving_a_cell(study, environment):
+    _, folder, _, _ = study
+    workdir, own = folder / "memory-seed0", "0 0 3 0 2"
+    process = run(environment, "launch.derive", f"--workdir={workdir}", "--architectures=40", f"--decisions={own}")
+    assert process.returncode == 0, process.stderr
+    with (workdir / "derived.csv").open() as file:
+        header, *rows = csv.reader(file)
+    derived = json.loads((workdir / "derived.json").read_text())
+    assert rows[0][header.index("decisions")] == derived["decisions"]
+    assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
+    held_out = math.exp(derived["held_out_log_perplexity"])
+    assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
+    for decisions, part in (("0 0 3", "5 numbers, got 3"), ("0 0 3 7 2", "position 3")):
+        process = run(environment, "launch.derive", f"--workdir={workdir}", f"--decisions={decisions}")
+        assert_one_line(process, "--decisions: ", part)
 
 
 def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
