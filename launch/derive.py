@@ -25,7 +25,7 @@ def main():
     from nas.report.files import write_atomic
 
     run = runs.open_run(workdir)
-    derived = derivation.derive(run, FLAGS.architectures, seed=FLAGS.seed, given=_given(run.space))
+    derived = derivation.derive(run, FLAGS.architectures, seed=FLAGS.seed, given=common.decisions(run.space))
     rows = _rows(run.space, derived)
     _table(rows, derived).csv(workdir / "derived.csv")
     best = run.space.format(derived.decisions[0])
@@ -43,17 +43,6 @@ def main():
     print(_table(rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived).text())
     print(f"best: perplexity {math.exp(derived.held_out[0]):.1f} on the half that did not choose it, decisions {best}")
     print(f"all of them: {workdir / 'derived.csv'}")
-
-
-def _given(space):
-    from nas.errors import UserError
-
-    if not FLAGS.decisions:
-        return None
-    try:
-        return space.parse(FLAGS.decisions)
-    except UserError as error:
-        raise UserError(f"--decisions: {error}") from None
 
 
 def _rows(space, derived):

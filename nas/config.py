@@ -163,6 +163,27 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What `launch.train_from_scratch` trains and how; the model's size, dropout and initial weights are `supernet`'s."""
+
+    architecture: str = ""  # decisions as text, lstm or highway (see nas/standalone.py); empty in a search
+    epochs: int = 10  # passes over the training split
+    learning_rate: float = 10.0
+    learning_rate_decay: float = 0.96  # factor per epoch ...
+    decay_start: int = 15  # ... from this epoch on, until averaging begins
+    clip: float = 0.25  # global norm of the gradient
+    weight_decay: float = 1e-6  # added to the gradient, times the weights
+    patience: int = 5  # epochs without a better validation loss after which iterates are averaged
+
+    def __post_init__(self):
+        _check("training.epochs", self.epochs >= 1, "at least 1", self.epochs)
+        for name in ("learning_rate", "learning_rate_decay", "clip"):
+            _check(f"training.{name}", getattr(self, name) > 0, "positive", getattr(self, name))
+        for name in ("weight_decay", "patience"):
+            _check(f"training.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -175,6 +196,7 @@ class Config:
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
         _check("nodes", self.nodes >= 2, "at least 2", self.nodes)

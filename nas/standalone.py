@@ -22,7 +22,6 @@ from nas.supernets import recurrent
 from nas.supernets.recurrent import Dropout
 from nas.types import Array, Params
 
-BASELINES = ("lstm", "highway")
 _NO_DROPOUT = Dropout(None, None, None)
 _FUNCTIONS = {"tanh": jnp.tanh, "relu": lambda x: jnp.maximum(x, 0), "identity": lambda x: x, "sigmoid": jax.nn.sigmoid}
 
@@ -37,19 +36,15 @@ class Model(NamedTuple):
 
 
 def build(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, architecture: str) -> Model:
-    """The model of a decision vector's text form, or a baseline by name, with as many parameters as the space's cells.
-
-    `lstm` has the width that comes nearest to that number. `highway` is the recurrent highway network of the same depth
-    (Zilly et al. 2017), a chain of tanh nodes: itself a cell of the space, so that the numbers are equal.
+    """The cell of a decision vector's text form, or a baseline by name, of the width that `baseline_width` gives.
 
     Raises:
       UserError: neither a baseline nor decisions of the space.
     """
-    if architecture == "lstm":
-        return lstm(dataclasses.replace(config, width=lstm_width(space, config.width, vocabulary)), vocabulary)
-    if architecture == "highway":
-        return cell(space, highway_decisions(space), config, vocabulary)
-    return cell(space, space.parse(architecture), config, vocabulary)
+    if architecture not in BASELINES:
+        return cell(space, space.parse(architecture), config, vocabulary)
+    make, products = BASELINES[architecture]
+    return make(dataclasses.replace(config, width=baseline_width(space, config.width, vocabulary, products)), vocabulary)
 
 
 def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, vocabulary: int) -> Model:
@@ -94,47 +89,52 @@ def from_shared(space: RecurrentSpace, params: Params, decisions: np.ndarray) ->
 
 
 def lstm(config: SupernetConfig, vocabulary: int) -> Model:
-    """The LSTM (Gers et al. 2000), gates in the order input, forget, candidate, output; the forget gate's bias starts at 1.
+    """The LSTM (Gers et al. 2000): input gate, forget gate, candidate, output gate; the forget gate's bias starts at 1.
 
     Parameters: embedding [V, H], bias [V], input [H, 4H], recurrent [H, 4H], gates [4H]. The carry is (state, memory cell).
     """
-    width = config.width
 
-    def init(key: Array) -> Params:
-        shapes = {"embedding": (vocabulary, width), "input": (width, 4 * width), "recurrent": (width, 4 * width)}
-        drawn = _uniform(key, shapes, config.init_scale)
-        return drawn | {"gates": jnp.zeros(4 * width).at[width : 2 * width].set(1.0), "bias": jnp.zeros(vocabulary)}
+    def step(pre: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        write, keep, candidate, read = jnp.split(pre, 4, axis=-1)
+        memory = jax.nn.sigmoid(keep) * carry[1] + jax.nn.sigmoid(write) * jnp.tanh(candidate)
+        hidden = jax.nn.sigmoid(read) * jnp.tanh(memory)
+        return hidden, memory
 
-    def loss(params: Params, tokens: Array, carry: Any, dropout: Dropout = _NO_DROPOUT) -> tuple[Array, Any]:
-        def step(carry: Any, projected: Array) -> tuple[Any, Array]:
-            hidden, memory = carry
-            pre = projected + _mask(hidden, dropout.hidden) @ params["recurrent"] + params["gates"][None]
-            write, keep, candidate, read = jnp.split(pre, 4, axis=-1)
-            memory = jax.nn.sigmoid(keep) * memory + jax.nn.sigmoid(write) * jnp.tanh(candidate)
-            hidden = jax.nn.sigmoid(read) * jnp.tanh(memory)
-            return (hidden, memory), hidden
-
-        return _loss(step, params, tokens, carry, dropout)
-
-    return Model(config, init, lambda rows: (jnp.zeros((rows, width)), jnp.zeros((rows, width))), loss)
+    return _gated(config, vocabulary, (0.0, 1.0, 0.0, 0.0), 2, step)
 
 
-def lstm_width(space: RecurrentSpace, width: int, vocabulary: int) -> int:
-    """Width of the LSTM whose number of parameters is nearest to that of the space's cells of width H = `width`.
+def highway(config: SupernetConfig, vocabulary: int) -> Model:
+    """One recurrent highway layer (Zilly et al. 2017), which is node 0 of a cell with tanh; the gate's bias starts at -1.
 
-    One more in its width W are V + 16 W + 12 parameters: the numbers differ by half of it at most.
+    Parameters: embedding [V, H], bias [V], input [H, 2H], recurrent [H, 2H], gates [2H].
     """
-    wanted = vocabulary * (width + 1) + 2 * (space.num_nodes + 1) * width**2
-    middle = vocabulary + 4  # 8 W^2 + middle W + V parameters at width W
-    near = (math.sqrt(middle**2 + 32 * (wanted - vocabulary)) - middle) / 16
-    return max(1, min((math.floor(near), math.ceil(near)), key=lambda w: abs(8 * w**2 + middle * w + vocabulary - wanted)))
+
+    def step(pre: Array, carry: tuple[Array]) -> tuple[Array]:
+        gate, candidate = jnp.split(pre, 2, axis=-1)
+        return (carry[0] + jax.nn.sigmoid(gate) * (jnp.tanh(candidate) - carry[0]),)
+
+    return _gated(config, vocabulary, (-1.0, 0.0), 1, step)
 
 
-def highway_decisions(space: RecurrentSpace) -> np.ndarray:
-    """[T] every node reads the one before it and is tanh."""
-    decisions = np.zeros(space.num_decisions, np.int32)
-    space.parents(decisions)[:] = np.arange(space.num_nodes - 1)
-    return decisions
+BASELINES = {"lstm": (lstm, 4), "highway": (highway, 2)}  # and the products of state and matrix in them
+
+
+def num_cell_parameters(space: RecurrentSpace, width: int, vocabulary: int) -> int:
+    """How many numbers a cell of the space learns."""
+    return vocabulary * (width + 1) + 2 * (space.num_nodes + 1) * width**2
+
+
+def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products: int) -> int:
+    """The width at which a baseline of so many products has a number of parameters nearest to that of a cell of `width`.
+
+    One more in its width W are V + products (4 W + 3) parameters: the numbers differ by half of it at most, as a rule by less
+    than one in a hundred.
+    """
+    square, linear = 2 * products, vocabulary + products  # a baseline has square W^2 + linear W + V parameters
+    rest = num_cell_parameters(space, width, vocabulary) - vocabulary
+    exact = (math.sqrt(linear**2 + 4 * square * rest) - linear) / (2 * square)
+    candidates = range(max(1, math.floor(exact)), math.ceil(exact) + 1)
+    return min(candidates, key=lambda w: abs(square * w**2 + linear * w - rest))
 
 
 def num_parameters(model: Model) -> int:
@@ -145,6 +145,26 @@ def num_parameters(model: Model) -> int:
 def _uniform(key, shapes, scale):
     keys = jax.random.split(key, len(shapes))
     return {n: jax.random.uniform(k, s, minval=-scale, maxval=scale) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+
+
+def _gated(config, vocabulary, biases, states, step):
+    """A baseline whose carry is so many [B, H], the state first; `step` makes the next from what matrices and biases give."""
+    width, size = config.width, len(biases) * config.width
+
+    def init(key: Array) -> Params:
+        shapes = {"embedding": (vocabulary, width), "input": (width, size), "recurrent": (width, size)}
+        gates = jnp.repeat(jnp.array(biases), width)
+        return _uniform(key, shapes, config.init_scale) | {"gates": gates, "bias": jnp.zeros(vocabulary)}
+
+    def loss(params: Params, tokens: Array, carry: Any, dropout: Dropout = _NO_DROPOUT) -> tuple[Array, Any]:
+        def advance(carry: Any, projected: Array) -> tuple[Any, Array]:
+            pre = projected + _mask(carry[0], dropout.hidden) @ params["recurrent"] + params["gates"][None]
+            carry = step(pre, carry)
+            return carry, carry[0]
+
+        return _loss(advance, params, tokens, carry, dropout)
+
+    return Model(config, init, lambda rows: (jnp.zeros((rows, width)),) * states, loss)
 
 
 def _loss(step, params, tokens, carry, dropout):

@@ -60,6 +60,14 @@ LIMITS = {
     "search.keep": ([1], [0]),
     "search.on_nonfinite": (["stop", "skip"], ["ignore"]),
     "evaluation.architectures": ([3], [2]),
+    "training.architecture": (["", "lstm"], []),
+    "training.epochs": ([1], [0]),
+    "training.learning_rate": ([1e-9], [0.0, math.nan]),
+    "training.learning_rate_decay": ([1e-9, 1.0], [0.0, math.nan]),
+    "training.decay_start": ([0, 15], []),
+    "training.clip": ([1e-9], [0.0, math.nan]),
+    "training.weight_decay": ([0.0], [-1e-9, math.nan]),
+    "training.patience": ([0], [-1]),
 }
 WRONG_TYPES = {int: [1.0, True, "1", None], float: ["1", True, None, [1.0]], str: [1, None, ["kjv"]]}
 

@@ -15,6 +15,7 @@ import pytest
 
 import nas.runs
 from nas import checkpoint, measurements, metrics, runs, search
+from nas.config import TrainingConfig
 from nas.data import Corpus
 from nas.errors import UserError
 from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, files, fill, mounted, tiny
@@ -349,3 +350,15 @@ def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
     best = measure(workdir).best_log_perplexity
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
+
+
+def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):
+    scratch = dataclasses.replace(CONFIG, training=TrainingConfig(architecture="lstm", epochs=1))
+    assert "training.architecture: must be empty in a search" in fails(start, scratch, tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere", progress_bar=False)
+    assert "holds a model trained from scratch, not a search" in fails(runs.open_run, tmp_path / "model")
+    assert "training.architecture: 'lstm' -> ''" in fails(start, CONFIG, tmp_path / "model")
+    assert "training.architecture: '' -> 'lstm'" in fails(runs.train, scratch, finished)
+    with unchanged(tmp_path / "model"):
+        assert runs.train(scratch, tmp_path / "model", progress_bar=False) == result

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -105,25 +106,35 @@ def test_the_lstm_is_that_of_its_equations():
     np.testing.assert_allclose([hidden, memory], expected[1:], atol=1e-5)
 
 
-def test_the_highway_baseline_is_a_chain_of_tanh_nodes():
-    decisions = standalone.highway_decisions(RecurrentSpace(num_nodes=4))
-    assert decisions.tolist() == [0, 0, 0, 1, 0, 2, 0]
+def test_the_highway_layer_is_node_0_of_a_cell():
+    """With biases of zero it is a cell of two nodes the second of which passes on the first: gate closed, or identity of it."""
+    model = standalone.highway(CONFIG, VOCABULARY)
+    params, tokens, masks = jax.jit(model.init)(jax.random.key(0)), tokens_of(0), masks_of(8)
+    np.testing.assert_array_equal(params["gates"], [-1] * 8 + [0] * 8)
+    hidden = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
+    pass_on = np.concatenate([np.zeros((8, 8)), np.eye(8)], axis=1, dtype=np.float32)  # a half-open gate on the identity
+    chain = {n: params[n] for n in ("embedding", "bias", "input")} | {"recurrent": (params["recurrent"], pass_on)}
+    cell = standalone.cell(RecurrentSpace(num_nodes=2), np.array([0, 0, 2]), SupernetConfig(width=8, max_norm=0.0), VOCABULARY)
+    expected, state = jax.jit(cell.loss)(chain, tokens, hidden, masks)
+    value, (last,) = jax.jit(model.loss)(params | {"gates": jnp.zeros(16)}, tokens, (hidden,), masks)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(last, state, atol=1e-5)
+    assert abs(float(jax.jit(model.loss)(params, tokens, (hidden,), masks)[0]) - float(value)) > 1e-3  # biases are used
 
 
 @pytest.mark.parametrize(("width", "vocabulary"), [(96, 4000), (200, 4000), (1000, 10_000), (4, 5)])
 def test_parameter_counts_agree(width, vocabulary):
     config = SupernetConfig(width=width)
     papers = "0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1"
-    cell, highway, lstm = (standalone.build(SPACE, config, vocabulary, name) for name in (papers, "highway", "lstm"))
-    counts = [standalone.num_parameters(model) for model in (cell, highway, lstm)]
+    cell, lstm, highway = (standalone.build(SPACE, config, vocabulary, name) for name in (papers, "lstm", "highway"))
     # An embedding and a bias a type; input and each of 12 nodes have a matrix for the gate and one for the candidate.
-    assert counts[0] == counts[1] == vocabulary * (width + 1) + 13 * 2 * width**2
-
-    def of_lstm(w):  # four gates, each with a matrix of inputs, one of states and a bias
-        return vocabulary * (w + 1) + 4 * (2 * w**2 + w)
-
-    assert counts[2] == of_lstm(lstm.config.width)
-    assert abs(counts[2] - counts[0]) == min(abs(of_lstm(w) - counts[0]) for w in range(1, 3 * width))
+    wanted = vocabulary * (width + 1) + 13 * 2 * width**2
+    assert standalone.num_parameters(cell) == wanted == standalone.num_cell_parameters(SPACE, width, vocabulary)
+    for model, products in ((lstm, 4), (highway, 2)):  # each with a matrix of inputs, one of states and a bias
+        counts = {w: vocabulary * (w + 1) + products * (2 * w**2 + w) for w in range(1, 4 * width)}
+        assert standalone.num_parameters(model) == counts[model.config.width]
+        assert abs(counts[model.config.width] - wanted) == min(abs(count - wanted) for count in counts.values())
+        assert width < 90 or abs(counts[model.config.width] / wanted - 1) < 0.01
 
 
 @pytest.mark.parametrize("architecture", ["gru", "", "0 1 0"])
