@@ -106,9 +106,9 @@ class MemoryConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StrategyConfig:
-    """Policy gradient and supervised loss: L = L_PG + supervised_weight * L_Sup."""
+    """What proposes architectures: policy gradient and supervised loss, L = L_PG + supervised_weight * L_Sup, or evolution."""
 
-    name: str = "reinforce"
+    name: str = "reinforce"  # reinforce, whose settings follow, or evolution, which has a group of its own
     supervised: str = "reconstruct"  # reconstruct or next_decision (see nas/objectives.py)
     supervised_weight: float = 0.0  # lambda; 0 is ENAS
     policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
@@ -117,12 +117,24 @@ class StrategyConfig:
     learning_rate: float = 1e-3  # Adam
 
     def __post_init__(self):
-        _check_choice("strategy.name", self.name, ("reinforce",))
+        _check_choice("strategy.name", self.name, ("reinforce", "evolution"))
         _check_choice("strategy.supervised", self.supervised, ("reconstruct", "next_decision"))
         for name in ("supervised_weight", "policy_weight", "entropy_weight"):
             _check(f"strategy.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
         _check("strategy.baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)
         _check("strategy.learning_rate", self.learning_rate > 0, "positive", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolutionConfig:
+    """Regularised evolution (see nas/strategies/evolution.py); the sizes are those of Real et al. (2019)."""
+
+    population: int = 100  # the youngest architectures, which are alive
+    tournament: int = 25  # drawn from them, the best of which is a parent
+
+    def __post_init__(self):
+        for name in ("population", "tournament"):
+            _check(f"evolution.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +206,7 @@ class Config:
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
+    evolution: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)

@@ -54,7 +54,13 @@ class Run:
 
     @property
     def policy_params(self) -> Params:
-        """Parameters of the controller as it is."""
+        """Parameters of the controller as it is.
+
+        Raises:
+          UserError: the search had none.
+        """
+        if self.config.strategy.name != "reinforce":
+            raise UserError(f"--workdir: {self.workdir} is a search by {self.config.strategy.name}, which has no controller")
         return self.state.strategy.params["policy"]
 
     def untrained_policy_params(self) -> Params:
