@@ -122,6 +122,18 @@ def workdir() -> pathlib.Path:
     return pathlib.Path("runs", config_name())
 
 
+def decisions(space: Any) -> Any:
+    """The decisions [T] that --decisions, a flag of the script, gives for a search space; None where it is empty.
+
+    Raises:
+      UserError: they are not of the space.
+    """
+    try:
+        return space.parse(FLAGS.decisions) if FLAGS.decisions else None
+    except UserError as error:
+        raise UserError(f"--decisions: {error}") from None
+
+
 def config_name() -> str:
     """The name of the configuration that --config chose."""
     return pathlib.Path(FLAGS["config"].config_filename).stem

@@ -106,9 +106,9 @@ class MemoryConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StrategyConfig:
-    """Policy gradient and supervised loss: L = L_PG + supervised_weight * L_Sup."""
+    """What proposes architectures: policy gradient and supervised loss, L = L_PG + supervised_weight * L_Sup, or evolution."""
 
-    name: str = "reinforce"
+    name: str = "reinforce"  # reinforce, whose settings follow, or evolution, which has a group of its own
     supervised: str = "reconstruct"  # reconstruct, next_decision or double_softmax (see nas/objectives.py)
     supervised_weight: float = 0.0  # lambda; 0 is ENAS
     policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
@@ -117,12 +117,24 @@ class StrategyConfig:
     learning_rate: float = 1e-3  # Adam
 
     def __post_init__(self):
-        _check_choice("strategy.name", self.name, ("reinforce",))
+        _check_choice("strategy.name", self.name, ("reinforce", "evolution"))
         _check_choice("strategy.supervised", self.supervised, ("reconstruct", "next_decision", "double_softmax"))
         for name in ("supervised_weight", "policy_weight", "entropy_weight"):
             _check(f"strategy.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
         _check("strategy.baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)
         _check("strategy.learning_rate", self.learning_rate > 0, "positive", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolutionConfig:
+    """Regularised evolution (see nas/strategies/evolution.py); the sizes are those of Real et al. (2019)."""
+
+    population: int = 100  # the youngest architectures, which are alive
+    tournament: int = 25  # drawn from them, the best of which is a parent
+
+    def __post_init__(self):
+        for name in ("population", "tournament"):
+            _check(f"evolution.{name}", getattr(self, name) >= 1, "at least 1", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +175,27 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What `launch.train_from_scratch` trains and how; the model's size, dropout and initial weights are `supernet`'s."""
+
+    architecture: str = ""  # decisions as text, lstm or highway (see nas/standalone.py); empty in a search
+    epochs: int = 10  # passes over the training split
+    learning_rate: float = 10.0
+    learning_rate_decay: float = 0.96  # factor per epoch ...
+    decay_start: int = 15  # ... from this epoch on, until averaging begins
+    clip: float = 0.25  # global norm of the gradient
+    weight_decay: float = 1e-6  # added to the gradient, times the weights
+    patience: int = 5  # epochs without a better validation loss after which iterates are averaged
+
+    def __post_init__(self):
+        _check("training.epochs", self.epochs >= 1, "at least 1", self.epochs)
+        for name in ("learning_rate", "learning_rate_decay", "clip"):
+            _check(f"training.{name}", getattr(self, name) > 0, "positive", getattr(self, name))
+        for name in ("weight_decay", "patience"):
+            _check(f"training.{name}", getattr(self, name) >= 0, "0 or more", getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -173,8 +206,10 @@ class Config:
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     memory: MemoryConfig = dataclasses.field(default_factory=MemoryConfig)
     strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
+    evolution: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self):
         _check("nodes", self.nodes >= 2, "at least 2", self.nodes)

@@ -8,6 +8,7 @@ One process writes it, whatever their number:
     metrics.jsonl        nas.metrics; tensorboard/ holds the same
     architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
     evaluation.npz       nas.measurements
+    result.json          nas.training, in place of architectures and evaluation where one model is trained from scratch
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from typing import Any
 
 import jax
 
-from nas import checkpoint, metrics, search
+from nas import checkpoint, metrics, search, standalone, training
 from nas import config as configs
 from nas.config import Config
 from nas.data import Corpus, load_corpus
@@ -34,7 +35,7 @@ from nas.parallel import choose_devices
 from nas.spaces import RecurrentSpace
 from nas.types import Batch, Params, Policy, Reward
 
-CONFIG, METADATA, LOCK = "config.json", "run.json", "lock"
+CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
 
 
@@ -58,7 +59,13 @@ class Run:
 
     @property
     def policy_params(self) -> Params:
-        """Parameters of the controller as it is."""
+        """Parameters of the controller as it is.
+
+        Raises:
+          UserError: the search had none.
+        """
+        if self.config.strategy.name != "reinforce":
+            raise UserError(f"--workdir: {self.workdir} is a search by {self.config.strategy.name}, which has no controller")
         return self.state.strategy.params["policy"]
 
     def untrained_policy_params(self) -> Params:
@@ -100,6 +107,8 @@ def start(
       UserError: the directory holds another configuration (the fields are listed), cannot be written or is in use by another
         process; the corpus cannot be had; or what `nas.search.run` raises.
     """
+    if config.training.architecture:
+        raise UserError("config field training.architecture: must be empty in a search; launch.train_from_scratch trains it")
     corpus = load_corpus(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
     train = Windows.of(corpus.train, config.data.batch, config.data.steps)
     valid = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps)
@@ -111,15 +120,47 @@ def start(
         return search.run(config, workdir, train, valid, devices=devices, progress_bar=progress_bar)
 
 
+def train(
+    config: Config,
+    workdir: pathlib.Path,
+    *,
+    corpus_dir: str | None = None,
+    data_dir: str | None = None,
+    progress_bar: bool = True,
+) -> training.Result:
+    """Trains the model of `config.training` from scratch in `workdir`, continues the one there or reads what it found.
+
+    Args:
+      corpus_dir, data_dir: as for `nas.data.load_corpus`.
+
+    Raises:
+      UserError: as `start`; an architecture that is not of the space; or what `nas.training.run` raises.
+    """
+    data, space = config.data, RecurrentSpace(num_nodes=config.nodes)
+    model = standalone.build(space, config.supernet, data.vocabulary, config.training.architecture)
+    corpus = load_corpus(data, corpus_dir=corpus_dir, data_dir=data_dir)
+    train = Windows.of(corpus.train, data.batch, data.steps)
+    valid, test = (Windows.of(split, data.eval_batch, data.steps) for split in (corpus.valid, corpus.test))
+    with _open(config, workdir):
+        if (workdir / RESULT).is_file():
+            return training.Result(**_read_json(workdir / RESULT))
+        _write_json(workdir / METADATA, _metadata(data_dir))
+        result = training.run(model, config, workdir, train, valid, test, progress_bar=progress_bar)
+        _write_json(workdir / RESULT, result._asdict())
+        return result
+
+
 def open_run(workdir: pathlib.Path) -> Run:
     """Opens a run directory from its newest intact checkpoint.
 
     Raises:
-      UserError: no such directory, not a run, no checkpoint, or none that is intact.
+      UserError: no such directory, not a search, no checkpoint, or none that is intact.
     """
     if not (workdir / CONFIG).is_file():
         raise UserError(f"--workdir: {workdir} is not a run directory (it has no {CONFIG})")
     config = _read_config(workdir)
+    if config.training.architecture:
+        raise UserError(f"--workdir: {workdir} holds a model trained from scratch, not a search")
     if not (workdir / checkpoint.FOLDER).is_dir():
         raise UserError(_no_checkpoint(workdir))
     parts = search.components(config)

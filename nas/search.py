@@ -310,7 +310,7 @@ class _Search:
         self.architectures["rewards"].append(rewards.reshape(-1))
         progress.controller += count
         progress.architectures += rewards.size
-        self._advance(count, reward=info["reward"].mean(), entropy=info["entropy"].mean())
+        self._advance(count, **{name: info[name].mean() for name in ("reward", "entropy") if name in info})
 
     def _advance(self, count, **shown):
         self.shown |= {name: f"{value:.4g}" for name, value in shown.items()}

@@ -15,6 +15,7 @@ import pytest
 
 import nas.runs
 from nas import checkpoint, measurements, metrics, runs, search
+from nas.config import EvolutionConfig, TrainingConfig
 from nas.data import Corpus
 from nas.errors import UserError
 from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, files, fill, mounted, tiny
@@ -349,3 +350,33 @@ def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
     best = measure(workdir).best_log_perplexity
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
+
+
+def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):
+    scratch = dataclasses.replace(CONFIG, training=TrainingConfig(architecture="lstm", epochs=1))
+    assert "training.architecture: must be empty in a search" in fails(start, scratch, tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere", progress_bar=False)
+    assert "holds a model trained from scratch, not a search" in fails(runs.open_run, tmp_path / "model")
+    assert "training.architecture: 'lstm' -> ''" in fails(start, CONFIG, tmp_path / "model")
+    assert "training.architecture: '' -> 'lstm'" in fails(runs.train, scratch, finished)
+    with unchanged(tmp_path / "model"):
+        assert runs.train(scratch, tmp_path / "model", progress_bar=False) == result
+
+
+def test_a_search_by_evolution_has_no_controller(tmp_path):
+    config = tiny(search={"epochs": 1, "warmup_epochs": 0}, strategy={"name": "evolution"})
+    config = dataclasses.replace(config, evolution=EvolutionConfig(population=8, tournament=3))
+    start(config, tmp_path / "run")
+    run, scored = runs.open_run(tmp_path / "run"), checkpoint.load_arrays(tmp_path / "run" / search.ARCHITECTURES)
+    # Alive are the youngest of all that were scored, wherever the ring begins.
+    assert run.state.strategy.born == len(scored["rewards"]) == 4 * 4
+    alive, youngest = (
+        sorted(zip(map(tuple, decisions.tolist()), rewards.tolist(), strict=True))
+        for decisions, rewards in (
+            (np.asarray(run.state.strategy.decisions), np.asarray(run.state.strategy.rewards)),
+            (scored["decisions"][-8:], scored["rewards"][-8:]),
+        )
+    )
+    assert alive == youngest
+    assert "is a search by evolution, which has no controller" in fails(measurements.measure, run)

@@ -41,6 +41,16 @@ class Mantel(NamedTuple):
     p: float  # two-sided
 
 
+class Components(NamedTuple):
+    """Where the spread of values of groups comes from, as standard deviations."""
+
+    within: float  # of a value about the mean of its group
+    between: float  # of the groups' means, without what is left in them of `within`
+    share: (
+        Interval  # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over resampled groups
+    )
+
+
 def mean_interval(values, level: float = 0.95) -> Interval:
     """Mean over seeds [S] with Student's t interval; limits are NaN for a single seed."""
     mean, error = _mean_and_error(_seeds(values))
@@ -173,6 +183,39 @@ def bootstrap_correlation(
     drawn = [correlation(np.bincount(rng.integers(n, size=n), minlength=n).astype(float)) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(correlation(np.ones(n)), float(low), float(high))
+
+
+def variance_components(values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Components:
+    """One-way random effects of values [groups, members], from the mean squares; a negative component is zero.
+
+    The limits are percentiles over groups that are resampled whole. NaN where a value is not finite, or nothing varies.
+
+    Raises:
+      ValueError: fewer than two groups or two members.
+    """
+    values = np.asarray(values, float)
+    if min(values.shape) < 2:
+        raise ValueError(f"variance components need two groups of two members at least, got {values.shape}")
+    means, variances = values.mean(axis=1), values.var(axis=1, ddof=1)
+
+    def components(rows):
+        """[...] variances within and between, of groups rows [..., groups]."""
+        within = variances[rows].mean(axis=-1)
+        between = means[rows].var(axis=-1, ddof=1) - within / values.shape[1]
+        return within, np.maximum(between, 0.0)
+
+    def share(within, between):
+        with np.errstate(invalid="ignore"):
+            return within / (within + between)
+
+    groups = len(values)
+    within, between = components(np.arange(groups))
+    drawn = share(*components(np.random.default_rng(seed).integers(groups, size=(resamples, groups))))
+    estimate = float(share(within, between))
+    # A resample of one group alone, whose members are alike, has no share.
+    low, high = (math.nan,) * 2 if math.isnan(estimate) else np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(estimate, float(low), float(high))
+    return Components(math.sqrt(within), math.sqrt(between), interval)
 
 
 def _seeds(values):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas.errors import UserError
 from nas.parallel import gather_over_devices
 from nas.spaces import SearchSpace
 from nas.types import Array, Info, Strategy
@@ -27,9 +28,14 @@ class Population:
 def evolution(space: SearchSpace, *, population: int, tournament: int) -> Strategy:
     """The strategy.
 
+    A reward that is not finite loses to every other.
+
     Args:
-      population: P; at least as many as are scored at once.
+      population: P.
       tournament: S.
+
+    Raises:
+      UserError: more architectures are scored at once, on all devices, than the population holds (when `update` is traced).
     """
     changeable = np.flatnonzero(np.array(space.num_choices) > 1).astype(np.int32)
 
@@ -61,9 +67,15 @@ def evolution(space: SearchSpace, *, population: int, tournament: int) -> Strate
         del key
         chex.assert_rank([decisions, rewards], [2, 1])
         decisions, rewards = gather_over_devices((decisions, rewards), axis_name)
+        if len(rewards) > population:
+            raise UserError(
+                f"config field evolution.population: must be at least the {len(rewards)} architectures scored at once, "
+                f"got {population}"
+            )
+        ranked = jnp.where(jnp.isfinite(rewards), rewards, -jnp.inf)
         rows = (state.born + jnp.arange(len(rewards), dtype=jnp.int32)) % population
         state = Population(
-            state.decisions.at[rows].set(decisions), state.rewards.at[rows].set(rewards), state.born + len(rewards)
+            state.decisions.at[rows].set(decisions), state.rewards.at[rows].set(ranked), state.born + len(rewards)
         )
         return state, {"reward": jnp.mean(rewards)}
 

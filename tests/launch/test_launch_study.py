@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import pathlib
 
@@ -94,6 +95,23 @@ def test_evaluate_needs_only_the_run_directory(study, environment):
     assert "PG + 1 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
 
 
+def test_deriving_a_cell(study, environment):
+    _, folder, _, _ = study
+    workdir, own = folder / "memory-seed0", "0 0 3 0 2"
+    process = run(environment, "launch.derive", f"--workdir={workdir}", "--architectures=40", f"--decisions={own}")
+    assert process.returncode == 0, process.stderr
+    with (workdir / "derived.csv").open() as file:
+        header, *rows = csv.reader(file)
+    derived = json.loads((workdir / "derived.json").read_text())
+    assert rows[0][header.index("decisions")] == derived["decisions"]
+    assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
+    held_out = math.exp(derived["held_out_log_perplexity"])
+    assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
+    for decisions, part in (("0 0 3", "5 numbers, got 3"), ("0 0 3 7 2", "position 3")):
+        process = run(environment, "launch.derive", f"--workdir={workdir}", f"--decisions={decisions}")
+        assert_one_line(process, "--decisions: ", part)
+
+
 def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
     _, folder, data, _ = study
     workdir = folder / "memory-seed0"
@@ -181,3 +199,39 @@ def test_ptb_without_network(environment, config_file, tmp_path):
         f"--workdir={tmp_path / 'run'}",
     )
     assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
+
+
+@pytest.mark.parametrize("model", ["--decisions=0 0 3 0 2", "--baseline=lstm"])
+def test_training_from_scratch(study, environment, config_file, tmp_path, model):
+    _, folder, data, _ = study
+    short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
+    arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path / 'run'}", *short]
+    process = run(environment, "launch.train_from_scratch", *arguments, model)
+    assert process.returncode == 0, process.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"{result['parameters']:,} parameters" in process.stdout
+    assert f"test perplexity {math.exp(result['test_log_perplexity']):.1f}" in process.stdout
+    before = files(tmp_path / "run")
+    again = run(environment, "launch.train_from_scratch", *arguments, model)
+    assert (again.returncode, again.stdout) == (0, process.stdout) and files(tmp_path / "run") == before
+    other = run(environment, "launch.train_from_scratch", *arguments, "--baseline=highway")
+    assert_one_line(other, str(tmp_path / "run"), "training.architecture: ", "-> 'highway'")
+    assert_one_line(run(environment, "launch.derive", f"--workdir={tmp_path / 'run'}"), "--workdir", "not a search")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["--decisions", "--baseline=lstm"]),
+        (["--decisions=0 0 1 0 2", "--baseline=lstm"], ["--decisions", "one of the two"]),
+        (["--decisions=0 0 1 2 2"], ["--decisions: ", "position 3"]),
+        (["--baseline=gru"], ["--baseline", "lstm", "highway"]),
+        (["--baseline=lstm", "--config.training.clip=0"], ["training.clip", "positive"]),
+    ],
+)
+def test_what_training_is_asked_for(arguments, parts, environment, config_file, tmp_path):
+    process = run(
+        environment, "launch.train_from_scratch", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
+    )
+    assert_one_line(process, *parts)
+    assert not (tmp_path / "run").exists()

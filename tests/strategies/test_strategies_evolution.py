@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from nas.errors import UserError
 from nas.spaces import NASBench201Space, RecurrentSpace
 from nas.strategies.evolution import evolution
 
@@ -110,3 +111,15 @@ def test_devices_share_one_population():
     for device in range(2):
         assert jax.tree.all(jax.tree.map(lambda a, b, d=device: np.array_equal(a[d], b), state, single))
         assert info["reward"][device] == 3.5
+
+
+def test_a_reward_that_is_not_finite_loses():
+    strategy = evolution(SPACE, population=4, tournament=50)
+    state = filled(strategy, [row(0), row(1), row(2), row(3)], [np.nan, -5, np.inf, -9])
+    children = np.asarray(strategy.propose(state, jax.random.key(0), 200))
+    assert np.all((children != 1).sum(axis=1) == 1)
+
+
+def test_more_than_the_population_holds():
+    with pytest.raises(UserError, match="^config field evolution.population: must be at least the 5 architectures"):
+        filled(evolution(SPACE, population=4, tournament=2), [row(0)] * 5, range(5))

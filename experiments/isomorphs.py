@@ -1,0 +1,103 @@
+"""The isomorph test: how much of the spread of cells under shared weights is the sharing's own artefact?
+
+Relabelled copies of a cell compute the same function with other matrices of the shared weights. Trained alone they would be
+equal; what their perplexities differ by tells nothing of the cell. Needs only the run directory of a search.
+"""
+
+import json
+
+from absl import flags
+
+from launch import common
+
+common.define_flags()
+flags.DEFINE_integer("cells", 50, "Cells of each set.", lower_bound=2)
+flags.DEFINE_integer("copies", 8, "Relabelled copies of each cell.", lower_bound=2)
+flags.DEFINE_integer("seed", 0, "Of the cells, their copies and the resampling.", lower_bound=0, upper_bound=2**32 - 1)
+FLAGS = flags.FLAGS
+
+
+def main():
+    workdir = common.workdir()
+    common.select_device(FLAGS.platform)
+    from nas import runs
+    from nas.report.files import write_atomic
+
+    run = runs.open_run(workdir)
+    measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)
+    record = {"command": runs.command(), "log_perplexities": {name: values.tolist() for name, values in measured.items()}}
+    write_atomic(workdir / "isomorphs.json", json.dumps(record) + "\n")
+    result = table(measured, len(run.corpus.vocabulary), runs.command(), seed=FLAGS.seed)
+    result.csv(workdir / "isomorphs.csv")
+    print(result.text())
+
+
+def measure(run, *, cells, copies, seed, progress_bar=True):
+    """Set -> [cells, copies] nats a token of relabelled copies under the run's shared weights, on its validation windows.
+
+    Cells of fewer different copies are left out.
+    """
+    import jax
+    import numpy as np
+    from tqdm import tqdm
+
+    from nas import derivation, search
+    from nas.evaluation.relabelling import relabelled
+
+    (uniform_key, own_key), rng = jax.random.split(jax.random.key(seed)), np.random.default_rng(seed)
+    drawn = {
+        "uniform cells": run.space.sample_uniform(uniform_key, cells),
+        "the controller's own cells": search.components(run.config).strategy.propose(run.state.strategy, own_key, cells),
+    }
+    groups = {
+        name: [group for d in np.asarray(decisions) if len(group := relabelled(run.space, d, copies, rng)) == copies]
+        for name, decisions in drawn.items()
+    }
+    windows = run.valid_windows()
+    total = sum(map(len, groups.values())) * copies * len(windows.start)
+    measured = {}
+    with tqdm(total=total, unit="window", unit_scale=True, disable=not progress_bar) as bar:
+        for name, group in groups.items():
+            if group:
+                measured[name] = derivation.log_perplexities(run, np.concatenate(group), windows, bar).reshape(-1, copies)
+    return measured
+
+
+def table(measured, vocabulary, command, *, seed=0):
+    """The variance components of each set, once more without cells a copy of which does no better than guessing."""
+    import numpy as np
+
+    from nas.evaluation.statistics import variance_components
+    from nas.report.tables import Column, Empty, Row, Table
+
+    rows = []
+    for name, values in measured.items():
+        learned = np.all(values < np.log(vocabulary), axis=1)  # False where a value is not a number
+        chosen = {name: values} if learned.all() else {name: values, f"{name}, none diverged": values[learned]}
+        for title, group in chosen.items():
+            if len(group) < 2:
+                rows.append(Row([title, float(len(group)), *[Empty("too few cells")] * 3]))
+                continue
+            within, between, share = variance_components(group, seed=seed)
+            interval = "undefined" if np.isnan(share.low) else f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]"
+            rows.append(Row([title, float(len(group)), between, within, interval]))
+    return Table(
+        "Isomorph test: log perplexity under shared weights of relabelled copies of a cell",
+        [
+            Column("set"),
+            Column("cells", 0),
+            Column("sd between cells", 4),
+            Column("sd between copies", 4),
+            Column("share of variance that is sharing's artefact", 3),
+        ],
+        rows,
+        [
+            "Components of variance, nats a token; share: copies / (copies + cells), 95 % interval of a bootstrap over cells.",
+            "Diverged: a copy does no better than guessing (perplexity at or above the number of types).",
+        ],
+        command,
+    )
+
+
+if __name__ == "__main__":
+    common.run(main)

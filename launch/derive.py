@@ -1,0 +1,87 @@
+"""Derives an architecture from a search: ranks samples of its controller under its shared weights, without test data.
+
+Needs only the run directory. Writes derived.csv and derived.json into it and prints the best.
+"""
+
+import json
+import math
+
+from absl import flags
+
+from launch import common
+
+common.define_flags()
+flags.DEFINE_integer("architectures", 1000, "Samples of the controller; repeated ones are ranked once.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Of the samples, and of the text that ranks them.", lower_bound=0, upper_bound=2**32 - 1)
+flags.DEFINE_string("decisions", "", "An architecture of your own to rank with them: its numbers, '0 0 0 1 ...'.")
+FLAGS = flags.FLAGS
+_PRINTED = 10
+
+
+def main():
+    workdir = common.workdir()
+    common.select_device(FLAGS.platform)
+    from nas import derivation, runs
+    from nas.report.files import write_atomic
+
+    run = runs.open_run(workdir)
+    derived = derivation.derive(run, FLAGS.architectures, seed=FLAGS.seed, given=common.decisions(run.space))
+    rows = _rows(run.space, derived)
+    _table(rows, derived).csv(workdir / "derived.csv")
+    best = run.space.format(derived.decisions[0])
+    record = {
+        "command": runs.command(),
+        "seed": FLAGS.seed,
+        "progress": run.progress,
+        "sampled": FLAGS.architectures,
+        "repeated": derived.repeated,
+        "decisions": best,
+        "log_perplexity": float(derived.log_perplexity[0]),
+        "held_out_log_perplexity": float(derived.held_out[0]),
+    }
+    write_atomic(workdir / "derived.json", json.dumps(record, indent=2) + "\n")
+    print(_table(rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived).text())
+    print(f"best: perplexity {math.exp(derived.held_out[0]):.1f} on the half that did not choose it, decisions {best}")
+    print(f"all of them: {workdir / 'derived.csv'}")
+
+
+def _rows(space, derived):
+    import numpy as np
+
+    from nas.report.tables import Empty, Row
+
+    rows = []
+    with np.errstate(over="ignore"):  # of cells that have diverged
+        perplexity, held_out = np.exp(derived.log_perplexity), np.exp(derived.held_out)
+    for i, decisions in enumerate(derived.decisions):
+        lasted = derived.tokens[i] == derived.tokens[0]
+        cells = [i + 1.0, space.format(decisions), float(derived.tokens[i]), float(perplexity[i])]
+        rows.append(Row([*cells, float(held_out[i]) if lasted else Empty("left before")], bool(derived.given[i])))
+    return rows
+
+
+def _table(rows, derived):
+    from nas import runs
+    from nas.report.tables import Column, Table
+
+    return Table(
+        "Architectures derived from the search, perplexity under its shared weights",
+        [
+            Column("rank", 0),
+            Column("decisions"),
+            Column("tokens that rank it", 0),
+            Column("perplexity of these", 1),
+            Column("perplexity of the other half", 1),
+        ],
+        rows,
+        [
+            f"{len(derived.decisions)} architectures; {derived.repeated} of {FLAGS.architectures} samples repeated others.",
+            "Halves of the validation split, in rows by turns; the search rewarded its controller on both. No test data.",
+            *(["Between rules: the architecture of --decisions."] if any(row.reference for row in rows) else []),
+        ],
+        runs.command(),
+    )
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,188 @@
+"""Trains one fixed model from scratch: SGD, then averaged SGD, and one look at the test split at the end.
+
+The published recipe: plain SGD, the gradient clipped by its global norm, the learning rate decayed by a factor an epoch, weight
+decay, variational dropout; once validation has not improved for a number of epochs, the iterates from there on are averaged at
+a constant rate (NT-ASGD, Merity et al. 2018, algorithm 1), and the average is what is validated. The parameters of the best
+epoch are kept. An epoch is one pass; a run is saved after each, and every random number comes from (seed, step).
+"""
+
+import math
+import pathlib
+import time
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nas import metrics
+from nas.checkpoint import Checkpoints
+from nas.config import Config, TrainingConfig
+from nas.data.tokens import Windows, num_windows
+from nas.errors import UserError
+from nas.standalone import Model, num_parameters
+from nas.supernets.recurrent import sample_dropout
+from nas.types import Array, Batch, Info, Params
+
+_INIT, _DROPOUT = range(2)  # streams of random numbers
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What an update depends on, but for the recurrent state."""
+
+    params: Params
+    average: Params  # of the iterates since averaging began; before, the last of them
+    averaged: Array  # [] int32; how many
+
+
+class Result(NamedTuple):
+    """What a finished run found."""
+
+    log_perplexity: float  # nats a token, validation split, of the best epoch
+    test_log_perplexity: float  # of the same parameters
+    best_epoch: int
+    averaging_from: int | None  # first epoch of averaged SGD
+    parameters: int
+    width: int
+
+
+def initial_state(model: Model, seed: int) -> TrainState:
+    """The state before the first step."""
+    params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
+    return TrainState(params, params, jnp.int32(0))
+
+
+def averaging_start(valid: list[float], patience: int) -> int | None:
+    """The first epoch of averaged SGD after validation losses [epochs so far]; None: not yet.
+
+    It follows the first epoch whose loss is above the best of those more than `patience` epochs before it.
+    """
+    for epoch in range(patience + 1, len(valid)):
+        if valid[epoch] > min(valid[: epoch - patience]):
+            return epoch + 1
+    return None
+
+
+def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None) -> float:
+    """Decays from epoch `decay_start` on, until averaging begins."""
+    last = epoch if averaging_from is None else min(epoch, averaging_from - 1)
+    return config.learning_rate * config.learning_rate_decay ** max(0, last - config.decay_start + 1)
+
+
+def train_chunk(model: Model, config: TrainingConfig):
+    """The compiled function (state, carry, batch [K, ...], seed, first step, rate, averaging) -> state, carry, info [K]."""
+    direction = optax.chain(optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.weight_decay))
+
+    @jax.jit
+    def run(state: TrainState, carry, batch: Batch, seed, first_step, rate, averaging) -> tuple[TrainState, Array, Info]:
+        def step(carried, x):
+            state, carry = carried
+            (tokens, start), index = x
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), index)
+            dropout = sample_dropout(model.config, key, len(tokens))
+            carry = jax.tree.map(lambda leaf: jnp.where(start, 0.0, leaf), carry)
+            (loss, carry), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, tokens, carry, dropout)
+            downhill, _ = direction.update(gradient, direction.init(state.params), state.params)
+            params = jax.tree.map(lambda p, d: p - rate * d, state.params, downhill)
+            count = state.averaged + averaging.astype(jnp.int32)
+            share = 1.0 / count.astype(jnp.float32)
+            average = jax.tree.map(lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params)
+            return (TrainState(params, average, count), carry), {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+
+        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
+        (state, carry), info = jax.lax.scan(step, (state, carry), (batch, steps))
+        return state, carry, info
+
+    return run
+
+
+def evaluation(model: Model):
+    """The compiled function (params, windows [W, ...]) -> [] nats a token, from a zero state and without dropout."""
+
+    @jax.jit
+    def run(params: Params, windows: Batch) -> Array:
+        def step(carry, tokens):
+            loss, carry = model.loss(params, tokens, carry)
+            return carry, loss
+
+        return jnp.mean(jax.lax.scan(step, model.initial_carry(windows.tokens.shape[1]), windows.tokens)[1])
+
+    return run
+
+
+def run(
+    model: Model,
+    config: Config,
+    workdir: pathlib.Path,
+    train: Windows,
+    valid: Windows,
+    test: Windows,
+    *,
+    progress_bar: bool = True,
+) -> Result:
+    """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
+
+    Raises:
+      UserError: a loss that is not finite (step and last good checkpoint are named), or a checkpoint that cannot be read or
+        written.
+    """
+    from tqdm import tqdm
+
+    settings, steps = config.training, num_windows(train.rows, train.steps)
+    chunk, evaluate = train_chunk(model, settings), evaluation(model)
+    state, losses = initial_state(model, config.seed), []
+    best = state.params
+    checkpoints = Checkpoints(workdir, config.search.keep)
+    if restored := checkpoints.restore({"state": state, "best": best}):
+        saved, progress = restored
+        state, best, losses = saved["state"], saved["best"], progress["losses"]
+    writer = metrics.Writer(workdir, {"train": len(losses) * steps, "valid": len(losses)})
+    bar = tqdm(total=settings.epochs * steps, initial=len(losses) * steps, unit="step", disable=not progress_bar)
+
+    def log(phase, epoch, first_step, values, started):
+        for name, column in values.items():
+            if len(bad := np.flatnonzero(~np.isfinite(column))):
+                last = (checkpoints.steps() or ["none"])[-1]
+                raise UserError(
+                    f"{name} is not finite at {phase} step {first_step + bad[0]}, epoch {epoch}; last good checkpoint: {last} "
+                    f"in {workdir}; lower training.learning_rate or training.clip"
+                )
+        writer.write(phase, epoch, first_step, values, time.perf_counter() - started)
+
+    try:
+        for epoch in range(len(losses), settings.epochs):
+            averaging_from = averaging_start(losses, settings.patience)
+            rate = learning_rate(settings, epoch, averaging_from)
+            numbers = np.float32(rate), np.bool_(averaging_from is not None)
+            carry, end = model.initial_carry(len(train.rows)), (epoch + 1) * steps
+            for first in range(epoch * steps, end, config.search.chunk):
+                started, count = time.perf_counter(), min(config.search.chunk, end - first)
+                state, carry, info = chunk(
+                    state, carry, train.take(first, count), np.uint32(config.seed), np.int32(first), *numbers
+                )
+                info = jax.tree.map(np.asarray, info)
+                log("train", epoch, first, info, started)
+                bar.set_postfix(loss=f"{info['loss'].mean():.4g}", refresh=False)
+                bar.update(count)
+            started = time.perf_counter()
+            loss = float(evaluate(state.average, valid.head(0)))
+            log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
+            if loss < min(losses, default=math.inf):
+                best = state.average
+            losses = [*losses, loss]
+            checkpoints.save(len(losses), {"state": state, "best": best}, {"losses": losses})
+    finally:
+        bar.close()
+        writer.close()
+        checkpoints.close()
+    return Result(
+        log_perplexity=min(losses),
+        test_log_perplexity=float(evaluate(best, test.head(0))),
+        best_epoch=int(np.argmin(losses)),
+        averaging_from=averaging_start(losses[:-1], settings.patience),
+        parameters=num_parameters(model),
+        width=model.config.width,
+    )

@@ -1,0 +1,213 @@
+"""Training from scratch: single updates by hand, when averaging begins, and the same bits however often it was interrupted."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from nas import metrics, standalone, training
+from nas.checkpoint import Checkpoints
+from nas.config import TrainingConfig
+from nas.data.tokens import Windows
+from nas.errors import UserError
+from nas.spaces import RecurrentSpace
+from nas.supernets.recurrent import Dropout
+from nas.types import Batch
+from tests.helpers import assert_same_bits, tiny
+
+CONFIG = dataclasses.replace(
+    tiny(search={"chunk": 6, "shared_steps": 6, "controller_steps": 6}, supernet={"dropout_input": 0.3}),
+    training=TrainingConfig(epochs=4, learning_rate=2.0, patience=0, weight_decay=0.01),
+)
+SPACE = RecurrentSpace(num_nodes=CONFIG.nodes)
+CELL = "0 0 1 0 2"
+STEPS = 10  # an epoch: two chunks, the second shorter
+
+
+@functools.cache
+def model_of(architecture):
+    return standalone.build(SPACE, CONFIG.supernet, CONFIG.data.vocabulary, architecture)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """All runs of one configuration share their compiled functions."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("train_chunk", "evaluation"):
+            patch.setattr(training, name, functools.cache(getattr(training, name)))
+        yield
+
+
+@functools.cache
+def splits():
+    """Train, validation and test windows of tokens of which half are the same."""
+    rng = np.random.default_rng(0)
+    tokens = np.where(rng.random(480) < 0.5, 7, rng.integers(50, size=480)).astype(np.int32)
+    parts = np.split(tokens, [4 * (5 * STEPS + 1), 4 * (5 * STEPS + 1) + 160])
+    return [Windows.of(part, 4, CONFIG.data.steps) for part in parts]
+
+
+def run(config, workdir, architecture=CELL):
+    workdir.mkdir(exist_ok=True)
+    return training.run(model_of(architecture), config, workdir, *splits(), progress_bar=False)
+
+
+def saved(workdir, model):
+    """State, best parameters and validation losses of the newest checkpoint."""
+    state = training.initial_state(model, 0)
+    checkpoints = Checkpoints(workdir, 3)
+    arrays, progress = checkpoints.restore({"state": state, "best": state.params})
+    checkpoints.close()
+    return arrays["state"], arrays["best"], progress["losses"]
+
+
+def lines(workdir):
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in metrics.read(workdir)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled_once):
+    """The directory of a run that nothing interrupted, and its result."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(CONFIG, workdir)
+
+
+def step(config, params, tokens, *, average=None, averaged=0, averaging=False, rate=0.5):
+    """One update without dropout, from a zero state."""
+    supernet = dataclasses.replace(CONFIG.supernet, dropout_input=0.0)
+    model = standalone.build(SPACE, supernet, 50, CELL)
+    state = training.TrainState(params, params if average is None else average, np.int32(averaged))
+    batch = Batch(tokens[None], np.ones(1, bool))
+    state, _, info = training.train_chunk(model, config)(
+        state, model.initial_carry(4), batch, np.uint32(0), np.int32(0), np.float32(rate), np.bool_(averaging)
+    )
+
+    def loss(params):
+        return model.loss(params, tokens, model.initial_carry(4))[0]
+
+    return state, info, jax.jit(jax.grad(loss))(params)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    params = jax.jit(model_of(CELL).init)(jax.random.key(0))
+    return params, np.random.default_rng(0).integers(50, size=(4, 6), dtype=np.int32)
+
+
+@pytest.mark.parametrize("clip", [0.01, 1e6])
+def test_one_step_is_that_of_the_recipe(problem, clip):
+    params, tokens = problem
+    state, info, gradient = step(TrainingConfig(clip=clip, weight_decay=0.1), params, tokens)
+    norm = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)))
+    assert 0.01 < norm < 1e6
+    factor = min(1.0, clip / norm)
+    expected = jax.tree.map(lambda p, g: p - 0.5 * (factor * np.asarray(g) + 0.1 * p), params, gradient)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state.params, expected)
+    assert info["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    assert_same_bits(state.average, state.params)
+    assert int(state.averaged) == 0
+
+
+@pytest.mark.parametrize("averaged", [0, 1, 2])
+def test_the_average_is_the_mean_of_the_iterates_since_it_began(problem, averaged):
+    params, tokens = problem
+    before = jax.tree.map(lambda leaf: leaf + 1.0, params)
+    state, _, _ = step(TrainingConfig(), params, tokens, average=before, averaged=averaged, averaging=True)
+    assert int(state.averaged) == averaged + 1
+    expected = jax.tree.map(lambda a, p: (averaged * a + p) / (averaged + 1), before, state.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state.average, expected)
+
+
+def test_when_averaging_begins():
+    # Each loss is compared with the best of those more than two epochs before it: 4.5 at epoch 5 with 5, 4, 4.6.
+    losses = [5, 4, 4.6, 3.9, 3.8, 4.5, 1]
+    assert [training.averaging_start(losses[:n], 2) for n in range(8)] == [None] * 6 + [6, 6]
+    assert training.averaging_start([3, 2, 1, 1, 1, 1], 0) is None  # no worse is not worse
+    assert training.averaging_start([3, 2, 2.5, 9], 0) == 3
+
+
+def test_the_learning_rate_decays_until_averaging_begins():
+    config = TrainingConfig(learning_rate=8.0, learning_rate_decay=0.5, decay_start=2)
+    assert [training.learning_rate(config, epoch, None) for epoch in range(5)] == [8, 8, 4, 2, 1]
+    assert [training.learning_rate(config, epoch, 4) for epoch in range(6)] == [8, 8, 4, 2, 2, 2]
+
+
+def test_what_a_run_leaves_behind(whole):
+    workdir, result = whole
+    state, best, losses = saved(workdir, model_of(CELL))
+    logged = lines(workdir)
+    assert [(line["phase"], line["step"]) for line in logged if line["phase"] == "train"] == [
+        ("train", step) for step in range(4 * STEPS)
+    ]
+    assert [line["loss"] for line in logged if line["phase"] == "valid"] == losses
+    assert result.log_perplexity == min(losses) and losses.index(min(losses)) == result.best_epoch
+    evaluate = training.evaluation(model_of(CELL))
+    _, valid, test = splits()
+    assert float(evaluate(best, valid.head(0))) == result.log_perplexity
+    assert float(evaluate(best, test.head(0))) == result.test_log_perplexity
+    assert float(evaluate(state.average, valid.head(0))) == losses[-1]
+    assert result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
+    assert min(losses) < math.log(50) - 0.5  # it learns
+    assert training.train_chunk(model_of(CELL), CONFIG.training)._cache_size() == 2  # two lengths of chunks
+
+
+def test_evaluation_carries_its_state_over():
+    model, (_, valid, _) = model_of(CELL), splits()
+    params = jax.jit(model.init)(jax.random.key(3))
+    carry, losses = model.initial_carry(4), []
+    for tokens in valid.head(0).tokens:
+        loss, carry = jax.jit(model.loss)(params, tokens, carry, Dropout(None, None, None))
+        losses.append(float(loss))
+    assert len(losses) > 1
+    assert float(training.evaluation(model)(params, valid.head(0))) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize("architecture", [CELL, "lstm"])
+def test_interrupted_again_and_again(tmp_path, architecture):
+    expected = run(CONFIG, tmp_path / "whole", architecture)
+    write, writes = metrics.Writer.write, []
+
+    def interrupted(self, phase, epoch, first_step, *args):
+        write(self, phase, epoch, first_step, *args)
+        writes.append(phase)
+        if len(writes) % 4 == 0:  # an epoch writes three times
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics.Writer, "write", interrupted)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                run(CONFIG, tmp_path / "stopped", architecture)
+        result = run(CONFIG, tmp_path / "stopped", architecture)
+    assert result == expected
+    model = model_of(architecture)
+    assert_same_bits(saved(tmp_path / "stopped", model), saved(tmp_path / "whole", model))
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+def test_the_seed_is_obeyed(whole, tmp_path):
+    assert run(dataclasses.replace(CONFIG, seed=1), tmp_path) != whole[1]
+
+
+def test_averaging_in_a_run(whole, tmp_path, monkeypatch):
+    """With patience 0 and a validation that gets worse at epoch 1, epochs 2 and 3 are averaged, at the rate of epoch 1."""
+    monkeypatch.setattr(training, "averaging_start", lambda losses, patience: 2 if len(losses) >= 2 else None)
+    config = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, decay_start=1, learning_rate_decay=0.5))
+    result = run(config, tmp_path)
+    state, _, _ = saved(tmp_path, model_of(CELL))
+    assert int(state.averaged) == 2 * STEPS and result.averaging_from == 2
+    assert [line["learning_rate"] for line in lines(tmp_path) if line["phase"] == "valid"] == [2, 1, 1, 1]
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (state.average, state.params)), strict=True))
+
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    wild = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e30, clip=1e30))
+    with pytest.raises(UserError) as error:
+        run(wild, tmp_path)
+    message = str(error.value)
+    assert " is not finite at train step " in message and "training.learning_rate" in message and "\n" not in message
+    assert f"last good checkpoint: none in {tmp_path}" in message
+    assert all(line["step"] < 6 for line in lines(tmp_path))
