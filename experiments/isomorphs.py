@@ -4,8 +4,6 @@ Relabelled copies of a cell compute the same function with other matrices of the
 equal; what their perplexities differ by tells nothing of the cell. Needs only the run directory of a search.
 """
 
-import json
-
 from absl import flags
 
 from launch import common
@@ -21,12 +19,11 @@ def main():
     workdir = common.workdir()
     common.select_device(FLAGS.platform)
     from nas import runs
-    from nas.report.files import write_atomic
+    from nas.checkpoint import save_arrays
 
     run = runs.open_run(workdir)
     measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)
-    record = {"command": runs.command(), "log_perplexities": {name: values.tolist() for name, values in measured.items()}}
-    write_atomic(workdir / "isomorphs.json", json.dumps(record) + "\n")
+    save_arrays(workdir / "isomorphs.npz", measured)
     result = table(measured, len(run.corpus.vocabulary), runs.command(), seed=FLAGS.seed)
     result.csv(workdir / "isomorphs.csv")
     print(result.text())
@@ -47,7 +44,7 @@ def measure(run, *, cells, copies, seed, progress_bar=True):
     (uniform_key, own_key), rng = jax.random.split(jax.random.key(seed)), np.random.default_rng(seed)
     drawn = {
         "uniform cells": run.space.sample_uniform(uniform_key, cells),
-        "the controller's own cells": search.components(run.config).strategy.propose(run.state.strategy, own_key, cells),
+        "the search's own cells": search.components(run.config).strategy.propose(run.state.strategy, own_key, cells),
     }
     groups = {
         name: [group for d in np.asarray(decisions) if len(group := relabelled(run.space, d, copies, rng)) == copies]
@@ -58,8 +55,8 @@ def measure(run, *, cells, copies, seed, progress_bar=True):
     measured = {}
     with tqdm(total=total, unit="window", unit_scale=True, disable=not progress_bar) as bar:
         for name, group in groups.items():
-            if group:
-                measured[name] = derivation.log_perplexities(run, np.concatenate(group), windows, bar).reshape(-1, copies)
+            every = np.concatenate([np.zeros((0, run.space.num_decisions), np.int32), *group])
+            measured[name] = derivation.log_perplexities(run, every, windows, bar).reshape(-1, copies)
     return measured
 
 
@@ -93,6 +90,7 @@ def table(measured, vocabulary, command, *, seed=0):
         rows,
         [
             "Components of variance, nats a token; share: copies / (copies + cells), 95 % interval of a bootstrap over cells.",
+            "Copies are drawn from all numberings of a cell's nodes; the one that was sampled has no place of its own.",
             "Diverged: a copy does no better than guessing (perplexity at or above the number of types).",
         ],
         command,

@@ -1,4 +1,4 @@
-"""Derives an architecture from a search: ranks samples of its controller under its shared weights, without test data.
+"""Derives an architecture from a search: ranks samples of its strategy under its shared weights, without test data.
 
 Needs only the run directory. Writes derived.csv and derived.json into it and prints the best.
 """
@@ -11,7 +11,7 @@ from absl import flags
 from launch import common
 
 common.define_flags()
-flags.DEFINE_integer("architectures", 1000, "Samples of the controller; repeated ones are ranked once.", lower_bound=1)
+flags.DEFINE_integer("architectures", 1000, "Samples of the strategy; repeated ones are ranked once.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Of the samples, and of the text that ranks them.", lower_bound=0, upper_bound=2**32 - 1)
 flags.DEFINE_string("decisions", "", "An architecture of your own to rank with them: its numbers, '0 0 0 1 ...'.")
 FLAGS = flags.FLAGS
@@ -76,7 +76,7 @@ def _table(rows, derived):
         rows,
         [
             f"{len(derived.decisions)} architectures; {derived.repeated} of {FLAGS.architectures} samples repeated others.",
-            "Halves of the validation split, in rows by turns; the search rewarded its controller on both. No test data.",
+            "Halves of the validation split, in rows by turns; the search took its rewards from both. No test data.",
             *(["Between rules: the architecture of --decisions."] if any(row.reference for row in rows) else []),
         ],
         runs.command(),

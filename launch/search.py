@@ -29,7 +29,8 @@ def main():
     print(
         f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}"
     )
-    print(f"next: python -m launch.evaluate --workdir={workdir}")
+    programs = ("derive", "evaluate") if config.strategy.name == "reinforce" else ("derive",)
+    print("next:", " or ".join(f"python -m launch.{program} --workdir={workdir}" for program in programs))
 
 
 if __name__ == "__main__":

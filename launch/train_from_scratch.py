@@ -37,7 +37,7 @@ def main():
     from nas import runs, standalone
 
     result = runs.train(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
-    when = f"epoch {result.best_epoch} of 0 to {config.training.epochs - 1}"
+    when = f"best epoch {result.best_epoch} of 0 to {config.training.epochs - 1}"
     if result.averaging_from is not None:
         when += f", averaged from epoch {result.averaging_from} on"
     cell = standalone.num_cell_parameters(space, config.supernet.width, config.data.vocabulary)

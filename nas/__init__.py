@@ -9,6 +9,8 @@ _PUBLIC = {
     "Config": "nas.config",
     "RecurrentSpace": "nas.spaces",
     "SearchSpace": "nas.spaces",
+    "derive": "nas.derivation",
+    "evolution": "nas.strategies",
     "factorised_policy": "nas.controllers",
     "load_corpus": "nas.data",
     "lstm_policy": "nas.controllers",
@@ -16,6 +18,7 @@ _PUBLIC = {
     "reinforce": "nas.strategies",
     "start": "nas.runs",
     "supernet_reward": "nas.rewards",
+    "train": "nas.runs",
     "uniform_policy": "nas.controllers",
 }
 

@@ -81,7 +81,7 @@ def log_perplexities(run: Run, decisions: np.ndarray, windows: Batch, bar: Any) 
       bar: progress, advanced by W for each architecture.
     """
     evaluate = jax.jit(run.reward.evaluate)
-    values = []
+    values = [np.zeros(0, np.float32)]
     for start in range(0, len(decisions), _TOGETHER):
         group = decisions[start : start + _TOGETHER]
         padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])

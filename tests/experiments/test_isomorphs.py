@@ -60,3 +60,9 @@ def test_diverged_cells_are_shown_apart():
     assert [row[:2] for row in rows] == [["a", 5], ["b", 5], ["b, none diverged", 3]]
     assert rows[1][-1] == "undefined" and rows[2][-1] != "undefined"
     assert [row.cells[1] for row in isomorphs.table({"b": spoilt[1:4]}, 10, "").rows] == [3, 1]
+
+
+def test_cells_without_copies_are_left_out():
+    measured = isomorphs.measure(run_with(jnp.asarray), cells=2, copies=100, seed=0, progress_bar=False)
+    assert [values.shape for values in measured.values()] == [(0, 100)] * 2
+    assert "too few cells" in isomorphs.table(measured, 10, "").text()

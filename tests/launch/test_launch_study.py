@@ -107,9 +107,17 @@ def test_deriving_a_cell(study, environment):
     assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
     held_out = math.exp(derived["held_out_log_perplexity"])
     assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
-    for decisions, part in (("0 0 3", "5 numbers, got 3"), ("0 0 3 7 2", "position 3")):
-        process = run(environment, "launch.derive", f"--workdir={workdir}", f"--decisions={decisions}")
-        assert_one_line(process, "--decisions: ", part)
+    process = run(environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2")
+    assert_one_line(process, "--decisions: ", "position 3")
+
+
+def test_the_isomorph_test(study, environment):
+    _, folder, _, _ = study
+    process = run(environment, "experiments.isomorphs", f"--workdir={folder / 'pg-seed0'}", "--cells=20", "--copies=2")
+    assert process.returncode == 0, process.stderr
+    rows = (folder / "pg-seed0" / "isomorphs.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows][0] == "uniform cells" and "own cells" in process.stdout
+    assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row) for row in rows)
 
 
 def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
@@ -201,22 +209,17 @@ def test_ptb_without_network(environment, config_file, tmp_path):
     assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
 
 
-@pytest.mark.parametrize("model", ["--decisions=0 0 3 0 2", "--baseline=lstm"])
-def test_training_from_scratch(study, environment, config_file, tmp_path, model):
-    _, folder, data, _ = study
+def test_training_from_scratch(study, environment, config_file, tmp_path):
+    _, _, data, _ = study
     short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
-    arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path / 'run'}", *short]
-    process = run(environment, "launch.train_from_scratch", *arguments, model)
+    arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path}", *short]
+    process = run(environment, "launch.train_from_scratch", *arguments, "--decisions=0 0 3 0 2")
     assert process.returncode == 0, process.stderr
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((tmp_path / "result.json").read_text())
     assert f"{result['parameters']:,} parameters" in process.stdout
     assert f"test perplexity {math.exp(result['test_log_perplexity']):.1f}" in process.stdout
-    before = files(tmp_path / "run")
-    again = run(environment, "launch.train_from_scratch", *arguments, model)
-    assert (again.returncode, again.stdout) == (0, process.stdout) and files(tmp_path / "run") == before
-    other = run(environment, "launch.train_from_scratch", *arguments, "--baseline=highway")
-    assert_one_line(other, str(tmp_path / "run"), "training.architecture: ", "-> 'highway'")
-    assert_one_line(run(environment, "launch.derive", f"--workdir={tmp_path / 'run'}"), "--workdir", "not a search")
+    other = run(environment, "launch.train_from_scratch", *arguments, "--baseline=lstm")
+    assert_one_line(other, str(tmp_path), "training.architecture: '0 0 3 0 2' -> 'lstm'")
 
 
 @pytest.mark.parametrize(
