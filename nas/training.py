@@ -72,9 +72,9 @@ def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None
     return config.learning_rate * config.learning_rate_decay ** max(0, last - config.decay_start + 1)
 
 
-def train_chunk(model: Model, config: TrainingConfig):
+def train_chunk(model: Model, *, clip: float, weight_decay: float):
     """The compiled function (state, carry, batch [K, ...], seed, first step, rate, averaging) -> state, carry, info [K]."""
-    direction = optax.chain(optax.clip_by_global_norm(config.clip), optax.add_decayed_weights(config.weight_decay))
+    direction = optax.chain(optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay))
 
     @jax.jit
     def run(state: TrainState, carry, batch: Batch, seed, first_step, rate, averaging) -> tuple[TrainState, Array, Info]:
@@ -132,7 +132,8 @@ def run(
     from tqdm import tqdm
 
     settings, steps = config.training, num_windows(train.rows, train.steps)
-    chunk, evaluate = train_chunk(model, settings), evaluation(model)
+    chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
+    evaluate = evaluation(model)
     state, losses = initial_state(model, config.seed), []
     best = state.params
     checkpoints = Checkpoints(workdir, config.search.keep)

@@ -28,8 +28,8 @@ STEPS = 10  # an epoch: two chunks, the second shorter
 
 
 @functools.cache
-def model_of(architecture):
-    return standalone.build(SPACE, CONFIG.supernet, CONFIG.data.vocabulary, architecture)
+def model_of(architecture, **supernet):
+    return standalone.build(SPACE, dataclasses.replace(CONFIG.supernet, **supernet), CONFIG.data.vocabulary, architecture)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,20 +75,20 @@ def whole(tmp_path_factory, compiled_once):
     return workdir, run(CONFIG, workdir)
 
 
-def step(config, params, tokens, *, average=None, averaged=0, averaging=False, rate=0.5):
-    """One update without dropout, from a zero state."""
-    supernet = dataclasses.replace(CONFIG.supernet, dropout_input=0.0)
-    model = standalone.build(SPACE, supernet, 50, CELL)
+@functools.cache
+def gradient_of(model):
+    return jax.jit(jax.grad(lambda params, tokens: model.loss(params, tokens, model.initial_carry(4))[0]))
+
+
+def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False, rate=0.5):
+    """One update without dropout, from a zero state, with weight decay .1; the new state, what is logged, and the gradient."""
+    model = model_of(CELL, dropout_input=0.0)
     state = training.TrainState(params, params if average is None else average, np.int32(averaged))
     batch = Batch(tokens[None], np.ones(1, bool))
-    state, _, info = training.train_chunk(model, config)(
+    state, _, info = training.train_chunk(model, clip=clip, weight_decay=0.1)(
         state, model.initial_carry(4), batch, np.uint32(0), np.int32(0), np.float32(rate), np.bool_(averaging)
     )
-
-    def loss(params):
-        return model.loss(params, tokens, model.initial_carry(4))[0]
-
-    return state, info, jax.jit(jax.grad(loss))(params)
+    return state, info, gradient_of(model)(params, tokens)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def problem():
 @pytest.mark.parametrize("clip", [0.01, 1e6])
 def test_one_step_is_that_of_the_recipe(problem, clip):
     params, tokens = problem
-    state, info, gradient = step(TrainingConfig(clip=clip, weight_decay=0.1), params, tokens)
+    state, info, gradient = step(params, tokens, clip=clip)
     norm = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)))
     assert 0.01 < norm < 1e6
     factor = min(1.0, clip / norm)
@@ -115,7 +115,7 @@ def test_one_step_is_that_of_the_recipe(problem, clip):
 def test_the_average_is_the_mean_of_the_iterates_since_it_began(problem, averaged):
     params, tokens = problem
     before = jax.tree.map(lambda leaf: leaf + 1.0, params)
-    state, _, _ = step(TrainingConfig(), params, tokens, average=before, averaged=averaged, averaging=True)
+    state, _, _ = step(params, tokens, average=before, averaged=averaged, averaging=True)
     assert int(state.averaged) == averaged + 1
     expected = jax.tree.map(lambda a, p: (averaged * a + p) / (averaged + 1), before, state.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state.average, expected)
@@ -151,7 +151,7 @@ def test_what_a_run_leaves_behind(whole):
     assert float(evaluate(state.average, valid.head(0))) == losses[-1]
     assert result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
     assert min(losses) < math.log(50) - 0.5  # it learns
-    assert training.train_chunk(model_of(CELL), CONFIG.training)._cache_size() == 2  # two lengths of chunks
+    assert training.train_chunk(model_of(CELL), clip=0.25, weight_decay=0.01)._cache_size() == 2  # two lengths of chunks
 
 
 def test_evaluation_carries_its_state_over():
@@ -204,7 +204,7 @@ def test_averaging_in_a_run(whole, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite(tmp_path):
-    wild = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e30, clip=1e30))
+    wild = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e30))
     with pytest.raises(UserError) as error:
         run(wild, tmp_path)
     message = str(error.value)
