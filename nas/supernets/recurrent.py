@@ -119,19 +119,24 @@ def project(params: Params, tokens: Array, mask: Array | None = None) -> Array:
 def cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
     """[] mean nats a token; outputs [steps, B, H], targets [B, steps]."""
     outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
-    return jnp.mean(_nats(*_logits(params["embedding"], params["bias"], outputs), targets))
+    logits = outputs @ params["embedding"].T + params["bias"][None]
+    of_targets = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - of_targets)
 
 
 def blocked_cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
     """`cross_entropy`, block by block of rows: never are the logits of more than one block held, nor computed twice."""
     outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
     rows, vocabulary = len(targets), len(params["bias"])
+    ones = jnp.ones((vocabulary, 1))
+    softmax = jnp.concatenate([params["embedding"], params["bias"][:, None], ones], axis=1)
+    states = jnp.concatenate([outputs, ones[:1].repeat(rows, 0), jnp.zeros((rows, 1))], axis=1)
+    of_targets = jnp.sum(states * softmax[targets])
     blocks = -(-rows * vocabulary // _BLOCK)
     short = -rows % blocks
-    outputs = jnp.pad(outputs, ((0, short), (0, 0))).reshape(blocks, -1, outputs.shape[-1])
-    targets = jnp.pad(targets, (0, short)).reshape(blocks, -1)
+    states = jnp.pad(states, ((0, short), (0, 0))).reshape(blocks, -1, states.shape[-1])
     counted = (jnp.arange(rows + short) < rows).astype(outputs.dtype).reshape(blocks, -1)
-    return _sum_of_nats(params["embedding"], params["bias"], outputs, targets, counted / rows)
+    return (_sum_of_normalisers(softmax, states, counted) - of_targets) / rows
 
 
 def loss(
@@ -189,51 +194,47 @@ def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_nor
     return jax.lax.map(one, (cells, hidden), batch_size=chunk if chunk > 1 else None)
 
 
-def _logits(embedding: Array, bias: Array, outputs: Array) -> tuple[Array, Array]:
-    """[rows, V] and the logarithm of the sum of their exponentials [rows, 1]."""
-    logits = outputs @ embedding.T + bias[None]
-    return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-
-
-def _nats(logits: Array, normaliser: Array, targets: Array) -> Array:
-    return (normaliser - jnp.take_along_axis(logits, targets[:, None], axis=-1))[:, 0]
-
-
 @jax.custom_vjp
-def _sum_of_nats(embedding, bias, outputs, targets, weights):
-    """[] over blocks of rows, weighted; outputs [blocks, rows, H], targets and weights [blocks, rows]."""
+def _sum_of_normalisers(softmax, states, weights):
+    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H + 2] with a column for the
+    bias and one of which the softmax's entries are 1, weights [blocks, rows].
+    """
 
     def block(total, x):
-        outputs, targets, weights = x
-        return total + jnp.sum(weights * _nats(*_logits(embedding, bias, outputs), targets)), None
+        states, weights = x
+        return total + jnp.sum(weights * jax.nn.logsumexp(states @ softmax.T, axis=-1)), None
 
-    return jax.lax.scan(block, jnp.zeros((), outputs.dtype), (outputs, targets, weights))[0]
+    return jax.lax.scan(block, jnp.zeros((), states.dtype), (states, weights))[0]
 
 
-def _sum_of_nats_forward(embedding, bias, outputs, targets, weights):
-    """The gradients are formed here, while the logits of a block are at hand."""
+def _sum_of_normalisers_forward(softmax, states, weights):
+    """The gradients are formed here, while the logits of a block are at hand: they are read once and written once, since the
+    sum of the exponentials is a column of a product that is needed anyway, and what it divides are the rows of products.
+    """
 
     def block(carry, x):
-        total, of_embedding, of_bias = carry
-        outputs, targets, weights = x
-        logits, normaliser = _logits(embedding, bias, outputs)
-        total += jnp.sum(weights * _nats(logits, normaliser, targets))
-        of_logits = jnp.exp(logits - normaliser) * weights[:, None]
-        of_logits = of_logits.at[jnp.arange(len(targets)), targets].add(-weights)
-        carry = total, of_embedding + of_logits.T @ outputs, of_bias + jnp.sum(of_logits, axis=0)
-        return carry, of_logits @ embedding
+        total, of_softmax = carry
+        states, weights = x
+        logits = states @ softmax.T
+        largest = jnp.max(logits, axis=-1, keepdims=True)
+        # Without the barrier they would be computed again for either product.
+        exponentials = jax.lax.optimization_barrier(jnp.exp(logits - largest))
+        sums = exponentials @ softmax
+        scale = weights[:, None] / sums[:, -1:]
+        total += jnp.sum(weights * (largest + jnp.log(sums[:, -1:]))[:, 0])
+        return (total, of_softmax + exponentials.T @ (states * scale)), sums * scale
 
-    start = jnp.zeros((), outputs.dtype), jnp.zeros_like(embedding), jnp.zeros_like(bias)
-    (total, *of_weights), of_outputs = jax.lax.scan(block, start, (outputs, targets, weights))
-    return total, (*of_weights, of_outputs)
-
-
-def _sum_of_nats_backward(gradients, gradient):
-    of_embedding, of_bias, of_outputs = (gradient * leaf for leaf in gradients)
-    return of_embedding, of_bias, of_outputs, None, None
+    start = jnp.zeros((), states.dtype), jnp.zeros_like(softmax)
+    (total, of_softmax), of_states = jax.lax.scan(block, start, (states, weights))
+    return total, (of_softmax, of_states)
 
 
-_sum_of_nats.defvjp(_sum_of_nats_forward, _sum_of_nats_backward)
+def _sum_of_normalisers_backward(gradients, gradient):
+    of_softmax, of_states = (gradient * leaf for leaf in gradients)
+    return of_softmax, of_states, None
+
+
+_sum_of_normalisers.defvjp(_sum_of_normalisers_forward, _sum_of_normalisers_backward)
 
 
 def _activate(kind: Array, x: Array) -> Array:
@@ -311,18 +312,17 @@ def _deferred_backward(max_norm, residuals, states_gradient):
     def step(hidden_gradient, x):
         state_gradient, (saved, raw) = x
         (raw_gradient,) = jax.vjp(functools.partial(_clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
-        pre_gradients, parent_gradients = [None] * nodes, [None] * nodes
+        pre_gradients = [None] * nodes
+        slots = jnp.concatenate([jnp.zeros(1), cell.output])[:, None, None] * raw_gradient[None]
         for i in reversed(range(nodes)):
             parent, gate, candidate = saved[i]
-            node = cell.output[i] * raw_gradient
-            for reader in range(i + 1, nodes):
-                node += jnp.where(cell.slot[reader] == i + 1, parent_gradients[reader], 0.0)
+            node = slots[i + 1]
             of_gate = node * (candidate - parent) * gate * (1 - gate)
             of_candidate = node * gate * _slope(cell.activation[i], candidate)
             pre_gradients[i] = jnp.concatenate([of_gate, of_candidate], axis=-1)
             through = pre_gradients[i] @ recurrent[i].T
-            parent_gradients[i] = node * (1 - gate) + (through if i else through * mask)
-        return parent_gradients[0], tuple(pre_gradients)
+            slots = slots.at[cell.slot[i]].add(node * (1 - gate) + (through if i else through * mask))
+        return slots[0], tuple(pre_gradients)
 
     hidden_gradient, pre_gradients = jax.lax.scan(step, jnp.zeros_like(mask), (states_gradient, saved), reverse=True)
     parents = [parent for parent, _, _ in saved[0]]
