@@ -1,7 +1,7 @@
 """How near do shared steps and rewards come to the matrix products that they consist of?
 
-For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD, donated state), of its
-forward pass and of the rewards of several architectures, beside the bare products of the same shapes and the time that
+For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD, several to a compiled call,
+donated state), of its forward pass and of the rewards of several architectures, beside the bare products of the same shapes and the time that
 the same arithmetic takes at the rate of one large product. All take turns in one process; ratios are medians over
 repetitions. Then how a step grows when its width, nodes, batch or vocabulary are doubled. Prints tables, writes
 search_step.json and performance.html. The defaults take about four minutes on two cores.
@@ -48,6 +48,7 @@ FLAGS = flags.FLAGS
 
 PRECISION = {"float32": "float32", "tf32": "tensorfloat32"}  # of products of float32 operands
 DTYPE = {"float32": jnp.float32, "tf32": jnp.float32}  # of operands
+CHUNK = 5  # shared steps in one call
 LARGE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # side of the large product
 
 
@@ -55,6 +56,7 @@ class Operation(NamedTuple):
     """What is timed."""
 
     call: Callable[[], Any]
+    count: int  # of what is timed in one call
     compile_seconds: float
     bytes: int  # arguments, results and temporary arrays, as XLA plans them
 
@@ -98,7 +100,7 @@ def measure(point: Point, matmul: str, architectures: list[int], large: int) -> 
     with jax.default_matmul_precision(PRECISION[matmul]):
         measuring.reset_peak_memory()
         operations = {"step": shared_step(point, matmul)}
-        jax.block_until_ready([operations["step"].call() for _ in range(2)])
+        jax.block_until_ready(operations["step"].call())
         resident = measuring.peak_memory()
         operations |= {"plain step": shared_step(point, matmul, deferred=False), "forward": forward(point, matmul)}
         operations |= {f"reward of {count}": rewards(point, matmul, count) for count in architectures}
@@ -109,6 +111,7 @@ def measure(point: Point, matmul: str, architectures: list[int], large: int) -> 
     seconds = measuring.interleaved(
         {name: operation.call for name, operation in operations.items()} | bare | largest, FLAGS.repeats
     )
+    seconds |= {name: seconds[name] / operation.count for name, operation in operations.items()}
     rates = {name: 2 * large**3 / seconds[name] for name in largest}
     shapes, every = point._asdict() | {"matmul": matmul}, products(point)
     rows = []
@@ -156,8 +159,8 @@ def measure_growth(base: Point) -> list[dict]:
     for axis in ("width", "nodes", "batch", "vocabulary"):
         for factor in (2, 4):
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
-    calls = {key: shared_step(point, "float32").call for key, point in tqdm(points.items(), desc="growth: compile")}
-    seconds = measuring.interleaved(calls, FLAGS.repeats)
+    operations = {key: shared_step(point, "float32") for key, point in tqdm(points.items(), desc="growth: compile")}
+    seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
     flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}
     first = "base", 1
     return [
@@ -174,27 +177,33 @@ def measure_growth(base: Point) -> list[dict]:
 
 
 def shared_step(point: Point, matmul: str, *, deferred: bool = True) -> Operation:
-    """One update of the shared weights; each call makes the next, on the next of some architectures."""
+    """Updates of the shared weights, CHUNK to a call, each on the next of some architectures."""
     space, source, state, decisions, batch = _setting(point, matmul, deferred)
 
-    def step(state, carry, batch, common, axis_name):
-        decisions, seed, epoch = common
-        return source.train(state, carry, decisions, batch, jax.random.key(seed), epoch, axis_name)
+    def chunk(state, carry, batch, common, axis_name):
+        def step(carried, x):
+            decisions, seed = x
+            *carried, info = source.train(*carried, decisions, batch, jax.random.key(seed), jnp.int32(0), axis_name)
+            return tuple(carried), info
 
-    lifted = Devices("jit", 1, 1).lift(step)
+        (state, carry), info = jax.lax.scan(step, (state, carry), common)
+        return state, carry, info
+
+    lifted = Devices("jit", 1, 1).lift(chunk)
     held = [state, source.initial_carry(point.batch)]
-    turn = itertools.count()
+    first = itertools.count(step=CHUNK)
 
     def common_of(number):
-        return decisions[number % len(decisions)], np.uint32(number), np.int32(0)
+        numbers = np.arange(number, number + CHUNK, dtype=np.uint32)
+        return decisions[numbers % len(decisions)], numbers
 
     compiled, seconds, size = _compile(lifted.compiled, *held, batch, common_of(0))
 
     def call():
-        *held[:], info = compiled(*held, batch, common_of(next(turn)))
+        *held[:], info = compiled(*held, batch, common_of(next(first)))
         return held, info
 
-    return Operation(call, seconds, size)
+    return Operation(call, CHUNK, seconds, size)
 
 
 def forward(point: Point, matmul: str) -> Operation:
@@ -211,14 +220,14 @@ def forward(point: Point, matmul: str) -> Operation:
 
     arguments = state.params, decisions[0], batch.tokens, np.uint32(0)
     compiled, seconds, size = _compile(jax.jit(loss), *arguments)
-    return Operation(lambda: compiled(*arguments), seconds, size)
+    return Operation(lambda: compiled(*arguments), 1, seconds, size)
 
 
 def rewards(point: Point, matmul: str, architectures: int) -> Operation:
     """The rewards of A architectures on one window."""
     _, source, state, decisions, batch = _setting(point, matmul, architectures=architectures)
     compiled, seconds, size = _compile(jax.jit(source.score), state, decisions, batch)
-    return Operation(lambda: compiled(state, decisions, batch), seconds, size)
+    return Operation(lambda: compiled(state, decisions, batch), 1, seconds, size)
 
 
 def _config(point):
