@@ -82,7 +82,7 @@ def main():
         "load_after": os.getloadavg(),
     }
     out = pathlib.Path(FLAGS.out)
-    page = measuring.write(out, results)
+    page = measuring.write(out, measuring.SEARCH_STEP, results)
     for table in performance.step_tables(results):
         print(table.text())
     print(f"written: {out / measuring.SEARCH_STEP}, {page}")
