@@ -61,6 +61,13 @@ def test_a_product_is_off_by_the_rounding_of_its_operands():
     assert (error <= bound).all() and error.max() > 1e-3  # float32 alone would be off by 1e-5
 
 
+def test_sums_are_not_rounded():
+    rng = np.random.default_rng(0)
+    left, right = (rng.integers(-8, 9, size=shape).astype(np.float32) for shape in ((7, 300), (300, 9)))
+    found = jax.jit(functools.partial(recurrent._product, "bfloat16"))(left, right)
+    np.testing.assert_array_equal(found, left @ right)  # small whole numbers have eight bits; their sums need more
+
+
 def test_bfloat16_is_float32_but_for_rounding():
     for seed in range(3):
         params, decisions, tokens, hidden = problem(seed)
