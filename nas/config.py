@@ -52,6 +52,7 @@ class SupernetConfig:
     warmup_epochs: int = 0  # epochs in which the learning rate rises in equal steps, to be full in the one after them
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on
+    matmul: str = "float32"  # of matrix products' operands, or bfloat16; sums, weights and state stay float32
     clip: float = 0.25  # global norm of the gradient of the weights in use
     reward_chunk: int = 1  # architectures evaluated side by side: 1 is fastest on CPUs, more on accelerators
 
@@ -59,6 +60,7 @@ class SupernetConfig:
         _check("supernet.width", self.width >= 1, "at least 1", self.width)
         for name in ("dropout_input", "dropout_hidden", "dropout_output"):
             _check(f"supernet.{name}", 0 <= getattr(self, name) < 1, "in [0, 1)", getattr(self, name))
+        _check_choice("supernet.matmul", self.matmul, ("float32", "bfloat16"))
         _check("supernet.max_norm", self.max_norm >= 0, "0 (off) or more", self.max_norm)
         _check("supernet.warmup_epochs", self.warmup_epochs >= 0, "0 or more", self.warmup_epochs)
         _check("supernet.reward_chunk", self.reward_chunk >= 1, "at least 1", self.reward_chunk)

@@ -37,6 +37,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
     Args:
       deferred: False differentiates the time loop plainly; the same numbers, for tests and benchmarks.
     """
+    options = {"max_norm": config.max_norm, "matmul": config.matmul}
     clip = optax.clip_by_global_norm(config.clip)
 
     def init(key: Array) -> SupernetState:
@@ -60,9 +61,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         dropout = recurrent.sample_dropout(config, key, len(batch.tokens))
 
         def loss(used: Params) -> tuple[Array, Array]:
-            return recurrent.loss(
-                used, cell, batch.tokens, hidden, max_norm=config.max_norm, dropout=dropout, deferred=deferred
-            )
+            return recurrent.loss(used, cell, batch.tokens, hidden, **options, dropout=dropout, deferred=deferred)
 
         used = recurrent.gather(state.params, cell)
         (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(used)
@@ -82,9 +81,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
     def score(state: SupernetState, decisions: Array, batch: Batch) -> Array:
         cells = jax.vmap(lambda d: recurrent.read_cell(space, d))(decisions)
         hidden = jnp.zeros((len(decisions), len(batch.tokens), config.width))
-        values, _ = recurrent.losses(
-            state.params, cells, batch.tokens, hidden, max_norm=config.max_norm, chunk=config.reward_chunk
-        )
+        values, _ = recurrent.losses(state.params, cells, batch.tokens, hidden, **options, chunk=config.reward_chunk)
         return perplexity_reward(values)
 
     def evaluate(state: SupernetState, decisions: Array, windows: Batch) -> Array:
@@ -92,9 +89,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         hidden = jnp.zeros((len(decisions), windows.tokens.shape[1], config.width))
 
         def step(hidden, tokens):
-            values, hidden = recurrent.losses(
-                state.params, cells, tokens, hidden, max_norm=config.max_norm, chunk=config.reward_chunk
-            )
+            values, hidden = recurrent.losses(state.params, cells, tokens, hidden, **options, chunk=config.reward_chunk)
             return hidden, values
 
         return jnp.mean(jax.lax.scan(step, hidden, windows.tokens)[1], axis=0)

@@ -31,6 +31,7 @@ LIMITS = {
     "supernet.decay_start": ([0, 15], []),
     "supernet.clip": ([1e-9], [0.0, math.nan]),
     "supernet.reward_chunk": ([1], [0]),
+    "supernet.matmul": (["float32", "bfloat16"], ["float16", ""]),
     "policy.name": (["lstm", "factorised", "uniform"], ["gru", "LSTM"]),
     "policy.width": ([1], [0]),
     "policy.temperature": ([1e-9], [0.0, -1.0, math.nan]),

@@ -17,7 +17,7 @@ from nas import runs
 from nas.report import performance
 from nas.report.files import write_atomic
 
-SEARCH_STEP, PAGE = "search_step.json", "performance.html"
+SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performance.html"
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
@@ -63,10 +63,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write(out: pathlib.Path, results: Mapping[str, Any]) -> pathlib.Path:
-    """Writes `results` to the folder `out`, and their page; returns its path."""
-    write_atomic(out / SEARCH_STEP, json.dumps(results, indent=1) + "\n")
-    return performance.write_page(out / PAGE, results)
+def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.Path:
+    """Writes `results` to the file `name` of the folder `out`, and the page of all that is there; returns its path."""
+    write_atomic(out / name, json.dumps(results, indent=1) + "\n")
+    found = [json.loads((out / n).read_text()) if (out / n).exists() else None for n in (SEARCH_STEP, END_TO_END)]
+    return performance.write_page(out / PAGE, *found)
 
 
 def processor() -> str:

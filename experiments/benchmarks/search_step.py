@@ -1,10 +1,10 @@
 """How near do shared steps and rewards come to the matrix products that they consist of?
 
-For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD, donated state), of its
-forward pass and of the rewards of several architectures, beside the bare products of the same shapes and the time that
-the same arithmetic takes at the rate of one large product. All take turns in one process; ratios are medians over
-repetitions. Then how a step grows when its width, nodes, batch or vocabulary are doubled. Prints tables, writes
-search_step.json and performance.html. The defaults take about four minutes on two cores.
+For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD, several to a compiled call,
+donated state), of its forward pass and of the rewards of several architectures, beside the bare products of the same shapes
+and the time that the same arithmetic takes at the rate of one large product. All take turns in one process; ratios are
+medians over repetitions. Then how a step grows when its width, nodes, batch or vocabulary are doubled. Prints tables, writes
+search_step.json and performance.html. The defaults take several minutes on two cores.
 """
 
 import itertools
@@ -37,8 +37,9 @@ flags.DEFINE_list("nodes", "8,12", "Nodes of the cell.")
 flags.DEFINE_list("batches", "64", "Rows of tokens.")
 flags.DEFINE_list("vocabularies", "10000", "Types.")
 flags.DEFINE_list("architectures", "1,8", "Architectures whose rewards are computed in one call.")
-flags.DEFINE_list("matmul", "", "Of float32 and tf32 (accelerators). Empty: all that the device has.")
+flags.DEFINE_list("matmul", "", "Of float32, tf32 (accelerators) and bfloat16. Empty: all that the device has.")
 flags.DEFINE_integer("steps", 35, "Tokens a row.", lower_bound=1)
+flags.DEFINE_integer("chunk", 10, "Shared steps in one call.", lower_bound=1)
 flags.DEFINE_integer("reward_chunk", 1, "Architectures computed side by side.", lower_bound=1)
 flags.DEFINE_integer("repeats", 7, "Timed repetitions.", lower_bound=1)
 flags.DEFINE_list("growth", "100,6,32,5000", "Width, nodes, batch and vocabulary to be doubled, twice each. Empty: none.")
@@ -46,8 +47,8 @@ flags.DEFINE_enum("platform", "", ("", *common.PLATFORMS), "Device to compute on
 flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
 FLAGS = flags.FLAGS
 
-PRECISION = {"float32": "float32", "tf32": "tensorfloat32"}  # of products of float32 operands
-DTYPE = {"float32": jnp.float32, "tf32": jnp.float32}  # of operands
+PRECISION = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "float32"}  # of products of float32 operands
+DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 LARGE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # side of the large product
 
 
@@ -55,6 +56,7 @@ class Operation(NamedTuple):
     """What is timed."""
 
     call: Callable[[], Any]
+    count: int  # of what is timed in one call
     compile_seconds: float
     bytes: int  # arguments, results and temporary arrays, as XLA plans them
 
@@ -80,7 +82,7 @@ def main():
         "load_after": os.getloadavg(),
     }
     out = pathlib.Path(FLAGS.out)
-    page = measuring.write(out, results)
+    page = measuring.write(out, measuring.SEARCH_STEP, results)
     for table in performance.step_tables(results):
         print(table.text())
     print(f"written: {out / measuring.SEARCH_STEP}, {page}")
@@ -98,7 +100,7 @@ def measure(point: Point, matmul: str, architectures: list[int], large: int) -> 
     with jax.default_matmul_precision(PRECISION[matmul]):
         measuring.reset_peak_memory()
         operations = {"step": shared_step(point, matmul)}
-        jax.block_until_ready([operations["step"].call() for _ in range(2)])
+        jax.block_until_ready(operations["step"].call())
         resident = measuring.peak_memory()
         operations |= {"plain step": shared_step(point, matmul, deferred=False), "forward": forward(point, matmul)}
         operations |= {f"reward of {count}": rewards(point, matmul, count) for count in architectures}
@@ -109,6 +111,7 @@ def measure(point: Point, matmul: str, architectures: list[int], large: int) -> 
     seconds = measuring.interleaved(
         {name: operation.call for name, operation in operations.items()} | bare | largest, FLAGS.repeats
     )
+    seconds |= {name: seconds[name] / operation.count for name, operation in operations.items()}
     rates = {name: 2 * large**3 / seconds[name] for name in largest}
     shapes, every = point._asdict() | {"matmul": matmul}, products(point)
     rows = []
@@ -156,8 +159,8 @@ def measure_growth(base: Point) -> list[dict]:
     for axis in ("width", "nodes", "batch", "vocabulary"):
         for factor in (2, 4):
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
-    calls = {key: shared_step(point, "float32").call for key, point in tqdm(points.items(), desc="growth: compile")}
-    seconds = measuring.interleaved(calls, FLAGS.repeats)
+    operations = {key: shared_step(point, "float32") for key, point in tqdm(points.items(), desc="growth: compile")}
+    seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
     flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}
     first = "base", 1
     return [
@@ -174,62 +177,74 @@ def measure_growth(base: Point) -> list[dict]:
 
 
 def shared_step(point: Point, matmul: str, *, deferred: bool = True) -> Operation:
-    """One update of the shared weights; each call makes the next, on the next of some architectures."""
+    """Updates of the shared weights, --chunk to a call, each on the next of some architectures."""
     space, source, state, decisions, batch = _setting(point, matmul, deferred)
 
-    def step(state, carry, batch, common, axis_name):
-        decisions, seed, epoch = common
-        return source.train(state, carry, decisions, batch, jax.random.key(seed), epoch, axis_name)
+    def chunk(state, carry, batch, common, axis_name):
+        def step(carried, x):
+            decisions, seed = x
+            *carried, info = source.train(*carried, decisions, batch, jax.random.key(seed), jnp.int32(0), axis_name)
+            return tuple(carried), info
 
-    lifted = Devices("jit", 1, 1).lift(step)
+        (state, carry), info = jax.lax.scan(step, (state, carry), common)
+        return state, carry, info
+
+    lifted = Devices("jit", 1, 1).lift(chunk)
     held = [state, source.initial_carry(point.batch)]
-    turn = itertools.count()
+    first = itertools.count(step=FLAGS.chunk)
 
     def common_of(number):
-        return decisions[number % len(decisions)], np.uint32(number), np.int32(0)
+        numbers = np.arange(number, number + FLAGS.chunk, dtype=np.uint32)
+        return decisions[numbers % len(decisions)], numbers
 
     compiled, seconds, size = _compile(lifted.compiled, *held, batch, common_of(0))
 
     def call():
-        *held[:], info = compiled(*held, batch, common_of(next(turn)))
+        *held[:], info = compiled(*held, batch, common_of(next(first)))
         return held, info
 
-    return Operation(call, seconds, size)
+    return Operation(call, FLAGS.chunk, seconds, size)
 
 
 def forward(point: Point, matmul: str) -> Operation:
     """The training loss of one architecture, without gradients."""
     space, source, state, decisions, batch = _setting(point, matmul)
-    config = _config(point)
+    config = _config(point, matmul)
 
     def loss(params, decisions, tokens, seed):
         cell = recurrent.read_cell(space, decisions)
         dropout = recurrent.sample_dropout(config, jax.random.key(seed), point.batch)
         hidden = source.initial_carry(point.batch)
-        options = {"max_norm": config.max_norm, "dropout": dropout}
+        options = {"max_norm": config.max_norm, "matmul": config.matmul, "dropout": dropout}
         return recurrent.loss(recurrent.gather(params, cell), cell, tokens, hidden, **options)
 
     arguments = state.params, decisions[0], batch.tokens, np.uint32(0)
     compiled, seconds, size = _compile(jax.jit(loss), *arguments)
-    return Operation(lambda: compiled(*arguments), seconds, size)
+    return Operation(lambda: compiled(*arguments), 1, seconds, size)
 
 
 def rewards(point: Point, matmul: str, architectures: int) -> Operation:
     """The rewards of A architectures on one window."""
     _, source, state, decisions, batch = _setting(point, matmul, architectures=architectures)
     compiled, seconds, size = _compile(jax.jit(source.score), state, decisions, batch)
-    return Operation(lambda: compiled(state, decisions, batch), seconds, size)
+    return Operation(lambda: compiled(state, decisions, batch), 1, seconds, size)
 
 
-def _config(point):
+def _config(point, matmul):
     dropout = {"dropout_input": 0.2, "dropout_hidden": 0.2, "dropout_output": 0.2}
-    return SupernetConfig(width=point.width, init_scale=point.width**-0.5, reward_chunk=FLAGS.reward_chunk, **dropout)
+    return SupernetConfig(
+        width=point.width,
+        init_scale=point.width**-0.5,
+        reward_chunk=FLAGS.reward_chunk,
+        matmul="bfloat16" if matmul == "bfloat16" else "float32",
+        **dropout,
+    )
 
 
 def _setting(point, matmul, deferred=True, architectures=16):
     """Space, reward, first state, random decisions [A, T] and a window of random tokens."""
     space = RecurrentSpace(num_nodes=point.nodes)
-    source = supernet_reward(space, _config(point), point.vocabulary, deferred=deferred)
+    source = supernet_reward(space, _config(point, matmul), point.vocabulary, deferred=deferred)
     rng = np.random.default_rng(0)
     decisions = rng.integers(space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32)
     tokens = rng.integers(point.vocabulary, size=(point.batch, point.steps + 1), dtype=np.int32)

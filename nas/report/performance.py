@@ -1,6 +1,6 @@
-"""The page of the benchmarks: how near steps come to their matrix products, how they grow.
+"""The page of the benchmarks: how near steps come to their matrix products, how they grow, what surrounds them in a run.
 
-Works on what `experiments.benchmarks.search_step` writes as JSON: dictionaries of numbers; a measured quantity is the list of
+Works on what the drivers in `experiments/benchmarks` write as JSON: dictionaries of numbers; a measured quantity is the list of
 its first quartile, median and third quartile over repetitions.
 """
 
@@ -21,29 +21,35 @@ _SHAPE = ("width", "nodes", "batch", "vocabulary", "steps", "matmul")
 _PLAIN = "plain step"
 
 
-def write_page(path: pathlib.Path, results: Results) -> pathlib.Path:
-    """Writes the page, and returns its path."""
+def write_page(path: pathlib.Path, search_step: Results | None, end_to_end: Results | None) -> pathlib.Path:
+    """Writes the page of the results that there are, and returns its path."""
     report = Report(
         "How fast is the search?",
         "Times beside those of the bare matrix products at the same shapes, and of the same arithmetic at the rate of one "
         "large product. All of a section took turns in one process.",
     )
-    tables = step_tables(results)
-    report.section("Steps and their products")
-    for point in _points(results["operations"]):
-        report.figure(*_ratio_bars(results["operations"], point))
-    for table in tables[:3]:
-        report.table(table)
-    report.section("Time against width and nodes")
-    report.figure(*_time_lines(results["operations"]))
-    if results["growth"]:
-        report.section("Growth against arithmetic")
-        report.figure(*_growth_lines(results["growth"]))
-        report.table(tables[3])
+    if search_step:
+        tables = step_tables(search_step)
+        report.section("Steps and their products")
+        for point in _points(search_step["operations"]):
+            report.figure(*_ratio_bars(search_step["operations"], point))
+        for table in tables[:3]:
+            report.table(table)
+        report.section("Time against width and nodes")
+        report.figure(*_time_lines(search_step["operations"]))
+        if search_step["growth"]:
+            report.section("Growth against arithmetic")
+            report.figure(*_growth_lines(search_step["growth"]))
+            report.table(tables[3])
+    if end_to_end:
+        report.section("What surrounds the steps of a run")
+        for table in run_tables(end_to_end):
+            report.table(table)
     report.section("Commands and versions")
-    environment = dict(results["environment"])
-    report.commands([environment.pop("command")])
-    report.details(environment | {"load after": results["load_after"]})
+    for results in filter(None, (search_step, end_to_end)):
+        environment = dict(results["environment"])
+        report.commands([environment.pop("command")])
+        report.details(environment | {"load after": results["load_after"]})
     return report.write(path)
 
 
@@ -76,6 +82,37 @@ def step_tables(results: Results) -> list[Table]:
     ]
     if results["growth"]:
         tables.append(_growth_table(results["growth"], command))
+    return tables
+
+
+def run_tables(results: Results) -> list[Table]:
+    """What a search spends its time on, its speed, and how long programs take to start if that was measured."""
+    command, loop = results["environment"]["command"], results["loop"]
+    tables = [
+        Table(
+            f"A search of {loop['epochs']} epochs, {results['setting']}",
+            [Column("part"), Column("calls", 0), Column("seconds", 2), Column("% of the loop", 2)],
+            [Row([*part.values(), 100 * part["seconds"] / loop["seconds"]]) for part in loop["parts"]],
+            ["The first epoch is left out: it compiles. Named parts are compiled calls; what is around them is all the rest."],
+            command,
+        ),
+        Table(
+            "Shared steps",
+            [Column(""), Column("steps/s", 1), Column("tokens/s", 0)],
+            [Row(list(row.values())) for row in results["speed"]],
+            ["Bare: the same compiled chunk called again and again, on the state with which the search ended."],
+            command,
+        ),
+    ]
+    if results["start"]:
+        tables.append(
+            Table(
+                "Starting",
+                [Column("from the command to"), Column("seconds, least", 2), Column("median", 2), Column("most", 2)],
+                [Row(list(row.values())) for row in results["start"]],
+                command=command,
+            )
+        )
     return tables
 
 

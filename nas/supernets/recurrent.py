@@ -19,6 +19,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from nas.config import SupernetConfig
 from nas.spaces import RecurrentSpace
@@ -107,31 +108,36 @@ def sample_dropout(config: SupernetConfig, key: Array, rows: int) -> Dropout:
     return Dropout(*map(mask, jax.random.split(key, 3), rates))
 
 
-def project(params: Params, tokens: Array, mask: Array | None = None) -> Array:
+def project(params: Params, tokens: Array, mask: Array | None = None, *, matmul: str = "float32") -> Array:
     """What the inputs tokens [B, steps] add to node 0's pre-activation: [steps, B, 2H], one product for all steps and cells."""
     inputs = params["embedding"][tokens.T]
     if mask is not None:
         inputs = inputs * mask[None]
     steps, rows, width = inputs.shape
-    return (inputs.reshape(-1, width) @ params["input"]).reshape(steps, rows, -1)
+    return _product(matmul, inputs.reshape(-1, width), params["input"]).reshape(steps, rows, -1)
 
 
-def cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
+def cross_entropy(params: Params, outputs: Array, targets: Array, *, matmul: str = "float32") -> Array:
     """[] mean nats a token; outputs [steps, B, H], targets [B, steps]."""
     outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
-    return jnp.mean(_nats(*_logits(params["embedding"], params["bias"], outputs), targets))
+    logits = _product(matmul, outputs, params["embedding"].T) + params["bias"][None]
+    of_targets = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - of_targets)
 
 
-def blocked_cross_entropy(params: Params, outputs: Array, targets: Array) -> Array:
+def blocked_cross_entropy(params: Params, outputs: Array, targets: Array, *, matmul: str = "float32") -> Array:
     """`cross_entropy`, block by block of rows: never are the logits of more than one block held, nor computed twice."""
     outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
     rows, vocabulary = len(targets), len(params["bias"])
+    ones = jnp.ones((vocabulary, 1))
+    softmax = jnp.concatenate([params["embedding"], params["bias"][:, None], ones], axis=1)
+    states = jnp.concatenate([outputs, ones[:1].repeat(rows, 0), jnp.zeros((rows, 1))], axis=1)
+    of_targets = jnp.sum(states * softmax[targets])
     blocks = -(-rows * vocabulary // _BLOCK)
     short = -rows % blocks
-    outputs = jnp.pad(outputs, ((0, short), (0, 0))).reshape(blocks, -1, outputs.shape[-1])
-    targets = jnp.pad(targets, (0, short)).reshape(blocks, -1)
+    states = jnp.pad(states, ((0, short), (0, 0))).reshape(blocks, -1, states.shape[-1])
     counted = (jnp.arange(rows + short) < rows).astype(outputs.dtype).reshape(blocks, -1)
-    return _sum_of_nats(params["embedding"], params["bias"], outputs, targets, counted / rows)
+    return (_sum_of_normalisers(matmul, softmax, states, counted) - of_targets) / rows
 
 
 def loss(
@@ -141,6 +147,7 @@ def loss(
     hidden: Array,
     *,
     max_norm: float,
+    matmul: str = "float32",
     dropout: Dropout = Dropout(None, None, None),
     deferred: bool = True,
 ) -> tuple[Array, Array]:
@@ -151,21 +158,24 @@ def loss(
       tokens: [B, steps + 1] int32.
       hidden: [B, H] state before the first token.
       max_norm: L2 norm to which the state of each sequence is clipped; 0: not.
+      matmul: type of the operands of matrix products, float32 or bfloat16; their sums and all else keep that of the weights.
 
     Returns:
       [] nats a token, [B, H] state after the last input.
     """
     chex.assert_rank([tokens, hidden], [2, 2])
-    projected = project(used, tokens[:, :-1], dropout.input)
+    projected = project(used, tokens[:, :-1], dropout.input, matmul=matmul)
     mask = jnp.ones_like(hidden) if dropout.hidden is None else dropout.hidden
     unroll = _deferred_states if deferred else _states
-    states = unroll(max_norm, cell, used["recurrent"], projected, mask, hidden)
+    states = unroll(max_norm, matmul, cell, used["recurrent"], projected, mask, hidden)
     outputs = states if dropout.output is None else states * dropout.output[None]
     entropy = blocked_cross_entropy if deferred else cross_entropy
-    return entropy(used, outputs, tokens[:, 1:]), states[-1]
+    return entropy(used, outputs, tokens[:, 1:], matmul=matmul), states[-1]
 
 
-def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, chunk: int) -> tuple[Array, Array]:
+def losses(
+    params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, matmul: str = "float32", chunk: int
+) -> tuple[Array, Array]:
     """`loss` of many cells on the same tokens, without dropout and without gradients.
 
     Args:
@@ -178,62 +188,101 @@ def losses(params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_nor
     Returns:
       [A] nats a token, [A, B, H] states after the last input.
     """
-    projected = project(params, tokens[:, :-1])
+    projected = project(params, tokens[:, :-1], matmul=matmul)
 
     def one(x):
         cell, hidden = x
-        recurrent = gather(params, cell)["recurrent"]
-        states = _states(max_norm, cell, recurrent, projected, jnp.ones_like(hidden), hidden)
-        return blocked_cross_entropy(params, states, tokens[:, 1:]), states[-1]
+        recurrent = [_operand(matmul, matrix) for matrix in gather(params, cell)["recurrent"]]
+        states = _states(max_norm, matmul, cell, recurrent, projected, jnp.ones_like(hidden), hidden)
+        return blocked_cross_entropy(params, states, tokens[:, 1:], matmul=matmul), states[-1]
 
     return jax.lax.map(one, (cells, hidden), batch_size=chunk if chunk > 1 else None)
 
 
-def _logits(embedding: Array, bias: Array, outputs: Array) -> tuple[Array, Array]:
-    """[rows, V] and the logarithm of the sum of their exponentials [rows, 1]."""
-    logits = outputs @ embedding.T + bias[None]
-    return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+def _operand(matmul, array):
+    """An operand, rounded once for many products. float32 means the type that weights have."""
+    return array.astype(jnp.bfloat16) if matmul == "bfloat16" else array
 
 
-def _nats(logits: Array, normaliser: Array, targets: Array) -> Array:
-    return (normaliser - jnp.take_along_axis(logits, targets[:, None], axis=-1))[:, 0]
+def _transposed(matmul, matrix):
+    """The transpose as an operand. XLA's fast product of bfloat16 on processors wants rows that are stored one after another;
+    without the constraint the transpose would be folded into the product, which then takes twice the time.
+    """
+    if matmul == "float32":
+        return matrix.T
+    by_rows = Layout((0, 1))
+    return jax.lax.platform_dependent(
+        _operand(matmul, matrix.T), cpu=lambda x: with_layout_constraint(x, by_rows), default=lambda x: x
+    )
+
+
+def _product(matmul, left, right):
+    """left @ right, both rounded as `_operand` does."""
+    return left @ right if matmul == "float32" else _bfloat16_product(left, right)
 
 
 @jax.custom_vjp
-def _sum_of_nats(embedding, bias, outputs, targets, weights):
-    """[] over blocks of rows, weighted; outputs [blocks, rows, H], targets and weights [blocks, rows]."""
+def _bfloat16_product(left, right):
+    return jnp.matmul(left.astype(jnp.bfloat16), right.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+
+def _bfloat16_product_forward(left, right):
+    return _bfloat16_product(left, right), (left, right)
+
+
+def _bfloat16_product_backward(operands, gradient):
+    """Products of the same kind: plain differentiation would round their sums too."""
+    left, right = operands
+    return _bfloat16_product(gradient, right.T), _bfloat16_product(left.T, gradient)
+
+
+_bfloat16_product.defvjp(_bfloat16_product_forward, _bfloat16_product_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_of_normalisers(matmul, softmax, states, weights):
+    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H + 2] with a column for the
+    bias and one of which the softmax's entries are 1, weights [blocks, rows].
+    """
+    transposed = _transposed(matmul, softmax)
 
     def block(total, x):
-        outputs, targets, weights = x
-        return total + jnp.sum(weights * _nats(*_logits(embedding, bias, outputs), targets)), None
+        states, weights = x
+        return total + jnp.sum(weights * jax.nn.logsumexp(_product(matmul, states, transposed), axis=-1)), None
 
-    return jax.lax.scan(block, jnp.zeros((), outputs.dtype), (outputs, targets, weights))[0]
+    return jax.lax.scan(block, jnp.zeros((), states.dtype), (states, weights))[0]
 
 
-def _sum_of_nats_forward(embedding, bias, outputs, targets, weights):
-    """The gradients are formed here, while the logits of a block are at hand."""
+def _sum_of_normalisers_forward(matmul, softmax, states, weights):
+    """The gradients are formed here, while the logits of a block are at hand: they are read once and written once, since the
+    sum of the exponentials is a column of a product that is needed anyway, and what it divides are the rows of products.
+    """
+    rounded, transposed = _operand(matmul, softmax), _transposed(matmul, softmax)
 
     def block(carry, x):
-        total, of_embedding, of_bias = carry
-        outputs, targets, weights = x
-        logits, normaliser = _logits(embedding, bias, outputs)
-        total += jnp.sum(weights * _nats(logits, normaliser, targets))
-        of_logits = jnp.exp(logits - normaliser) * weights[:, None]
-        of_logits = of_logits.at[jnp.arange(len(targets)), targets].add(-weights)
-        carry = total, of_embedding + of_logits.T @ outputs, of_bias + jnp.sum(of_logits, axis=0)
-        return carry, of_logits @ embedding
+        total, of_softmax = carry
+        states, weights = x
+        logits = _product(matmul, states, transposed)
+        largest = jnp.max(logits, axis=-1, keepdims=True)
+        # Without the barrier they would be computed again for either product.
+        exponentials = jax.lax.optimization_barrier(jnp.exp(logits - largest))
+        sums = _product(matmul, exponentials, rounded)
+        scale = weights[:, None] / sums[:, -1:]
+        total += jnp.sum(weights * (largest + jnp.log(sums[:, -1:]))[:, 0])
+        return (total, of_softmax + _product(matmul, _transposed(matmul, exponentials), states * scale)), sums * scale
 
-    start = jnp.zeros((), outputs.dtype), jnp.zeros_like(embedding), jnp.zeros_like(bias)
-    (total, *of_weights), of_outputs = jax.lax.scan(block, start, (outputs, targets, weights))
-    return total, (*of_weights, of_outputs)
-
-
-def _sum_of_nats_backward(gradients, gradient):
-    of_embedding, of_bias, of_outputs = (gradient * leaf for leaf in gradients)
-    return of_embedding, of_bias, of_outputs, None, None
+    start = jnp.zeros((), states.dtype), jnp.zeros_like(softmax)
+    (total, of_softmax), of_states = jax.lax.scan(block, start, (states, weights))
+    return total, (of_softmax, of_states)
 
 
-_sum_of_nats.defvjp(_sum_of_nats_forward, _sum_of_nats_backward)
+def _sum_of_normalisers_backward(matmul, gradients, gradient):
+    del matmul
+    of_softmax, of_states = (gradient * leaf for leaf in gradients)
+    return of_softmax, of_states, None
+
+
+_sum_of_normalisers.defvjp(_sum_of_normalisers_forward, _sum_of_normalisers_backward)
 
 
 def _activate(kind: Array, x: Array) -> Array:
@@ -262,7 +311,7 @@ def _clip_norm(max_norm: float, state: Array) -> Array:
     return state * jnp.minimum(1.0, max_norm / norm)
 
 
-def _time_step(max_norm, cell, recurrent, mask, hidden, projected):
+def _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected):
     """One token: the next state [B, H], and what a backward pass needs.
 
     That is parent, gate and candidate of every node, [B, H] each, and the output before clipping.
@@ -272,7 +321,7 @@ def _time_step(max_norm, cell, recurrent, mask, hidden, projected):
         parent = nodes[0] if nodes else hidden
         for j in range(1, i):
             parent = jnp.where(cell.slot[i] == j + 1, nodes[j], parent)
-        pre = parent @ matrix if nodes else (parent * mask) @ matrix + projected
+        pre = _product(matmul, parent, matrix) if nodes else _product(matmul, parent * mask, matrix) + projected
         node, gate, candidate = _highway(cell.activation[i], pre, parent)
         nodes.append(node)
         saved.append((parent, gate, candidate))
@@ -280,56 +329,60 @@ def _time_step(max_norm, cell, recurrent, mask, hidden, projected):
     return _clip_norm(max_norm, raw), (tuple(saved), raw)
 
 
-def _states(max_norm, cell, recurrent, projected, mask, hidden):
+def _states(max_norm, matmul, cell, recurrent, projected, mask, hidden):
     """[steps, B, H] states after each token; plain automatic differentiation goes through this."""
 
     def step(hidden, projected):
-        hidden, _ = _time_step(max_norm, cell, recurrent, mask, hidden, projected)
+        hidden, _ = _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected)
         return hidden, hidden
 
     return jax.lax.scan(step, hidden, projected)[1]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _deferred_states(max_norm, cell, recurrent, projected, mask, hidden):
-    return _states(max_norm, cell, recurrent, projected, mask, hidden)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _deferred_states(max_norm, matmul, cell, recurrent, projected, mask, hidden):
+    return _states(max_norm, matmul, cell, recurrent, projected, mask, hidden)
 
 
-def _deferred_forward(max_norm, cell, recurrent, projected, mask, hidden):
+def _deferred_forward(max_norm, matmul, cell, recurrent, projected, mask, hidden):
+    rounded = [_operand(matmul, matrix) for matrix in recurrent]
+
     def step(hidden, projected):
-        hidden, saved = _time_step(max_norm, cell, recurrent, mask, hidden, projected)
+        hidden, saved = _time_step(max_norm, matmul, cell, rounded, mask, hidden, projected)
         return hidden, (hidden, saved)
 
     _, (states, saved) = jax.lax.scan(step, hidden, projected)
     return states, (cell, recurrent, mask, saved)
 
 
-def _deferred_backward(max_norm, residuals, states_gradient):
+def _deferred_backward(max_norm, matmul, residuals, states_gradient):
     cell, recurrent, mask, saved = residuals
     nodes = len(recurrent)
+    transposed = [_transposed(matmul, matrix) for matrix in recurrent]
 
     def step(hidden_gradient, x):
         state_gradient, (saved, raw) = x
         (raw_gradient,) = jax.vjp(functools.partial(_clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
-        pre_gradients, parent_gradients = [None] * nodes, [None] * nodes
+        pre_gradients = [None] * nodes
+        slots = jnp.concatenate([jnp.zeros(1), cell.output])[:, None, None] * raw_gradient[None]
         for i in reversed(range(nodes)):
             parent, gate, candidate = saved[i]
-            node = cell.output[i] * raw_gradient
-            for reader in range(i + 1, nodes):
-                node += jnp.where(cell.slot[reader] == i + 1, parent_gradients[reader], 0.0)
+            node = slots[i + 1]
             of_gate = node * (candidate - parent) * gate * (1 - gate)
             of_candidate = node * gate * _slope(cell.activation[i], candidate)
             pre_gradients[i] = jnp.concatenate([of_gate, of_candidate], axis=-1)
-            through = pre_gradients[i] @ recurrent[i].T
-            parent_gradients[i] = node * (1 - gate) + (through if i else through * mask)
-        return parent_gradients[0], tuple(pre_gradients)
+            through = _product(matmul, pre_gradients[i], transposed[i])
+            slots = slots.at[cell.slot[i]].add(node * (1 - gate) + (through if i else through * mask))
+        return slots[0], tuple(pre_gradients)
 
     hidden_gradient, pre_gradients = jax.lax.scan(step, jnp.zeros_like(mask), (states_gradient, saved), reverse=True)
     parents = [parent for parent, _, _ in saved[0]]
     parents[0] = parents[0] * mask[None]
     # Of two-dimensional operands: what einsum makes of three dimensions is transposed first.
     flat = [[leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves] for leaves in (parents, pre_gradients)]
-    recurrent_gradient = tuple(parent.T @ gradient for parent, gradient in zip(*flat, strict=True))
+    recurrent_gradient = tuple(
+        _product(matmul, _transposed(matmul, parent), gradient) for parent, gradient in zip(*flat, strict=True)
+    )
     return None, recurrent_gradient, pre_gradients[0], jnp.zeros_like(mask), hidden_gradient
 
 
