@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import re
 
 import pytest
 
