@@ -72,7 +72,7 @@ def search_table(found: Mapping[str, Found], control: Control, *, samples: int, 
         "perplexities, on the windows that validate during the search.",
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
         "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies.",
-        "Search: seconds of its steps and validations, compiling included; loading and saving are not.",
+        "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not.",
         _PUBLISHED,
     ]
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
@@ -158,7 +158,7 @@ def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, F
             stacked = np.stack(of.curves)[:, :, warmup_epochs:]  # [S, 3, E]
             lines.append(Curve(of.title, stacked[:, row].mean(axis=0), stacked[:, 2], PALETTE[i % len(PALETTE)]))
         every = np.concatenate([line.values.ravel() for line in lines])
-        panel = Panel(lines, "lowest perplexity validated so far", (0.97 * every.min(), 1.03 * every.max()))
+        panel = Panel(lines, "lowest perplexity so far", (0.97 * every.min(), 1.03 * every.max()))
         figures[name] = stacked_curves(f"Search, against {x_label}", [panel], x_label)
     return figures
 
