@@ -63,3 +63,6 @@ ARMS = {
         "PG + own samples and their gradient, next decision", "next_decision", source="current_with_gradient"
     ),
 }
+
+# What a search can be run with: the arms, and a strategy that has no policy to evaluate.
+STRATEGIES = ARMS | {"evolution": Arm("regularised evolution", {"strategy": _NO_MEMORY | {"name": "evolution"}})}

@@ -1,0 +1,142 @@
+"""The pieces of the search study: searches, the cells derived from them, crossed scores and cells trained from scratch.
+
+Each is kept in the study's folder and read again by later calls:
+
+    NAME-seedS/              the search of a strategy and seed (nas.runs)
+      derived-N.npz          the cells derived from N samples, and their scores under the search's own shared weights
+      crossed-NAME.npz       scores of cells of the other strategies of the seed under these weights
+    from_scratch/            seedS-E-epochs-DECISIONS/, a run each (nas.runs): the same cell of two strategies is trained once
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.arms import STRATEGIES
+from nas import derivation, runs, training
+from nas.checkpoint import load_arrays, save_arrays
+from nas.config import Config
+from nas.runs import Run
+from nas.spaces import RecurrentSpace, SearchSpace
+
+CROSSED = 20  # cells of each policy that all shared weights score
+_CONTROL_KEY = 1907  # of the cells drawn at random, one a seed
+
+
+class Cells(NamedTuple):
+    """The different cells that a search was asked for, the best first."""
+
+    decisions: np.ndarray  # [n, T] int32
+    log_perplexity: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
+    held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
+
+
+def search(
+    root: pathlib.Path, base: Config, strategies: Sequence[str], seeds: Sequence[int], **options
+) -> dict[str, list[Run]]:
+    """Strategy -> its finished search of each seed.
+
+    Args:
+      base: the budget and all settings that do not make a strategy.
+      strategies: of `STRATEGIES`.
+      options: as for `nas.runs.finish`.
+
+    Raises:
+      UserError, Interrupted: as `nas.runs.finish`.
+    """
+    opened = {name: [] for name in strategies}
+    for seed in seeds:
+        for name in strategies:
+            config, workdir = STRATEGIES[name].configure(base, seed), root / f"{name}-seed{seed}"
+            runs.finish(config, workdir, **options)
+            opened[name].append(runs.open_run(workdir))
+    return opened
+
+
+def derive(run: Run, samples: int) -> Cells:
+    """Ranks so many samples of the run's strategy, with the seed of the run.
+
+    Raises:
+      UserError: as `nas.derivation.derive`.
+    """
+    path = run.workdir / f"derived-{samples}.npz"
+    if not path.is_file():
+        print(f"deriving: {run.workdir}", file=sys.stderr)
+        found = derivation.derive(run, samples, seed=run.config.seed)
+        cells = Cells(found.decisions, _score(run, found.decisions), found.held_out[0])
+        save_arrays(path, cells._asdict())
+    return Cells(**load_arrays(path))
+
+
+def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarray:
+    """[P, P] mean nats a token of cells of the policy in the row under the shared weights in the column, for one seed.
+
+    At most `CROSSED` of the derived cells of each policy, drawn without regard to their rank: to choose them under their own
+    weights would favour the diagonal.
+    """
+    values = np.zeros((len(searched), len(searched)))
+    for row, (proposer, cells) in enumerate(derived.items()):
+        rng = np.random.default_rng(searched[proposer].config.seed)
+        chosen = rng.permutation(len(cells.decisions))[:CROSSED]
+        for column, (name, run) in enumerate(searched.items()):
+            own = name == proposer
+            scores = cells.log_perplexity[chosen] if own else _crossed(run, proposer, cells.decisions[chosen])
+            values[row, column] = scores.mean()
+    return values
+
+
+def train(root: pathlib.Path, base: Config, seed: int, decisions: np.ndarray, epochs: int, **options) -> training.Result:
+    """Trains a cell [T] from scratch by the recipe of `base`, whatever strategy found it.
+
+    Args:
+      options: as for `nas.runs.train`.
+
+    Raises:
+      UserError: as `nas.runs.train`.
+    """
+    architecture = RecurrentSpace(num_nodes=base.nodes).format(decisions)
+    workdir = root / "from_scratch" / f"seed{seed}-{epochs}-epochs-{architecture.replace(' ', '-')}"
+    settings = dataclasses.replace(base.training, architecture=architecture, epochs=epochs)
+    if not (workdir / runs.RESULT).is_file():
+        print(f"training: {workdir}", file=sys.stderr)
+    return runs.train(dataclasses.replace(base, seed=seed, training=settings), workdir, **options)
+
+
+def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
+    """[T] the control of a seed: one cell of the uniform distribution, the same for all strategies."""
+    return np.asarray(space.sample_uniform(jax.random.fold_in(jax.random.key(_CONTROL_KEY), seed), 1))[0]
+
+
+def best_so_far(lines: Iterable[dict]) -> np.ndarray:
+    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest perplexity validated so far."""
+    points, steps, seconds, best = [], 0, 0.0, np.inf
+    for line in lines:
+        seconds += line["seconds"]
+        if line["phase"] == "valid":
+            best = min(best, float(line["perplexity_best"]))
+            points.append((steps, seconds, best))
+        else:
+            steps += 1
+    return np.transpose(points)
+
+
+def _crossed(run, proposer, decisions):
+    path = run.workdir / f"crossed-{proposer}.npz"
+    if path.is_file() and np.array_equal((saved := load_arrays(path))["decisions"], decisions):
+        return saved["log_perplexity"]
+    print(f"scoring cells of {proposer}: {run.workdir}", file=sys.stderr)
+    values = _score(run, decisions)
+    save_arrays(path, {"decisions": decisions, "log_perplexity": values})
+    return values
+
+
+def _score(run, decisions):
+    windows = run.valid_windows()
+    with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
+        return derivation.log_perplexities(run, decisions, windows, bar)

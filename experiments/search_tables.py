@@ -1,0 +1,181 @@
+"""The tables, curves and sentences of the search study. Arrays in, tables and figures out."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nas.evaluation.statistics import holm, paired_difference
+from nas.report.evidence_arms import interval, seeds
+from nas.report.evidence_figures import Curve, Panel, stacked_curves
+from nas.report.style import PALETTE
+from nas.report.tables import Column, Empty, Row, Table
+
+RANDOM = "uniform"  # random search with weight sharing: what the others are compared with
+_TESTED_FROM = 10  # seeds; of fewer, intervals alone
+_NONE = Empty("-")
+_PUBLISHED = (
+    "Published, Penn Treebank, test perplexity: ENAS 55.8 (revised 56.3; about 63 with its released code); Li and Talwalkar "
+    "(2019): ENAS's cell 58.6, a random cell 59.4, random search with weight sharing 55.5. Sciuto et al. (2019), validation: "
+    "ENAS 61.91 ± .50, random 62.50 ± .86. These are of full training on 10,000 types; corpus, width and epochs here are those "
+    "of the command: compare orders, not levels. Differences below 1 are noise there."
+)
+
+
+class Found(NamedTuple):
+    """What one strategy came to, an entry a seed; log perplexities in nats a token."""
+
+    title: str
+    best: np.ndarray  # [S] shared weights, the best derived cell, on text that did not choose it
+    mean: np.ndarray  # [S] shared weights, mean over the derived cells
+    valid: np.ndarray  # [S] the best derived cell, trained from scratch
+    test: np.ndarray  # [S] the same
+    unique: np.ndarray  # [S] different cells among the samples
+    curves: Sequence[np.ndarray]  # [S] of [3, E]: steps, seconds and the lowest perplexity validated so far
+
+
+class Control(NamedTuple):
+    """A cell drawn at random for each seed, trained from scratch; nats a token."""
+
+    valid: np.ndarray  # [S]
+    test: np.ndarray  # [S]
+
+
+def search_table(found: Mapping[str, Found], control: Control, *, samples: int, epochs: int, command: str) -> Table:
+    """A row a strategy, and one for the cells drawn at random."""
+    rows = [
+        Row(
+            [
+                of.title,
+                *(interval(np.exp(values), 1) for values in (of.best, of.mean, of.valid, of.test)),
+                interval(of.unique, 0),
+                interval([curve[1, -1] for curve in of.curves], 0),
+            ]
+        )
+        for of in found.values()
+    ]
+    trained = [interval(np.exp(values), 1) for values in control]
+    rows.append(Row(["a cell drawn at random, not searched", _NONE, _NONE, *trained, _NONE, _NONE]))
+    columns = [
+        Column("strategy"),
+        Column("best derived cell, shared weights", 1),
+        Column("mean of derived cells, shared weights", 1),
+        Column("best, from scratch, validation", 1),
+        Column("best, from scratch, test", 1),
+        Column(f"different cells of {samples} samples", 0),
+        Column("search (s)", 0),
+    ]
+    notes = [
+        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: an interval holds both.",
+        "Best: ranked on one half of the validation split, perplexity of the other half. Mean: each different cell, of log "
+        "perplexities, on the windows that validate during the search.",
+        f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
+        "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies.",
+        "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not.",
+        _PUBLISHED,
+    ]
+    return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
+
+
+def differences_table(found: Mapping[str, Found], control: Control, command: str) -> Table:
+    """What each strategy, and the cell drawn at random, is worse by than random search with the same seed."""
+    random, rows, tests = found[RANDOM], [], {}
+    others = {name: of for name, of in found.items() if name != RANDOM}
+    count = _count(found)
+    for name, of in others.items():
+        pairs = [(of.best, random.best), (of.mean, random.mean), (of.valid, random.valid), (of.test, random.test)]
+        rows.append([of.title, *(_difference(*pair) for pair in pairs)])
+        tests[name] = paired_difference(np.exp(of.test), np.exp(random.test)).p if count >= _TESTED_FROM else np.nan
+    adjusted = list(holm(tests).values()) if count >= _TESTED_FROM else [Empty(f"from {_TESTED_FROM} seeds on")] * len(rows)
+    table_rows = [Row([*cells, p]) for cells, p in zip(rows, adjusted, strict=True)]
+    drawn = [_difference(control.valid, random.valid), _difference(control.test, random.test)]
+    table_rows.append(Row(["a cell drawn at random, not searched", _NONE, _NONE, *drawn, _NONE]))
+    columns = [
+        Column("strategy"),
+        *(Column(name, 1, True) for name in ("best, shared weights", "mean, shared weights", "from scratch, validation")),
+        Column("from scratch, test", 1, True),
+        Column("p, test", 4),
+    ]
+    notes = [
+        f"Differences of perplexity, {seeds(count)}; negative: better than random search.",
+        "p: paired t test over seeds, two-sided, adjusted after Holm over the strategies.",
+    ]
+    return Table(f"Against {random.title}, the same seeds", columns, table_rows, notes, command)
+
+
+def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, command: str) -> Table:
+    """Who proposed the cells by whose shared weights score them.
+
+    Args:
+      values: [S, P, P] mean log perplexity; rows propose, columns score.
+    """
+    beyond = _interaction(values)
+    rows = [
+        Row([title, *(interval(values[:, i, j], 3) for j in range(len(titles))), interval(beyond[:, i, i], 3, "+")])
+        for i, title in enumerate(titles)
+    ]
+    columns = [
+        Column("cells of"),
+        *(Column(f"weights of {title}", 3) for title in titles),
+        Column("own pair beyond both effects", 3, True),
+    ]
+    notes = [
+        f"Nats a token, {seeds(len(values))}; the mean over at most {cells} derived cells of each policy, taken whatever their "
+        "rank, on the windows that validate during the search.",
+        "Beyond both effects: less the mean of the row and of the column, plus that of all. Negative: weights suit the cells "
+        "of the policy that trained them, whichever of the two are good in general.",
+    ]
+    return Table("Sharing as the confounder: who proposed, by whose weights", columns, rows, notes, command)
+
+
+def specialisation(values: np.ndarray) -> np.ndarray:
+    """[S] mean of the diagonal less that of the others, of [S, P, P]: effects of rows and of columns cancel."""
+    own = np.eye(values.shape[1], dtype=bool)
+    return values[:, own].mean(axis=1) - values[:, ~own].mean(axis=1)
+
+
+def answer(found: Mapping[str, Found], control: Control) -> str:
+    """Whether the controller matters, in a sentence."""
+    random = found[RANDOM]
+    parts = [f"{of.title} {_text(_difference(of.test, random.test))}" for name, of in found.items() if name != RANDOM]
+    parts.append(f"a cell drawn at random {_text(_difference(control.test, random.test))}")
+    return f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative is better."
+
+
+def crossed_answer(values: np.ndarray) -> str:
+    """How much weights suit the policy that trained them, in a sentence."""
+    told = _text(interval(specialisation(values), 3, "+"))
+    return f"Own pairs of policy and weights less all others, nats a token: {told}. Negative: weights suit their own policy."
+
+
+def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, Figure]:
+    """File name -> the lowest perplexity validated so far against steps, and against wall time, after the warm-up."""
+    figures = {}
+    for row, (name, x_label) in enumerate({"curves_steps": "steps", "curves_time": "wall time (s)"}.items()):
+        lines = []
+        for i, of in enumerate(found.values()):
+            stacked = np.stack(of.curves)[:, :, warmup_epochs:]  # [S, 3, E]
+            lines.append(Curve(of.title, stacked[:, row].mean(axis=0), stacked[:, 2], PALETTE[i % len(PALETTE)]))
+        every = np.concatenate([line.values.ravel() for line in lines])
+        panel = Panel(lines, "lowest perplexity so far", (0.97 * every.min(), 1.03 * every.max()))
+        figures[name] = stacked_curves(f"Search, against {x_label}", [panel], x_label)
+    return figures
+
+
+def _count(found):
+    return len(next(iter(found.values())).best)
+
+
+def _difference(a, b):
+    return interval(np.exp(a) - np.exp(b), 1, "+")
+
+
+def _interaction(values):
+    rows, columns = values.mean(axis=2, keepdims=True), values.mean(axis=1, keepdims=True)
+    return values - rows - columns + values.mean(axis=(1, 2), keepdims=True)
+
+
+def _text(cell):
+    """A cell in a sentence."""
+    return cell.reason if isinstance(cell, Empty) else cell if isinstance(cell, str) else f"{cell:+.3g}"

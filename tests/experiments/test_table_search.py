@@ -1,0 +1,244 @@
+"""The search study: tables say what was measured, scores cross as they should, and the program keeps every piece."""
+
+import csv
+import json
+import math
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import search_study, search_tables
+from experiments.arms import ARMS, STRATEGIES
+from experiments.search_study import Cells
+from experiments.search_tables import Control, Found
+from nas import config as configs
+from nas import derivation, metrics, runs, search
+from nas.checkpoint import load_arrays
+from nas.spaces import RecurrentSpace
+from nas.tables import SPACE
+from nas.types import Batch
+from tests.helpers import TINY, assert_one_line, files, finish_program, start_program, tiny
+
+
+def test_evolution_is_a_strategy_and_no_arm():
+    base = tiny()
+    config = STRATEGIES["evolution"].configure(base, 3)
+    assert set(STRATEGIES) - set(ARMS) == {"evolution"} and config.seed == 3
+    told = configs.difference(base, config)
+    assert [line.split(":")[0] for line in told] == ["seed", "strategy.name", "strategy.supervised_weight"]
+    assert hasattr(search.components(config).strategy.init(None), "born")
+
+
+def line(phase, seconds, **values):
+    return {"phase": phase, "epoch": 0, "step": 0, "seconds": seconds} | values
+
+
+def test_the_lowest_perplexity_so_far():
+    lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, perplexity_best=9.0)]
+    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, perplexity_best="inf")]
+    lines += [line("shared", 1.0), line("valid", 0.25, perplexity_best=7.0)]
+    np.testing.assert_array_equal(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
+
+
+def test_the_random_cell_is_the_seeds_alone():
+    space = RecurrentSpace(num_nodes=12)
+    drawn = [search_study.random_cell(space, seed) for seed in range(40)]
+    space.validate(np.stack(drawn))
+    np.testing.assert_array_equal(drawn[3], search_study.random_cell(space, 3))
+    assert len(np.unique(drawn, axis=0)) == 40
+    # Each choice of the last parent is as likely: eleven of them, 40 draws.
+    assert len({cell[-2] for cell in drawn}) >= 7
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """Two searches whose scores are known: the number of the weights, times the first decision of the cell."""
+    found = {}
+    for weights, name in enumerate("ab", 1):
+        (tmp_path / name).mkdir()
+
+        def evaluate(state, decisions, windows):
+            return jnp.float32(state) * decisions[:, 0].astype(jnp.float32)
+
+        reward = types.SimpleNamespace(evaluate=evaluate)
+        state = types.SimpleNamespace(reward=float(weights))
+        run = runs.Run(tmp_path / name, tiny(seed=5), {}, SPACE, None, reward, state, {})
+        windows = Batch(np.zeros((1, 2, 3), np.int32), np.zeros(1, bool))
+        object.__setattr__(run, "valid_windows", lambda windows=windows: windows)
+        found[name] = run
+    return found
+
+
+def cells(first, own):
+    """Cells of these first decisions, of which only that is of interest."""
+    decisions = np.zeros((len(first), SPACE.num_decisions), np.int32)
+    decisions[:, 0] = first
+    return Cells(decisions, own * np.array(first, np.float32), np.float64(0))
+
+
+def test_rows_propose_and_columns_score(searched, monkeypatch):
+    derived = {"a": cells([1, 2, 3], own=1), "b": cells([3, 3], own=2)}
+    expected = [[2, 4], [3, 6]]  # means 2 and 3, times 1 and 2
+    np.testing.assert_allclose(search_study.cross(searched, derived), expected)
+    monkeypatch.setattr(derivation, "log_perplexities", None)  # what is kept is not scored again
+    np.testing.assert_allclose(search_study.cross(searched, derived), expected)
+
+
+def test_scores_of_other_cells_are_not_taken_for_these(searched):
+    derived = {"a": cells([1, 2, 3], own=1), "b": cells([4, 4], own=2)}
+    search_study.cross(searched, derived)
+    derived["b"] = cells([3, 3], own=2)
+    np.testing.assert_allclose(search_study.cross(searched, derived), [[2, 4], [3, 6]])
+
+
+def test_crossed_cells_are_not_chosen_by_rank(searched):
+    """Of cells in the order of their perplexity, the twenty are no twenty in a row."""
+    derived = {"a": cells(np.arange(100), own=1), "b": cells([4, 4], own=2)}
+    search_study.cross(searched, derived)
+    chosen = np.sort(load_arrays(searched["b"].workdir / "crossed-a.npz")["decisions"][:, 0])
+    assert len(np.unique(chosen)) == search_study.CROSSED and np.ptp(chosen) > 50
+
+
+def test_specialisation_is_what_rows_and_columns_do_not_explain():
+    rows, columns = np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 5.0]]), np.array([[3.0, -1.0, 0.0], [2.0, 2.0, 7.0]])
+    additive = rows[:, :, None] + columns[:, None, :]
+    np.testing.assert_allclose(search_tables.specialisation(additive), 0, atol=1e-12)
+    own = additive - np.array([0.3, 0.5])[:, None, None] * np.eye(3)
+    np.testing.assert_allclose(search_tables.specialisation(own), [-0.3, -0.5])
+    table = search_tables.crossed_table(["x", "y", "z"], own[:1], cells=20, command="")
+    assert [row.cells[0] for row in table.rows] == ["x", "y", "z"]
+    np.testing.assert_allclose([row.cells[1] for row in table.rows], rows[0] + 3.0 - [0.3, 0, 0])
+    np.testing.assert_allclose([row.cells[-1] for row in table.rows], -0.3 * 2 / 3)
+    assert "-0.400 ± 1.271" in search_tables.crossed_answer(own)  # t of one degree of freedom, 12.706, times .1
+
+
+def found(title, test, **others):
+    test = np.log(test)
+    fields = dict.fromkeys(("best", "mean", "valid"), test) | {"unique": np.full(len(test), 7)}
+    curve = np.array([[10.0, 20, 30], [1, 2, 3], [9, 8, 7]])
+    return Found(title, test=test, curves=[curve] * len(test), **(fields | others))
+
+
+def test_the_table_of_strategies():
+    every = {"pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])), "uniform": found("random", [8.0, 8.0])}
+    control = Control(np.log([20.0, 20.0]), np.log([30.0, 30.0]))
+    rows = search_tables.search_table(every, control, samples=9, epochs=1, command="").cells()
+    assert [cell.text for cell in rows[0]] == ["PG", "6.0 ± 12.7", *["10.0 ± 12.7"] * 3, "7 ± 0", "3 ± 0"]
+    assert [cell.text for cell in rows[1]][1:5] == ["8.0 ± 0.0"] * 4
+    assert [cell.text for cell in rows[2]][1:] == ["-", "-", "20.0 ± 0.0", "30.0 ± 0.0", "-", "-"]
+    table = search_tables.differences_table(every, control, "")
+    assert [cell.text for cell in table.cells()[0]] == ["PG", "-2.0 ± 12.7", *["+2.0 ± 12.7"] * 3, "from 10 seeds on"]
+    assert [cell.text for cell in table.cells()[1]][3:5] == ["+12.0 ± 0.0", "+22.0 ± 0.0"]
+    said = search_tables.answer(every, control)
+    assert "PG +2.0 ± 12.7" in said and "a cell drawn at random +22.0 ± 0.0" in said and "random +0" not in said
+
+
+def test_p_values_from_ten_seeds_on():
+    rng = np.random.default_rng(0)
+    random, near, far = (rng.normal(mean, 1, 10) for mean in (50, 50, 53))
+    every = {"near": found("near", near), "uniform": found("random", random), "far": found("far", far)}
+    control = Control(np.log(random), np.log(random))
+    rows = search_tables.differences_table(every, control, "").rows
+    p = [scipy.stats.ttest_rel(arm, random).pvalue for arm in (near, far)]
+    assert p[1] < p[0] / 2
+    assert [row.cells[0] for row in rows[:2]] == ["near", "far"]
+    np.testing.assert_allclose([row.cells[-1] for row in rows[:2]], [p[0], 2 * p[1]])  # Holm, of two tests
+
+
+def test_one_seed_has_no_interval():
+    every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
+    control = Control(np.log([20.0]), np.log([30.0]))
+    rows = search_tables.search_table(every, control, samples=9, epochs=1, command="").cells()
+    assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
+    assert "PG +1;" in search_tables.answer(every, control)
+
+
+def test_curves_start_after_the_warmup():
+    every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
+    drawn = search_tables.curves_figure(every, warmup_epochs=1)
+    for name, x in {"curves_steps": [20, 30], "curves_time": [2, 3]}.items():
+        lines = drawn[name].axes[0].lines
+        assert [one.get_label() for one in lines] == ["PG", "random"]
+        for one in lines:
+            np.testing.assert_array_equal(one.get_xydata(), np.transpose([x, [8, 7]]))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Arguments and folder of a study of seconds."""
+    folder = tmp_path_factory.mktemp("study")
+    settings = {
+        "data": {**TINY["data"], "batch": 64, "steps": 100, "eval_tokens": 400},
+        "search": {**TINY["search"], "epochs": 2, "warmup_epochs": 0},
+    }
+    (folder / "tiny.py").write_text(f"def get_config():\n    return {TINY | settings!r}\n")
+    workdir = folder / "run"
+    arguments = [f"--config={folder / 'tiny.py'}", f"--workdir={workdir}", f"--data_dir={folder / 'data'}"]
+    return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12"], workdir
+
+
+def test_the_program(study, user_environment):
+    arguments, folder = study
+    process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
+    assert process.returncode == 0, process.stderr
+    printed = process.stdout
+    for shown in ("regularised evolution", "uniform policy", "a cell drawn at random", "1 epoch,", "weights of", "55.8"):
+        assert shown in printed
+    page = (folder / "report" / "index.html").read_text()
+    assert page.count("<img") == 2 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
+    rows = list(csv.DictReader((folder / "search.csv").open()))
+    assert [row["strategy"] for row in rows] == [
+        "regularised evolution",
+        "uniform policy",
+        "a cell drawn at random, not searched",
+    ]
+    space = RecurrentSpace(num_nodes=3)
+    derived = [load_arrays(folder / f"{name}-seed1" / "derived-12.npz") for name in ("evolution", "uniform")]
+    best = [of["decisions"][0] for of in derived]
+    for row, decisions in zip(rows, [*best, search_study.random_cell(space, 1)], strict=True):
+        text = space.format(decisions)
+        trained = folder / "from_scratch" / f"seed1-1-epochs-{text.replace(' ', '-')}"
+        config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
+        assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (1, text, 1)
+        assert config["strategy"]["name"] == "reinforce"  # the recipe is the base's, whoever found the cell
+        assert row["best, from scratch, validation"] == f"{math.exp(result['log_perplexity']):.1f}"
+        assert row["best, from scratch, test"] == f"{math.exp(result['test_log_perplexity']):.1f}"
+    for row, of, name in zip(rows, derived, ("evolution", "uniform"), strict=False):
+        assert row["different cells of 12 samples"] == str(len(of["decisions"]))
+        assert row["best derived cell, shared weights"] == f"{math.exp(of['held_out']):.1f}"
+        seconds = sum(entry["seconds"] for entry in metrics.read(folder / f"{name}-seed1"))
+        assert row["search (s)"] == f"{seconds:.0f}"
+    run = runs.open_run(folder / "uniform-seed1")
+    expected = derivation.derive(run, 12, seed=1, progress_bar=False)
+    np.testing.assert_array_equal(derived[1]["decisions"], expected.decisions)
+    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_windows()))
+    mean = math.exp(scores.astype(float).mean())
+    assert rows[1]["mean of derived cells, shared weights"] == f"{mean:.1f}"
+    crossed = [row[1:3] for row in csv.reader((folder / "crossed.csv").open())][1:]
+    assert crossed[1][1] == f"{scores.astype(float).mean():.3f}"  # fewer than twenty cells: all of them
+
+    before = files(folder)
+    process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
+    assert (process.returncode, process.stdout) == (0, printed), process.stderr
+    assert process.stderr == ""  # no piece is made again
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--strategies=pg,telepathy"], ["--strategies", "'telepathy'", "evolution"]),
+        (["--strategies=pg"], ["--strategies", "at least two", "'pg'"]),
+        (["--seeds=0,x"], ["--seeds", "0,x"]),
+        (["--derived=0"], ["--derived"]),
+    ],
+)
+def test_what_the_study_is_asked_for(arguments, parts, user_environment, tmp_path):
+    process = finish_program(
+        start_program(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
+    )
+    assert_one_line(process, *parts)
+    assert not (tmp_path / "run").exists()
