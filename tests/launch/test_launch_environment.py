@@ -53,7 +53,8 @@ def test_installs_once_and_passes_arguments_on(checkout):
     first, second = (start(checkout, "--config.seed=1", "two words") for _ in range(2))
     for process in (first, second):
         assert process.returncode == 0, process.stderr
-        assert process.stdout == "<-m><experiments.table_correlations><--config=kjv_quick><--config.seed=1><two words>"
+        given = "<--config=kjv_quick><--arms=pg,memory><--seeds=0><--config.seed=1><two words>"
+        assert process.stdout == f"<-m><experiments.table_correlations>{given}"
     assert "virtual environment" in first.stderr and "installing" in first.stderr
     assert second.stderr == ""
     assert len(installations(checkout)) == 1

@@ -93,7 +93,7 @@ def test_evaluate_needs_only_the_run_directory(study, environment):
     workdir = folder / "memory-seed0"
     process = run(environment, "launch.evaluate", f"--workdir={workdir}")
     assert process.returncode == 0, process.stderr
-    assert "PG + 1 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
+    assert "PG + 30 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
 
 
 def test_deriving_a_cell(study, environment):
@@ -126,7 +126,8 @@ def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environ
     workdir = folder / "memory-seed0"
     saved = json.loads((workdir / "config.json").read_text())
     assert set(saved) == {field.name for field in dataclasses.fields(Config)}
-    process = run(environment, "launch.search", f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}")
+    arguments = [f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}"]
+    process = run(environment, "launch.search", *arguments, "--config.strategy.supervised_weight=30.0")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("best validated: perplexity ")
 
