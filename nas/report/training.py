@@ -85,4 +85,4 @@ def _memorised(arm):
         )
         for name, color in zip(_MEMORISED, PALETTE, strict=False)
     ]
-    return evidence_figures.stacked_curves(arm.title, [Panel(curves, "supervised loss (nats a decision)")], "epoch")
+    return evidence_figures.stacked_curves(arm.title, [Panel(curves, "loss (nats a decision)")], "epoch")
