@@ -38,7 +38,7 @@ def measure(run, *, cells, copies, seed, progress_bar=True):
     import numpy as np
     from tqdm import tqdm
 
-    from nas import derivation, search
+    from nas import search
     from nas.evaluation.relabelling import relabelled
 
     (uniform_key, own_key), rng = jax.random.split(jax.random.key(seed)), np.random.default_rng(seed)
@@ -56,7 +56,8 @@ def measure(run, *, cells, copies, seed, progress_bar=True):
     with tqdm(total=total, unit="window", unit_scale=True, disable=not progress_bar) as bar:
         for name, group in groups.items():
             every = np.concatenate([np.zeros((0, run.space.num_decisions), np.int32), *group])
-            measured[name] = derivation.log_perplexities(run, every, windows, bar).reshape(-1, copies)
+            values = run.log_perplexities(every, windows, lambda count: bar.update(count * len(windows.start)))
+            measured[name] = values.reshape(-1, copies)
     return measured
 
 

@@ -1,8 +1,8 @@
-"""The pieces of the search study: searches, the cells derived from them, crossed scores and cells trained from scratch.
+"""The pieces of the search study: the cells derived from searches, crossed scores and cells trained from scratch.
 
 Each is kept in the study's folder and read again by later calls:
 
-    NAME-seedS/              the search of a strategy and seed (nas.runs)
+    NAME-seedS/              the search of a strategy and seed (experiments.searches)
       derived-N.npz          the cells derived from N samples, and their scores under the search's own shared weights
       crossed-NAME.npz       scores of cells of the other strategies of the seed under these weights
     from_scratch/            seedS-E-epochs-DECISIONS/, a run each (nas.runs): the same cell of two strategies is trained once
@@ -11,14 +11,13 @@ Each is kept in the study's folder and read again by later calls:
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments.arms import STRATEGIES
 from nas import derivation, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
@@ -35,28 +34,6 @@ class Cells(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     log_perplexity: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
     held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
-
-
-def search(
-    root: pathlib.Path, base: Config, strategies: Sequence[str], seeds: Sequence[int], **options
-) -> dict[str, list[Run]]:
-    """Strategy -> its finished search of each seed.
-
-    Args:
-      base: the budget and all settings that do not make a strategy.
-      strategies: of `STRATEGIES`.
-      options: as for `nas.runs.finish`.
-
-    Raises:
-      UserError, Interrupted: as `nas.runs.finish`.
-    """
-    opened = {name: [] for name in strategies}
-    for seed in seeds:
-        for name in strategies:
-            config, workdir = STRATEGIES[name].configure(base, seed), root / f"{name}-seed{seed}"
-            runs.finish(config, workdir, **options)
-            opened[name].append(runs.open_run(workdir))
-    return opened
 
 
 def derive(run: Run, samples: int) -> Cells:
@@ -139,4 +116,4 @@ def _crossed(run, proposer, decisions):
 def _score(run, decisions):
     windows = run.valid_windows()
     with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
-        return derivation.log_perplexities(run, decisions, windows, bar)
+        return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))

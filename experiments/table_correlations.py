@@ -27,31 +27,26 @@ def main():
     from experiments.arms import ARMS
     from nas.errors import UserError
 
-    base = common.config()
-    for name in FLAGS.arms:
+    base, names = common.config(), list(dict.fromkeys(FLAGS.arms))
+    for name in names:
         if name not in ARMS:
             raise UserError(f"--arms: unknown arm {name!r}; choose from {', '.join(ARMS)}")
-    if not FLAGS.arms or not FLAGS.seeds or not all(seed.isdigit() for seed in FLAGS.seeds):
-        raise UserError(f"--seeds: whole numbers separated by commas, at least one; got {','.join(FLAGS.seeds)!r}")
+    if not names:
+        raise UserError(f"--arms: at least one of {', '.join(ARMS)}")
+    seeds = common.seeds()
     common.select_device(FLAGS.platform)
+    from experiments import searches
     from launch import reporting
-    from nas import parallel, runs, search
+    from nas.search import Interrupted
 
-    is_main = parallel.choose_devices(FLAGS.parallel).is_main
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
-    opened = {name: (ARMS[name].title, []) for name in FLAGS.arms}
-    for name in FLAGS.arms:
-        for seed in map(int, FLAGS.seeds):
-            config, workdir = ARMS[name].configure(base, seed), root / f"{name}-seed{seed}"
-            try:
-                runs.finish(config, workdir, **common.run_options())
-            except search.Interrupted as stop:
-                print(stop, file=sys.stderr)
-                return stop.code
-            if is_main:
-                opened[name][1].append(runs.open_run(workdir))
-    if is_main:
-        reporting.report(root, opened)
+    try:
+        opened = searches.search(root, base, names, seeds, **common.run_options())
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    if opened[names[0]]:  # in the process that writes
+        reporting.report(root, {name: (ARMS[name].title, runs) for name, runs in opened.items()})
 
 
 if __name__ == "__main__":

@@ -26,27 +26,26 @@ def main():
     from experiments.arms import STRATEGIES
     from nas.errors import UserError
 
-    base, names, numbers = common.config(), list(dict.fromkeys(FLAGS.strategies)), list(dict.fromkeys(FLAGS.seeds))
+    base, names = common.config(), list(dict.fromkeys(FLAGS.strategies))
     for name in names:
         if name not in STRATEGIES:
             raise UserError(f"--strategies: unknown strategy {name!r}; choose from {', '.join(STRATEGIES)}")
     if len(names) < 2:
         raise UserError(f"--strategies: at least two, separated by commas; got {','.join(names)!r}")
-    if not numbers or not all(number.isdigit() for number in numbers):
-        raise UserError(f"--seeds: whole numbers separated by commas, at least one; got {','.join(numbers)!r}")
+    seeds = common.seeds()
     common.select_device(FLAGS.platform)
     import numpy as np
 
-    from experiments import search_study, search_tables
+    from experiments import search_study, search_tables, searches
     from experiments.search_tables import Control, Found
     from experiments.writing import Written
     from nas import runs
     from nas.search import Interrupted
 
-    seeds, options = list(map(int, numbers)), {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
+    options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
     try:
-        searched = search_study.search(root, base, names, seeds, **options)
+        searched = searches.search(root, base, names, seeds, **options)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code

@@ -134,6 +134,17 @@ def decisions(space: Any) -> Any:
         raise UserError(f"--decisions: {error}") from None
 
 
+def seeds() -> list[int]:
+    """The whole numbers of --seeds, a flag of the script, each once.
+
+    Raises:
+      UserError: there are none, or others.
+    """
+    if not FLAGS.seeds or not all(seed.isdigit() for seed in FLAGS.seeds):
+        raise UserError(f"--seeds: whole numbers separated by commas, at least one; got {','.join(FLAGS.seeds)!r}")
+    return list(dict.fromkeys(map(int, FLAGS.seeds)))
+
+
 def config_name() -> str:
     """The name of the configuration that --config chose."""
     return pathlib.Path(FLAGS["config"].config_filename).stem

@@ -69,12 +69,12 @@ def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
 
 
 def _trained(title: str, seeds: list[Run], best: list[float]) -> Trained:
-    lines = seeds[0].metrics()
-    steps, loss = metrics.curves(lines, "shared")["loss"]
+    lines = [run.metrics() for run in seeds]
+    steps, loss = metrics.curves(lines[0], "shared")["loss"]
     return Trained(
         title,
-        curves=metrics.curves(lines, "controller") | {"perplexity": (steps, np.exp(loss))},
-        epochs=[metrics.curves(run.metrics(), "valid") for run in seeds],
+        curves=metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))},
+        epochs=[metrics.curves(seed, "valid") for seed in lines],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
         best_log_perplexity=best,
         has_memory=seeds[0].config.strategy.supervised_weight > 0,

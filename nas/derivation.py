@@ -4,7 +4,7 @@ The validation split is cut into short rows. Every other one ranks, by successiv
 report what the ranking is worth: the best of many looks better than it is on what chose it. Test data is not read.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,8 @@ from nas import search
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.runs import Run
-from nas.types import Batch
 
 _SLICES = 8  # of each half, at most; a power of two
-_TOGETHER = 10  # architectures per compiled call: what the progress bar counts
 
 
 class Derived(NamedTuple):
@@ -59,12 +57,16 @@ def derive(
     totals, read, alive = np.zeros(len(decisions)), np.zeros(len(decisions), int), np.arange(len(decisions))
     held_out = np.full(len(decisions), np.nan)
     with tqdm(total=windows, unit="window", unit_scale=True, disable=not progress_bar) as bar:
+
+        def log_perplexities(rows, part):
+            return run.log_perplexities(decisions[rows], part, lambda count: bar.update(count * len(part.start)))
+
         for size, end in zip(sizes, ends, strict=True):
             alive = alive[np.lexsort((totals[alive], ~is_given[alive]))][:size]  # NaN is last
             for part in ranking[end // 2 : end]:
-                totals[alive] += log_perplexities(run, decisions[alive], part, bar)
+                totals[alive] += log_perplexities(alive, part)
             read[alive] = end
-        held_out[alive] = np.mean([log_perplexities(run, decisions[alive], part, bar) for part in reporting], axis=0)
+        held_out[alive] = np.mean([log_perplexities(alive, part) for part in reporting], axis=0)
     values = totals / read
     order = np.lexsort((values, -read))
     if not np.isfinite(values[order[0]]):
@@ -72,22 +74,6 @@ def derive(
     tokens = read * ranking[0].tokens[..., 1:].size
     columns = (column[order] for column in (decisions, is_given, tokens, values, held_out))
     return Derived(*columns, repeated=architectures - len(sampled))
-
-
-def log_perplexities(run: Run, decisions: np.ndarray, windows: Batch, bar: Any) -> np.ndarray:
-    """[n] nats a token of architectures [n, T] under the run's shared weights, on windows stacked [W, ...] from a zero state.
-
-    Args:
-      bar: progress, advanced by W for each architecture.
-    """
-    evaluate = jax.jit(run.reward.evaluate)
-    values = [np.zeros(0, np.float32)]
-    for start in range(0, len(decisions), _TOGETHER):
-        group = decisions[start : start + _TOGETHER]
-        padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])
-        values.append(np.asarray(evaluate(run.state.reward, padded, windows))[: len(group)])
-        bar.update(len(group) * len(windows.start))
-    return np.concatenate(values)
 
 
 def _distinct(decisions):

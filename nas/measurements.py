@@ -27,7 +27,6 @@ _UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # the same for all run
 _DRAWN = 1000  # architectures of each set; the first of them are compared with each other
 _GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
 _ALTERED = 200  # uniform sequences whose decisions are altered one by one
-_TOGETHER = 10  # architectures per compiled call: what the progress bar counts
 
 
 class Measured(NamedTuple):
@@ -74,8 +73,10 @@ def measure(
     values = _log_perplexities(run, every, progress_bar).reshape(-1, n)
     if common is run:
         shared = values
+    elif common:
+        shared = _log_perplexities(common, every, progress_bar).reshape(-1, n)
     else:
-        shared = _log_perplexities(common, every, progress_bar).reshape(-1, n) if common else np.full_like(values, np.nan)
+        shared = np.full_like(values, np.nan)
     exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in compared.values()]
     controllers = {}
     for i, name in enumerate(names, 1):
@@ -152,12 +153,5 @@ def _log_perplexities(run, decisions, progress_bar):
     """[n] nats a token under the run's shared weights."""
     from tqdm import tqdm
 
-    windows = run.valid_windows()
-    evaluate = jax.jit(run.reward.evaluate)
-    padded = np.concatenate([decisions, np.repeat(decisions[:1], -len(decisions) % _TOGETHER, axis=0)])
-    values = []
     with tqdm(total=len(decisions), unit="architecture", disable=not progress_bar) as bar:
-        for start in range(0, len(padded), _TOGETHER):
-            values.append(np.asarray(evaluate(run.state.reward, padded[start : start + _TOGETHER], windows)))
-            bar.update(min(_TOGETHER, len(decisions) - start))
-    return np.concatenate(values)[: len(decisions)]
+        return run.log_perplexities(decisions, run.valid_windows(), bar.update)

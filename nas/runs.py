@@ -21,13 +21,16 @@ import pathlib
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from nas import checkpoint, metrics, search, standalone, training
 from nas import config as configs
 from nas.config import Config
+from nas.controllers import has_state
 from nas.data import Corpus, load_corpus
 from nas.data.tokens import Windows
 from nas.errors import UserError
@@ -37,6 +40,7 @@ from nas.types import Batch, Params, Policy, Reward
 
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
+_TOGETHER = 10  # architectures per compiled call of an evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Run:
     @property
     def has_state(self) -> bool:
         """Whether the controller has a hidden state."""
-        return self.config.policy.name == "lstm"
+        return has_state(self.space, self.policy)
 
     @property
     def policy_params(self) -> Params:
@@ -86,6 +90,21 @@ class Run:
         """The validation windows that an evaluation reads, stacked: `data.eval_tokens`, or all."""
         data = self.config.data
         return Windows.of(self.corpus.valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
+
+    def log_perplexities(self, decisions: np.ndarray, windows: Batch, progress: Callable[[int], object]) -> np.ndarray:
+        """[n] nats a token of architectures [n, T] under the shared weights, on windows stacked [W, ...] from a zero state.
+
+        Args:
+          progress: told how many more architectures are done.
+        """
+        evaluate = jax.jit(self.reward.evaluate)
+        values = [np.zeros(0, np.float32)]
+        for start in range(0, len(decisions), _TOGETHER):
+            group = decisions[start : start + _TOGETHER]
+            padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])
+            values.append(np.asarray(evaluate(self.state.reward, padded, windows))[: len(group)])
+            progress(len(group))
+        return np.concatenate(values)
 
 
 def start(

@@ -63,7 +63,7 @@ def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, v
     def init(key: Array) -> Params:
         shapes = {"embedding": (vocabulary, config.width), "input": (config.width, 2 * config.width)}
         shapes |= {f"recurrent {i}": shapes["input"] for i in range(space.num_nodes)}
-        drawn = _uniform(key, shapes, config.init_scale)
+        drawn = recurrent.uniform(key, shapes, config.init_scale)
         matrices = tuple(drawn.pop(f"recurrent {i}") for i in range(space.num_nodes))
         return drawn | {"recurrent": matrices, "bias": jnp.zeros(vocabulary)}
 
@@ -75,7 +75,7 @@ def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, v
                 pre = _mask(hidden, dropout.hidden) @ matrix + projected if parent is None else read @ matrix
                 gate, candidate = jnp.split(pre, 2, axis=-1)
                 nodes.append(read + jax.nn.sigmoid(gate) * (function(candidate) - read))
-            hidden = _clip_norm(config.max_norm, sum(nodes[i] for i in loose) / len(loose))
+            hidden = recurrent.clip_norm(config.max_norm, sum(nodes[i] for i in loose) / len(loose))
             return hidden, hidden
 
         return _loss(step, params, tokens, hidden, dropout)
@@ -142,11 +142,6 @@ def num_parameters(model: Model) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
 
 
-def _uniform(key, shapes, scale):
-    keys = jax.random.split(key, len(shapes))
-    return {n: jax.random.uniform(k, s, minval=-scale, maxval=scale) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
-
-
 def _gated(config, vocabulary, biases, states, step):
     """A baseline whose carry is so many [B, H], the state first; `step` makes the next from what matrices and biases give."""
     width, size = config.width, len(biases) * config.width
@@ -154,7 +149,7 @@ def _gated(config, vocabulary, biases, states, step):
     def init(key: Array) -> Params:
         shapes = {"embedding": (vocabulary, width), "input": (width, size), "recurrent": (width, size)}
         gates = jnp.repeat(jnp.array(biases), width)
-        return _uniform(key, shapes, config.init_scale) | {"gates": gates, "bias": jnp.zeros(vocabulary)}
+        return recurrent.uniform(key, shapes, config.init_scale) | {"gates": gates, "bias": jnp.zeros(vocabulary)}
 
     def loss(params: Params, tokens: Array, carry: Any, dropout: Dropout = _NO_DROPOUT) -> tuple[Array, Any]:
         def advance(carry: Any, projected: Array) -> tuple[Any, Array]:
@@ -178,10 +173,3 @@ def _loss(step, params, tokens, carry, dropout):
 
 def _mask(values, mask):
     return values if mask is None else values * mask
-
-
-def _clip_norm(max_norm, state):
-    if max_norm == 0:
-        return state
-    norm = jnp.sqrt(jnp.sum(state * state, axis=-1, keepdims=True) + 1e-12)
-    return state * jnp.minimum(1.0, max_norm / norm)

@@ -87,7 +87,7 @@ def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
     accuracy = table.accuracy[settings.TUNING_SET, "val"]
     for name in settings.STRATEGIES:
         config = settings.configure(name, size)
-        parts = seeds.components(name, config)
+        parts = seeds.components(config)
         rates = []
         for count, mapped in ((1, True), (size.piece, False), (size.piece, True)):
             program, elapsed = seeds.program(config, parts, mapped=mapped), []

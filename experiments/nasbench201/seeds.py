@@ -18,7 +18,6 @@ from nas.config import Config
 from nas.controllers import POLICIES
 from nas.search import Components, SearchState
 from nas.strategies import STRATEGIES
-from nas.strategies.evolution import evolution
 from nas.tables import SPACE, table_reward
 from nas.types import Array, Batch, Params, Policy
 
@@ -51,13 +50,10 @@ class Program(NamedTuple):
     describe: Callable[..., Described]  # ((seeds [S], policies), decisions [m, T]) -> Described
 
 
-def components(name: str, config: Config, **evolved: int) -> Components:
-    """The pure functions of an arm; `evolved` are settings of evolution in the place of those that were chosen."""
+def components(config: Config) -> Components:
+    """The pure functions of an arm."""
     policy = POLICIES[config.policy.name](SPACE, config.policy)
-    if name == settings.EVOLUTION:
-        strategy = evolution(SPACE, **(settings.TUNED_EVOLUTION | evolved))
-    else:
-        strategy = STRATEGIES[config.strategy.name](SPACE, policy, config)
+    strategy = STRATEGIES[config.strategy.name](SPACE, policy, config)
     return Components(SPACE, policy, strategy, table_reward(np.zeros(len(SPACE.every()))))
 
 

@@ -8,7 +8,7 @@ CIFAR-10, averaged over 1,000 queries and seeds of their own. This command chose
 
 import dataclasses
 
-from experiments.arms import ARMS
+from experiments import arms
 from nas import config
 from nas.config import Config, MemoryConfig
 
@@ -46,9 +46,8 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RANDOM, EVOLUTION, FACTORISED, PG = "uniform", "evolution", "factorised", "pg"
 WITH_MEMORY = ("memory", "memory_next", "fixed_next", "uniform_memory")
 CONTROLLERS = (PG, *WITH_MEMORY)  # those with a hidden state
-STRATEGIES = (RANDOM, EVOLUTION, FACTORISED, *CONTROLLERS)  # evolution is no arm of a controller
-TITLES = {name: ARMS[name].title for name in STRATEGIES if name != EVOLUTION}
-TITLES |= {RANDOM: "random search", EVOLUTION: "regularised evolution"}
+STRATEGIES = (RANDOM, EVOLUTION, FACTORISED, *CONTROLLERS)
+TITLES = {name: arms.STRATEGIES[name].title for name in STRATEGIES} | {RANDOM: "random search"}
 TUNED = {  # arm -> learning rate, entropy weight
     FACTORISED: (3e-1, 1e-2),
     PG: (3e-3, 1e-2),
@@ -62,15 +61,16 @@ TUNED_EVOLUTION = {"population": 50, "tournament": 25}
 
 
 def configure(name: str, size: Size) -> Config:
-    """The configuration of a strategy; that of random search, where nothing is learned, also carries evolution."""
+    """The configuration of a strategy."""
     rate, entropy = TUNED.get(name, TUNED[PG])
     base = config.from_dict(
         {
             "strategy": {"learning_rate": rate, "entropy_weight": entropy},
+            "evolution": TUNED_EVOLUTION,
             "search": {"controller_steps": size.epoch, "architectures": size.architectures, "chunk": 1},
         }
     )
-    found = ARMS[RANDOM if name == EVOLUTION else name].configure(base, seed=0)
+    found = arms.STRATEGIES[name].configure(base, seed=0)
     if found.strategy.supervised_weight > 0:
         return dataclasses.replace(found, strategy=dataclasses.replace(found.strategy, supervised_weight=SUPERVISED_WEIGHT))
     # Without L_Sup the memory is written and never learned from: one sequence is the least that it can hold and draw.

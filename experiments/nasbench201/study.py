@@ -100,7 +100,7 @@ class Study:
 
     def _piece(self, name, data_set, view, piece, progress) -> dict[str, np.ndarray]:
         config = settings.configure(name, self._size)
-        described = [dataclasses.asdict(config), settings.TUNED_EVOLUTION, self._epochs, list(piece), self._stamp]
+        described = [dataclasses.asdict(config), self._epochs, list(piece), self._stamp]
         stamp = np.array(json.dumps(described))
         path = self._folder / f"{data_set}-{name}-{piece.start}.npz"
         try:
@@ -125,7 +125,7 @@ class Study:
     def _program(self, name):
         if name not in self._programs:
             config = settings.configure(name, self._size)
-            parts = seeds.components(name, config)
+            parts = seeds.components(config)
             self._programs[name] = parts, seeds.program(config, parts)
         return self._programs[name]
 
@@ -185,7 +185,7 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
     found = Sweep({}, {}, {})
     for name in settings.STRATEGIES:
         config = settings.configure(name, size)
-        parts = seeds.components(name, config)
+        parts = seeds.components(config)
         program = seeds.program(config, parts)
         run_seeds = np.array([seed for _, seed in lanes], np.uint32)
         searches = seeds.run(program, parts, run_seeds, seen, size.updates // size.epoch, progress=progress)

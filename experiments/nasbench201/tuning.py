@@ -1,5 +1,6 @@
 """The grid on CIFAR-10 from which the settings of every arm were chosen."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from experiments.nasbench201 import seeds, settings
 from experiments.nasbench201.measures import Judge
+from nas.config import EvolutionConfig
 from nas.report.tables import Column, Row, Table
 
 
@@ -16,7 +18,7 @@ def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[],
     rows = []
     for name in settings.TUNED:
         config = settings.configure(name, size)
-        parts = seeds.components(name, config)
+        parts = seeds.components(config)
         rates = settings.FACTORISED_LEARNING_RATES if name == settings.FACTORISED else settings.LEARNING_RATES
         grid = np.array(list(itertools.product(rates, settings.ENTROPY_WEIGHTS)))
         rate, entropy = np.repeat(grid, size.seeds, axis=0).T
@@ -29,8 +31,9 @@ def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[],
     every = [(p, t) for p, t in itertools.product(settings.POPULATIONS, settings.TOURNAMENTS) if t <= p]
     config, regret = settings.configure(settings.EVOLUTION, size), []
     for population, tournament in every:
-        parts = seeds.components(settings.EVOLUTION, config, population=population, tournament=tournament)
-        program = seeds.program(config, parts)
+        evolved = dataclasses.replace(config, evolution=EvolutionConfig(population, tournament))
+        parts = seeds.components(evolved)
+        program = seeds.program(evolved, parts)
         found = seeds.run(program, parts, settings.TUNING_SEEDS[: size.seeds], judge.seen, epochs, progress=progress)
         regret.append(judge.regret(found.queries))
     rows += _ranked(settings.EVOLUTION, [f"population {p}, tournament {t}" for p, t in every], regret)

@@ -99,12 +99,12 @@ class Bench(NamedTuple):
                 return saved
         except UserError:  # absent, or cut off
             pass
-        found = self._search(arm, config, variant, epochs)
+        found = self._search(config, variant, epochs)
         save_arrays(path, found | {"stamp": stamp})
         return found
 
-    def _search(self, arm, config, variant, epochs):
-        parts = seeds.components(arm, config)
+    def _search(self, config, variant, epochs):
+        parts = seeds.components(config)
         run_seeds = np.arange(_FIRST_SEED, _FIRST_SEED + self.size.seeds, dtype=np.uint32)
         seen = self.table.accuracy[settings.TUNING_SET, "val"]
         policies = seeds.run(seeds.program(config, parts), parts, run_seeds, seen, epochs).policy

@@ -13,6 +13,7 @@ import optax
 from nas import memory as memories
 from nas import objectives
 from nas.config import Config
+from nas.controllers import has_state
 from nas.errors import UserError
 from nas.memory import Memory
 from nas.objectives import Baseline
@@ -51,7 +52,7 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
       UserError: a supervised loss that the policy cannot have: without a hidden state there is nothing to reconstruct from.
     """
     settings, memory, width = config.strategy, config.memory, config.policy.width
-    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not _has_state(space, policy):
+    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not has_state(space, policy):
         raise UserError(
             f"config field strategy.supervised: the policy {config.policy.name} has no hidden state to reconstruct from; use "
             f"next_decision, or strategy.supervised_weight=0"
@@ -185,9 +186,3 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         return {f"supervised_{name}": supervised_loss(state.params, drawn) for name, drawn in sequences.items()}
 
     return Strategy(init, begin_epoch, propose, update, measure)
-
-
-def _has_state(space: SearchSpace, policy: Policy) -> bool:
-    """Whether the policy has hidden states to read an embedding from."""
-    decisions = jnp.zeros((1, space.num_decisions), jnp.int32)
-    return jax.eval_shape(lambda key: policy.score(policy.init(key), decisions), jax.random.key(0)).hidden is not None

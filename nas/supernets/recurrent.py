@@ -14,6 +14,7 @@ while their logits are at hand. `deferred=False` is plain automatic differentiat
 """
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import chex
@@ -73,11 +74,13 @@ def init(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, key: Ar
         "input": (width, 2 * width),
         "recurrent": (1 + nodes * (nodes - 1) // 2, width, 2 * width),
     }
-    uniform = {
-        name: jax.random.uniform(k, shape, minval=-config.init_scale, maxval=config.init_scale)
-        for k, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True)
-    }
-    return uniform | {"bias": jnp.zeros(vocabulary)}
+    return uniform(key, shapes, config.init_scale) | {"bias": jnp.zeros(vocabulary)}
+
+
+def uniform(key: Array, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Params:
+    """name -> weights of that shape, uniform in [-scale, scale]."""
+    keys = jax.random.split(key, len(shapes))
+    return {n: jax.random.uniform(k, s, minval=-scale, maxval=scale) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
 
 def gather(params: Params, cell: Cell) -> Params:
@@ -304,7 +307,8 @@ def _highway(kind: Array, pre: Array, parent: Array) -> tuple[Array, Array, Arra
     return parent + gate * (candidate - parent), gate, candidate
 
 
-def _clip_norm(max_norm: float, state: Array) -> Array:
+def clip_norm(max_norm: float, state: Array) -> Array:
+    """States [B, H] with their L2 norm clipped; 0: not."""
     if max_norm == 0:
         return state
     norm = jnp.sqrt(jnp.sum(state * state, axis=-1, keepdims=True) + 1e-12)
@@ -326,7 +330,7 @@ def _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected):
         nodes.append(node)
         saved.append((parent, gate, candidate))
     raw = sum(weight * node for weight, node in zip(cell.output, nodes, strict=True))
-    return _clip_norm(max_norm, raw), (tuple(saved), raw)
+    return clip_norm(max_norm, raw), (tuple(saved), raw)
 
 
 def _states(max_norm, matmul, cell, recurrent, projected, mask, hidden):
@@ -362,7 +366,7 @@ def _deferred_backward(max_norm, matmul, residuals, states_gradient):
 
     def step(hidden_gradient, x):
         state_gradient, (saved, raw) = x
-        (raw_gradient,) = jax.vjp(functools.partial(_clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
+        (raw_gradient,) = jax.vjp(functools.partial(clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
         pre_gradients = [None] * nodes
         slots = jnp.concatenate([jnp.zeros(1), cell.output])[:, None, None] * raw_gradient[None]
         for i in reversed(range(nodes)):

@@ -19,7 +19,7 @@ SEEDS = (0, 7, 2_000_000_000)
 @functools.cache
 def parts_of(name):
     config = settings.configure(name, SIZE)
-    return config, seeds.components(name, config)
+    return config, seeds.components(config)
 
 
 @functools.cache

@@ -83,7 +83,7 @@ def test_rows_propose_and_columns_score(searched, monkeypatch):
     derived = {"a": cells([1, 2, 3], own=1), "b": cells([3, 3], own=2)}
     expected = [[2, 4], [3, 6]]  # means 2 and 3, times 1 and 2
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
-    monkeypatch.setattr(derivation, "log_perplexities", None)  # what is kept is not scored again
+    monkeypatch.setattr(runs.Run, "log_perplexities", None)  # what is kept is not scored again
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
 
 
