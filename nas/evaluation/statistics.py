@@ -142,14 +142,22 @@ def partial_mantel(x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permuta
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
     """
+    return mantel_and_partial(x, y, control, permutations=permutations, seed=seed)[1]
+
+
+def mantel_and_partial(
+    x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
+) -> tuple[Mantel, Mantel]:
+    """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations: they are what takes the time."""
+    undefined = Mantel(math.nan, math.nan)
     if not (_varies(x) and _varies(y) and _varies(control)):
-        return Mantel(math.nan, math.nan)
+        return mantel(x, y, permutations=permutations, seed=seed), undefined
     with_y, with_control = _permuted_correlations(x, [y, control], permutations, seed)
-    between = _standard_ranks(y) @ _standard_ranks(control)
+    simple, between = _two_sided(with_y), _standard_ranks(y) @ _standard_ranks(control)
     unexplained = (1 - with_control**2) * (1 - between**2)
     if unexplained[0] <= _ROUNDING:
-        return Mantel(math.nan, math.nan)
-    return _two_sided((with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING)))
+        return simple, undefined
+    return simple, _two_sided((with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING)))
 
 
 def bootstrap_correlation(

@@ -307,8 +307,8 @@ def _performance_cells(space, samples, field, limit):
     )
     states, states_without = [NO_STATE] * 5, NO_STATE
     if samples[0].after.shape[1]:
-        simple = [st.mantel(pairs.distance, pairs.performance) for pairs in everything]
-        partial = [st.partial_mantel(pairs.distance, pairs.performance, pairs.overlap) for pairs in everything]
+        tested = [st.mantel_and_partial(pairs.distance, pairs.performance, pairs.overlap) for pairs in everything]
+        simple, partial = zip(*tested, strict=True)
         r = [test.r for test in simple]
         states = [
             interval(r, 3, "+"),

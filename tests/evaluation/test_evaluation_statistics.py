@@ -312,3 +312,14 @@ def test_variance_components_of_drawn_values():
         assert found.within == pytest.approx(1, abs=0.3) and found.between == pytest.approx(2, abs=0.9)
         covered += found.share.low <= 0.2 <= found.share.high
     assert 32 <= covered <= 40  # of 95 %, a bootstrap of 60 groups being somewhat narrow
+
+
+@pytest.mark.parametrize("control", ["varies", "constant", "not finite"])
+def test_both_mantel_tests_at_once_are_what_they_are_alone(control):
+    rng = np.random.default_rng(5)
+    x, y, fixed = rng.random((3, 12 * 11 // 2))
+    fixed = {"varies": fixed, "constant": fixed * 0, "not finite": fixed * NAN}[control]
+    simple, partial = statistics.mantel_and_partial(x, y, fixed, permutations=199)
+    assert simple == pytest.approx(statistics.mantel(x, y, permutations=199))
+    assert partial == pytest.approx(statistics.partial_mantel(x, y, fixed, permutations=199), nan_ok=True)
+    assert np.isnan(partial.r) == (control != "varies")
