@@ -7,6 +7,7 @@ Storage errors reach the reader as wrong numbers as easily as they reach it as a
 import hashlib
 import logging
 import pathlib
+import re
 import sys
 import zipfile
 import zlib
@@ -165,5 +166,6 @@ def _hide_late_reads():
 
 
 def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
+    # tensorstore ends with annotations, which may be as long as a whole specification: [os_error_code='28', ...]
+    text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"  # tensorstore's reason comes last

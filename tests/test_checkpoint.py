@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from nas import checkpoint
 from nas.checkpoint import FOLDER, Checkpoints, digest, load_arrays, save_arrays
 from nas.errors import UserError
 from tests.helpers import assert_same_bits, files, mounted
@@ -269,6 +270,14 @@ def test_a_full_disk_leaves_the_older_ones(disk, capfd):
     with opened(disk) as checkpoints:  # when there is room again
         checkpoints.save(2, state(2), progress(2))
     assert_restores(restored(disk), 2)
+
+
+def test_the_reason_is_told_whatever_stands_around_it():
+    """tensorstore writes whole paths before the reason, and may write a whole specification after it."""
+    spec = "{'driver': 'zarr', 'metadata': " + "x" * 300 + "}"
+    text = f"RESOURCE_EXHAUSTED: Error writing {'/path' * 80}: No space left on device [os_error_code='28', spec='{spec}']"
+    told = checkpoint._one_line(OSError(text))
+    assert told.endswith("No space left on device") and told.startswith("RESOURCE_EXHAUSTED") and len(told) <= 250
 
 
 def test_a_disk_that_cannot_be_written(disk, capfd):
