@@ -64,5 +64,24 @@ ARMS = {
     ),
 }
 
-# What a search can be run with: the arms, and a strategy that has no policy to evaluate.
-STRATEGIES = ARMS | {"evolution": Arm("regularised evolution", {"strategy": _NO_MEMORY | {"name": "evolution"}})}
+
+class _WeightsOnly(Arm):
+    """An arm without controller phases: their arithmetic goes into further steps of the shared weights.
+
+    A step costs three rewards, forward, and backward twice; rounded to whole chunks.
+    """
+
+    def configure(self, base: Config, seed: int) -> Config:
+        plan = base.search
+        rewards = max(0, plan.epochs - plan.warmup_epochs) * plan.controller_steps * plan.architectures
+        chunk = min(plan.chunk, plan.shared_steps)
+        steps = plan.shared_steps + chunk * round(rewards / (3 * plan.epochs * chunk))
+        planned = dataclasses.replace(plan, warmup_epochs=plan.epochs, shared_steps=steps)
+        return super().configure(dataclasses.replace(base, search=planned), seed)
+
+
+# What a search can be run with: the arms, and strategies that have no policy to evaluate or another plan.
+STRATEGIES = ARMS | {
+    "evolution": Arm("regularised evolution", {"strategy": _NO_MEMORY | {"name": "evolution"}}),
+    "weights": _WeightsOnly("uniform policy, weights only", ARMS["uniform"].settings),
+}

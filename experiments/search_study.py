@@ -18,11 +18,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from nas import derivation, runs, training
+from nas import derivation, metrics, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
-from nas.spaces import RecurrentSpace, SearchSpace
+from nas.spaces import SearchSpace
 
 CROSSED = 20  # cells of each policy that all shared weights score
 _CONTROL_KEY = 1907  # of the cells drawn at random, one a seed
@@ -68,21 +68,25 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
     return values
 
 
-def train(root: pathlib.Path, base: Config, seed: int, decisions: np.ndarray, epochs: int, **options) -> training.Result:
-    """Trains a cell [T] from scratch by the recipe of `base`, whatever strategy found it.
+def train(root: pathlib.Path, base: Config, seed: int, architecture: str, **options) -> tuple[training.Result, np.ndarray]:
+    """Trains a cell, or a baseline by name, from scratch by the recipe of `base`, whatever strategy found it.
 
     Args:
+      architecture: as `nas.standalone.build` reads it.
       options: as for `nas.runs.train`.
+
+    Returns:
+      What it came to, and nats a token of validation at the end of each epoch [E].
 
     Raises:
       UserError: as `nas.runs.train`.
     """
-    architecture = RecurrentSpace(num_nodes=base.nodes).format(decisions)
-    workdir = root / "from_scratch" / f"seed{seed}-{epochs}-epochs-{architecture.replace(' ', '-')}"
-    settings = dataclasses.replace(base.training, architecture=architecture, epochs=epochs)
+    workdir = root / "from_scratch" / f"seed{seed}-{base.training.epochs}-epochs-{architecture.replace(' ', '-')}"
+    settings = dataclasses.replace(base.training, architecture=architecture)
     if not (workdir / runs.RESULT).is_file():
         print(f"training: {workdir}", file=sys.stderr)
-    return runs.train(dataclasses.replace(base, seed=seed, training=settings), workdir, **options)
+    result = runs.train(dataclasses.replace(base, seed=seed, training=settings), workdir, **options)
+    return result, metrics.curves(metrics.read(workdir), "valid")["loss"][1]
 
 
 def random_cell(space: SearchSpace, seed: int) -> np.ndarray:

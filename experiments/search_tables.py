@@ -13,6 +13,7 @@ from nas.report.style import PALETTE
 from nas.report.tables import Column, Empty, Row, Table
 
 RANDOM = "uniform"  # random search with weight sharing: what the others are compared with
+DRAWN, AGAIN = "a cell drawn at random, not searched", "the same cell, another seed of training"
 _TESTED_FROM = 10  # seeds; of fewer, intervals alone
 _NONE = Empty("-")
 _PUBLISHED = (
@@ -23,40 +24,54 @@ _PUBLISHED = (
 )
 
 
+class Scratch(NamedTuple):
+    """Models trained from scratch, one a seed; nats a token."""
+
+    valid: np.ndarray  # [S] of the best epoch
+    test: np.ndarray  # [S] of the same parameters
+    epochs: np.ndarray  # [S, E] validation at the end of each epoch
+
+
 class Found(NamedTuple):
     """What one strategy came to, an entry a seed; log perplexities in nats a token."""
 
     title: str
     best: np.ndarray  # [S] shared weights, the best derived cell, on text that did not choose it
     mean: np.ndarray  # [S] shared weights, mean over the derived cells
-    valid: np.ndarray  # [S] the best derived cell, trained from scratch
-    test: np.ndarray  # [S] the same
+    scratch: Scratch  # the best derived cell
     unique: np.ndarray  # [S] different cells among the samples
     curves: Sequence[np.ndarray]  # [S] of [3, E]: steps, seconds and the lowest perplexity validated so far
 
 
-class Control(NamedTuple):
-    """A cell drawn at random for each seed, trained from scratch; nats a token."""
+def search_table(
+    found: Mapping[str, Found],
+    controls: Mapping[str, Scratch],
+    *,
+    samples: int,
+    epochs: int,
+    bigrams: Sequence[float],
+    command: str,
+) -> Table:
+    """A row a strategy, and one for each model that no search has found.
 
-    valid: np.ndarray  # [S]
-    test: np.ndarray  # [S]
-
-
-def search_table(found: Mapping[str, Found], control: Control, *, samples: int, epochs: int, command: str) -> Table:
-    """A row a strategy, and one for the cells drawn at random."""
+    Args:
+      controls: title -> models; `DRAWN` and `AGAIN` are among them.
+      bigrams: perplexities of the Kneser-Ney bigram, validation and test split.
+    """
     rows = [
         Row(
             [
                 of.title,
-                *(interval(np.exp(values), 1) for values in (of.best, of.mean, of.valid, of.test)),
+                *(interval(np.exp(values), 1) for values in (of.best, of.mean, of.scratch.valid, of.scratch.test)),
                 interval(of.unique, 0),
                 interval([curve[1, -1] for curve in of.curves], 0),
             ]
         )
         for of in found.values()
     ]
-    trained = [interval(np.exp(values), 1) for values in control]
-    rows.append(Row(["a cell drawn at random, not searched", _NONE, _NONE, *trained, _NONE, _NONE]))
+    for title, control in controls.items():
+        trained = [interval(np.exp(values), 1) for values in (control.valid, control.test)]
+        rows.append(Row([title, _NONE, _NONE, *trained, _NONE, _NONE]))
     columns = [
         Column("strategy"),
         Column("best derived cell, shared weights", 1),
@@ -67,30 +82,33 @@ def search_table(found: Mapping[str, Found], control: Control, *, samples: int, 
         Column("search (s)", 0),
     ]
     notes = [
-        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: an interval holds both.",
+        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: an interval holds both. "
+        f"Of training alone, one cell with two seeds: standard deviation {retraining_sd(controls[DRAWN], controls[AGAIN]):.2f} on test.",
         "Best: ranked on one half of the validation split, perplexity of the other half. Mean: each different cell, of log "
         "perplexities, on the windows that validate during the search.",
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
-        "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies.",
+        "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies. "
+        "Kneser-Ney bigram: {:.1f} on validation, {:.1f} on test.".format(*bigrams),
         "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not.",
         _PUBLISHED,
     ]
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
 
 
-def differences_table(found: Mapping[str, Found], control: Control, command: str) -> Table:
-    """What each strategy, and the cell drawn at random, is worse by than random search with the same seed."""
+def differences_table(found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str) -> Table:
+    """What each strategy, and each model that no search has found, is worse by than random search with the same seed."""
     random, rows, tests = found[RANDOM], [], {}
     others = {name: of for name, of in found.items() if name != RANDOM}
     count = _count(found)
     for name, of in others.items():
-        pairs = [(of.best, random.best), (of.mean, random.mean), (of.valid, random.valid), (of.test, random.test)]
-        rows.append([of.title, *(_difference(*pair) for pair in pairs)])
-        tests[name] = paired_difference(np.exp(of.test), np.exp(random.test)).p if count >= _TESTED_FROM else np.nan
+        pairs = [(of.best, random.best), (of.mean, random.mean)]
+        rows.append([of.title, *(_difference(*pair) for pair in pairs), *_differences(of.scratch, random.scratch)])
+        pair = np.exp(of.scratch.test), np.exp(random.scratch.test)
+        tests[name] = paired_difference(*pair).p if count >= _TESTED_FROM else np.nan
     adjusted = list(holm(tests).values()) if count >= _TESTED_FROM else [Empty(f"from {_TESTED_FROM} seeds on")] * len(rows)
     table_rows = [Row([*cells, p]) for cells, p in zip(rows, adjusted, strict=True)]
-    drawn = [_difference(control.valid, random.valid), _difference(control.test, random.test)]
-    table_rows.append(Row(["a cell drawn at random, not searched", _NONE, _NONE, *drawn, _NONE]))
+    for title, control in controls.items():
+        table_rows.append(Row([title, _NONE, _NONE, *_differences(control, random.scratch), _NONE]))
     columns = [
         Column("strategy"),
         *(Column(name, 1, True) for name in ("best, shared weights", "mean, shared weights", "from scratch, validation")),
@@ -135,11 +153,16 @@ def specialisation(values: np.ndarray) -> np.ndarray:
     return values[:, own].mean(axis=1) - values[:, ~own].mean(axis=1)
 
 
-def answer(found: Mapping[str, Found], control: Control) -> str:
+def retraining_sd(once: Scratch, again: Scratch) -> float:
+    """Standard deviation of test perplexity over seeds of training, from the same cells trained with two of them."""
+    return float(np.sqrt(np.mean((np.exp(once.test) - np.exp(again.test)) ** 2) / 2))
+
+
+def answer(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> str:
     """Whether the controller matters, in a sentence."""
     random = found[RANDOM]
-    parts = [f"{of.title} {_text(_difference(of.test, random.test))}" for name, of in found.items() if name != RANDOM]
-    parts.append(f"a cell drawn at random {_text(_difference(control.test, random.test))}")
+    others = {of.title: of.scratch for name, of in found.items() if name != RANDOM} | controls
+    parts = [f"{title} {_text(_difference(of.test, random.scratch.test))}" for title, of in others.items()]
     return f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative is better."
 
 
@@ -163,12 +186,29 @@ def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, F
     return figures
 
 
+def scratch_figure(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> Figure:
+    """Validation perplexity of the models trained from scratch, by epoch."""
+    every = {of.title: of.scratch for of in found.values()} | controls
+    lines = []
+    for i, (title, of) in enumerate(every.items()):
+        values, color = np.exp(of.epochs), PALETTE[i % len(PALETTE)]
+        lines.append(Curve(title, 1 + np.arange(values.shape[1]), values, color, dashed=title in controls))
+    drawn = np.concatenate([line.values.ravel() for line in lines])
+    panel = Panel(lines, "validation perplexity", (0.97 * drawn.min(), 1.03 * drawn.max()))
+    return stacked_curves("Trained from scratch", [panel], "epochs")
+
+
 def _count(found):
     return len(next(iter(found.values())).best)
 
 
 def _difference(a, b):
     return interval(np.exp(a) - np.exp(b), 1, "+")
+
+
+def _differences(a, b):
+    """Of two `Scratch`: validation, test."""
+    return _difference(a.valid, b.valid), _difference(a.test, b.test)
 
 
 def _interaction(values):

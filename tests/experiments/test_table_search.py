@@ -1,6 +1,7 @@
 """The search study: tables say what was measured, scores cross as they should, and the program keeps every piece."""
 
 import csv
+import dataclasses
 import json
 import math
 import types
@@ -13,7 +14,7 @@ import scipy.stats
 from experiments import search_study, search_tables
 from experiments.arms import ARMS, STRATEGIES
 from experiments.search_study import Cells
-from experiments.search_tables import Control, Found
+from experiments.search_tables import Found, Scratch
 from nas import config as configs
 from nas import derivation, metrics, runs, search
 from nas.checkpoint import load_arrays
@@ -26,10 +27,21 @@ from tests.helpers import TINY, assert_one_line, files, finish_program, start_pr
 def test_evolution_is_a_strategy_and_no_arm():
     base = tiny()
     config = STRATEGIES["evolution"].configure(base, 3)
-    assert set(STRATEGIES) - set(ARMS) == {"evolution"} and config.seed == 3
+    assert set(STRATEGIES) - set(ARMS) == {"evolution", "weights"} and config.seed == 3
     told = configs.difference(base, config)
     assert [line.split(":")[0] for line in told] == ["seed", "strategy.name", "strategy.supervised_weight"]
     assert hasattr(search.components(config).strategy.init(None), "born")
+
+
+def test_the_arithmetic_of_rewards_goes_into_weights():
+    base = tiny()
+    plan = dataclasses.replace(
+        base.search, epochs=10, warmup_epochs=4, shared_steps=100, controller_steps=50, architectures=8, chunk=10
+    )
+    found = STRATEGIES["weights"].configure(dataclasses.replace(base, search=plan), 2)
+    # Six phases of 50 updates with 8 rewards are 2,400 rewards, 800 steps: 80 in each of ten epochs, and no phase is left.
+    assert found.search == dataclasses.replace(plan, shared_steps=180, warmup_epochs=10)
+    assert found.policy.name == "uniform" and found.seed == 2
 
 
 def line(phase, seconds, **values):
@@ -115,33 +127,43 @@ def test_specialisation_is_what_rows_and_columns_do_not_explain():
     assert "-0.400 ± 1.271" in search_tables.crossed_answer(own)  # t of one degree of freedom, 12.706, times .1
 
 
+def scratch(valid, test):
+    return Scratch(np.log(valid), np.log(test), np.log(np.array(valid))[:, None] + [1.0, 0.0])
+
+
 def found(title, test, **others):
-    test = np.log(test)
-    fields = dict.fromkeys(("best", "mean", "valid"), test) | {"unique": np.full(len(test), 7)}
+    fields = dict.fromkeys(("best", "mean"), np.log(test)) | {"unique": np.full(len(test), 7)}
     curve = np.array([[10.0, 20, 30], [1, 2, 3], [9, 8, 7]])
-    return Found(title, test=test, curves=[curve] * len(test), **(fields | others))
+    return Found(title, scratch=scratch(test, test), curves=[curve] * len(test), **(fields | others))
+
+
+def controls(valid, test):
+    again = scratch(valid, np.array(test) + [2.0, 4.0][: len(test)])
+    return {search_tables.DRAWN: scratch(valid, test), search_tables.AGAIN: again}
 
 
 def test_the_table_of_strategies():
     every = {"pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])), "uniform": found("random", [8.0, 8.0])}
-    control = Control(np.log([20.0, 20.0]), np.log([30.0, 30.0]))
-    rows = search_tables.search_table(every, control, samples=9, epochs=1, command="").cells()
+    others = controls([20.0, 20.0], [30.0, 30.0])
+    table = search_tables.search_table(every, others, samples=9, epochs=1, bigrams=[56.1, 57.25], command="")
+    rows, notes = table.cells(), " ".join(table.notes)
     assert [cell.text for cell in rows[0]] == ["PG", "6.0 ± 12.7", *["10.0 ± 12.7"] * 3, "7 ± 0", "3 ± 0"]
     assert [cell.text for cell in rows[1]][1:5] == ["8.0 ± 0.0"] * 4
     assert [cell.text for cell in rows[2]][1:] == ["-", "-", "20.0 ± 0.0", "30.0 ± 0.0", "-", "-"]
-    table = search_tables.differences_table(every, control, "")
+    assert "two seeds: standard deviation 2.24 on test" in notes  # the root of (4 + 16) / 2 / 2
+    assert "56.1 on validation, 57.2 on test" in notes
+    table = search_tables.differences_table(every, others, "")
     assert [cell.text for cell in table.cells()[0]] == ["PG", "-2.0 ± 12.7", *["+2.0 ± 12.7"] * 3, "from 10 seeds on"]
     assert [cell.text for cell in table.cells()[1]][3:5] == ["+12.0 ± 0.0", "+22.0 ± 0.0"]
-    said = search_tables.answer(every, control)
-    assert "PG +2.0 ± 12.7" in said and "a cell drawn at random +22.0 ± 0.0" in said and "random +0" not in said
+    said = search_tables.answer(every, others)
+    assert "PG +2.0 ± 12.7" in said and "a cell drawn at random, not searched +22.0 ± 0.0" in said and "random +0" not in said
 
 
 def test_p_values_from_ten_seeds_on():
     rng = np.random.default_rng(0)
     random, near, far = (rng.normal(mean, 1, 10) for mean in (50, 50, 53))
     every = {"near": found("near", near), "uniform": found("random", random), "far": found("far", far)}
-    control = Control(np.log(random), np.log(random))
-    rows = search_tables.differences_table(every, control, "").rows
+    rows = search_tables.differences_table(every, {"drawn": scratch(random, random)}, "").rows
     p = [scipy.stats.ttest_rel(arm, random).pvalue for arm in (near, far)]
     assert p[1] < p[0] / 2
     assert [row.cells[0] for row in rows[:2]] == ["near", "far"]
@@ -150,10 +172,18 @@ def test_p_values_from_ten_seeds_on():
 
 def test_one_seed_has_no_interval():
     every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
-    control = Control(np.log([20.0]), np.log([30.0]))
-    rows = search_tables.search_table(every, control, samples=9, epochs=1, command="").cells()
+    others = controls([20.0], [30.0])
+    rows = search_tables.search_table(every, others, samples=9, epochs=1, bigrams=[1.0, 2.0], command="").cells()
     assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
-    assert "PG +1;" in search_tables.answer(every, control)
+    assert "PG +1;" in search_tables.answer(every, others)
+
+
+def test_curves_of_training_from_scratch():
+    every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
+    lines = search_tables.scratch_figure(every, {"LSTM": scratch([7.0, 7.0], [1.0, 1.0])}).axes[0].lines
+    assert [(one.get_label(), one.is_dashed()) for one in lines] == [("PG", False), ("random", False), ("LSTM", True)]
+    for one, last in zip(lines, (9, 8, 7), strict=True):
+        np.testing.assert_allclose(one.get_xydata(), [[1, last * np.e], [2, last]])
 
 
 def test_curves_start_after_the_warmup():
@@ -173,6 +203,7 @@ def study(tmp_path_factory):
     settings = {
         "data": {**TINY["data"], "batch": 64, "steps": 100, "eval_tokens": 400},
         "search": {**TINY["search"], "epochs": 2, "warmup_epochs": 0},
+        "training": {"epochs": 1},
     }
     (folder / "tiny.py").write_text(f"def get_config():\n    return {TINY | settings!r}\n")
     workdir = folder / "run"
@@ -185,24 +216,35 @@ def test_the_program(study, user_environment):
     process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
     assert process.returncode == 0, process.stderr
     printed = process.stdout
-    for shown in ("regularised evolution", "uniform policy", "a cell drawn at random", "1 epoch,", "weights of", "55.8"):
+    for shown in (
+        "regularised evolution",
+        "uniform policy",
+        "a cell drawn at random",
+        "LSTM",
+        "1 epoch,",
+        "weights of",
+        "55.8",
+    ):
         assert shown in printed
     page = (folder / "report" / "index.html").read_text()
-    assert page.count("<img") == 2 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
+    assert page.count("<img") == 3 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
     rows = list(csv.DictReader((folder / "search.csv").open()))
     assert [row["strategy"] for row in rows] == [
         "regularised evolution",
         "uniform policy",
         "a cell drawn at random, not searched",
+        "the same cell, another seed of training",
+        "LSTM with as many parameters",
     ]
     space = RecurrentSpace(num_nodes=3)
     derived = [load_arrays(folder / f"{name}-seed1" / "derived-12.npz") for name in ("evolution", "uniform")]
     best = [of["decisions"][0] for of in derived]
-    for row, decisions in zip(rows, [*best, search_study.random_cell(space, 1)], strict=True):
-        text = space.format(decisions)
-        trained = folder / "from_scratch" / f"seed1-1-epochs-{text.replace(' ', '-')}"
+    drawn = space.format(search_study.random_cell(space, 1))
+    every = [*((1, space.format(decisions)) for decisions in best), (1, drawn), (1001, drawn), (1, "lstm")]
+    for row, (seed, text) in zip(rows, every, strict=True):
+        trained = folder / "from_scratch" / f"seed{seed}-1-epochs-{text.replace(' ', '-')}"
         config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
-        assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (1, text, 1)
+        assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (seed, text, 1)
         assert config["strategy"]["name"] == "reinforce"  # the recipe is the base's, whoever found the cell
         assert row["best, from scratch, validation"] == f"{math.exp(result['log_perplexity']):.1f}"
         assert row["best, from scratch, test"] == f"{math.exp(result['test_log_perplexity']):.1f}"
@@ -225,6 +267,12 @@ def test_the_program(study, user_environment):
     assert (process.returncode, process.stdout) == (0, printed), process.stderr
     assert process.stderr == ""  # no piece is made again
     assert files(folder) == before
+
+    process = finish_program(
+        start_program(user_environment, "experiments.table_search", *arguments, "--config.training.epochs=2")
+    )
+    assert process.returncode == 0 and "2 epochs," in process.stdout, process.stderr
+    assert "training:" in process.stderr and "searching:" not in process.stderr
 
 
 @pytest.mark.parametrize(
