@@ -81,9 +81,10 @@ def search_table(
         Column(f"different cells of {samples} samples", 0),
         Column("search (s)", 0),
     ]
+    retrained = retraining_sd(controls[DRAWN], controls[AGAIN])
     notes = [
         f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: an interval holds both. "
-        f"Of training alone, one cell with two seeds: standard deviation {retraining_sd(controls[DRAWN], controls[AGAIN]):.2f} on test.",
+        f"Of training alone, one cell with two seeds: standard deviation {retrained:.2f} on test.",
         "Best: ranked on one half of the validation split, perplexity of the other half. Mean: each different cell, of log "
         "perplexities, on the windows that validate during the search.",
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "

@@ -1,9 +1,9 @@
 """Does the controller matter? Strategies at one budget: search, derivation, training from scratch, test perplexity.
 
 For every strategy and seed: a search, the cells derived from it, and the best of them trained from scratch, beside a cell drawn
-at random and an LSTM with as many parameters. Shared weights also score the cells of the other strategies. Prints tables, writes
-CSV, PNG and report/index.html; finished pieces are kept, interrupted ones continue. The searches are kept as well where another
-recipe is asked for: --config.training.epochs=4.
+at random and an LSTM with as many parameters. Shared weights also score the cells of the other strategies. Prints tables,
+writes CSV, PNG and report/index.html; finished pieces are kept, interrupted ones continue. The searches are kept as well where
+another recipe is asked for: --config.training.epochs=4.
 """
 
 import pathlib
