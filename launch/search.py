@@ -1,6 +1,6 @@
 """Searches for architectures: trains shared weights and a controller in turn, and keeps everything in a run directory.
 
-Run again with the same --workdir it continues where it stopped.
+Run again with the same --workdir it continues where it stopped. How long a search of many steps will take is measured first.
 """
 
 import math
@@ -18,10 +18,14 @@ FLAGS = flags.FLAGS
 def main():
     config, workdir = common.config(), common.workdir()
     common.select_device(FLAGS.platform)
-    from nas import runs, search
+    from nas import estimate, runs, search
 
+    options = common.run_options()
     try:
-        state = runs.start(config, workdir, **common.run_options())
+        if estimate.is_long(config) and not (workdir / runs.CONFIG).is_file():
+            hours = estimate.seconds(config, **options) / 3600
+            print(f"estimated from 20 steps of each phase: {hours:.2g} h", file=sys.stderr)
+        state = runs.start(config, workdir, **options)
     except search.Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code

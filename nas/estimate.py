@@ -1,0 +1,66 @@
+"""How long a search will take, from a short one: the same settings, twenty steps of each phase."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+
+from nas import metrics, runs
+from nas.config import Config
+from nas.data import load_corpus
+from nas.data.tokens import Windows
+from nas.parallel import choose_devices
+
+_STEPS = 20
+_WORTH_IT = 100_000  # steps: of fewer, the progress bar tells soon enough
+
+
+def is_long(config: Config) -> bool:
+    """Whether the measurement is short beside the search."""
+    return sum(_steps(config)) >= _WORTH_IT
+
+
+def seconds(config: Config, **options) -> float:
+    """Measured in a folder that is removed; compiling is left out.
+
+    Args:
+      options: as for `nas.runs.start`.
+
+    Raises:
+      UserError: as `nas.runs.start`.
+    """
+    # The second epoch compiles nothing. One window is validated, and the time multiplied: all of them take minutes.
+    plan = {"epochs": 2, "warmup_epochs": 0, "shared_steps": _STEPS, "controller_steps": _STEPS, "chunk": _STEPS}
+    short = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, eval_tokens=1),
+        search=dataclasses.replace(config.search, **plan),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runs.start(short, pathlib.Path(folder), **options, progress_bar=False)
+        lines = metrics.read(pathlib.Path(folder)) if choose_devices(options.get("parallel", "")).is_main else []
+    corpus = load_corpus(config.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
+    windows = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps).head(config.data.eval_tokens)
+    return scaled(lines, config, windows=len(windows.start))
+
+
+def scaled(lines: Iterable[dict], config: Config, *, windows: int) -> float:
+    """Seconds of the search of `config`, from the lines that a short one has logged after its first epoch.
+
+    Args:
+      windows: validation windows that are read at the end of an epoch; the short search has read one.
+    """
+    of_step = {phase: [] for phase in ("shared", "controller", "valid")}
+    for line in lines:
+        if line["epoch"] > 0:
+            of_step[line["phase"]].append(line["seconds"])
+    counts = (*_steps(config), config.search.epochs * windows)
+    return sum(count * np.mean(found) for count, found in zip(counts, of_step.values(), strict=True) if found)
+
+
+def _steps(config):
+    """Of shared weights and controller, in the whole search."""
+    search = config.search
+    return search.epochs * search.shared_steps, max(0, search.epochs - search.warmup_epochs) * search.controller_steps
