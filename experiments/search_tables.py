@@ -189,11 +189,13 @@ def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, F
 
 def scratch_figure(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> Figure:
     """Validation perplexity of the models trained from scratch, by epoch."""
-    every = {of.title: of.scratch for of in found.values()} | controls
+    models = {of.title: of.scratch for of in found.values()}
+    models |= {title.partition(",")[0]: of for title, of in controls.items() if title != AGAIN}
     lines = []
-    for i, (title, of) in enumerate(every.items()):
-        values, color = np.exp(of.epochs), PALETTE[i % len(PALETTE)]
-        lines.append(Curve(title, 1 + np.arange(values.shape[1]), values, color, dashed=title in controls))
+    for i, (title, of) in enumerate(models.items()):
+        values = np.exp(of.epochs)
+        x, dashed = 1 + np.arange(values.shape[1]), i >= len(found)
+        lines.append(Curve(title, x, values, PALETTE[i % len(PALETTE)], dashed))
     drawn = np.concatenate([line.values.ravel() for line in lines])
     panel = Panel(lines, "validation perplexity", (0.97 * drawn.min(), 1.03 * drawn.max()))
     return stacked_curves("Trained from scratch", [panel], "epochs")

@@ -77,7 +77,7 @@ def main():
     controls = {
         search_tables.DRAWN: from_scratch(drawn),
         search_tables.AGAIN: from_scratch(drawn, [seed + _AGAIN for seed in seeds]),
-        "LSTM with as many parameters": from_scratch(["lstm"] * len(seeds)),
+        "LSTM, as many parameters": from_scratch(["lstm"] * len(seeds)),
     }
     found = {}
     for name in names:
@@ -114,7 +114,8 @@ def main():
         (name, figure, caption) for name, figure in search_tables.curves_figure(found, base.search.warmup_epochs).items()
     ]
     caption = "The best derived cell of each search and, dashed, the controls: means and 95 % intervals over seeds."
-    figures.append(("from_scratch", search_tables.scratch_figure(found, controls), caption))
+    if base.training.epochs > 1:
+        figures.append(("from_scratch", search_tables.scratch_figure(found, controls), caption))
     sentence = search_tables.answer(found, controls) if search_tables.RANDOM in found else "Not asked against random search."
     written.answer(question, sentence, figures)
     written.answer("Do shared weights specialise in the policy that trains them?", search_tables.crossed_answer(crossed), [])

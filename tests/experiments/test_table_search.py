@@ -180,7 +180,8 @@ def test_one_seed_has_no_interval():
 
 def test_curves_of_training_from_scratch():
     every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
-    lines = search_tables.scratch_figure(every, {"LSTM": scratch([7.0, 7.0], [1.0, 1.0])}).axes[0].lines
+    others = {search_tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]), "LSTM, as many": scratch([7.0, 7.0], [1.0, 1.0])}
+    lines = search_tables.scratch_figure(every, others).axes[0].lines
     assert [(one.get_label(), one.is_dashed()) for one in lines] == [("PG", False), ("random", False), ("LSTM", True)]
     for one, last in zip(lines, (9, 8, 7), strict=True):
         np.testing.assert_allclose(one.get_xydata(), [[1, last * np.e], [2, last]])
@@ -227,14 +228,14 @@ def test_the_program(study, user_environment):
     ):
         assert shown in printed
     page = (folder / "report" / "index.html").read_text()
-    assert page.count("<img") == 3 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
+    assert page.count("<img") == 2 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
     rows = list(csv.DictReader((folder / "search.csv").open()))
     assert [row["strategy"] for row in rows] == [
         "regularised evolution",
         "uniform policy",
         "a cell drawn at random, not searched",
         "the same cell, another seed of training",
-        "LSTM with as many parameters",
+        "LSTM, as many parameters",
     ]
     space = RecurrentSpace(num_nodes=3)
     derived = [load_arrays(folder / f"{name}-seed1" / "derived-12.npz") for name in ("evolution", "uniform")]
@@ -273,6 +274,7 @@ def test_the_program(study, user_environment):
     )
     assert process.returncode == 0 and "2 epochs," in process.stdout, process.stderr
     assert "training:" in process.stderr and "searching:" not in process.stderr
+    assert (folder / "from_scratch.png").is_file()
 
 
 @pytest.mark.parametrize(
