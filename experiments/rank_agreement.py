@@ -20,7 +20,6 @@ flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from s
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
 FLAGS = flags.FLAGS
 _CELLS_KEY = 2203  # of the cells, the same for all settings
-_UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
 
 
 def main():
@@ -35,7 +34,7 @@ def main():
     common.select_device(FLAGS.platform)
     import numpy as np
 
-    from experiments import search_study, searches
+    from experiments import rank_tables, search_study, searches
     from experiments.writing import Written
     from nas import runs
     from nas.config import TrainingConfig
@@ -57,96 +56,15 @@ def main():
         return search_study.train(root, base, seed, searched[0].space.format(decisions), **options)[0].log_perplexity
 
     measured = {}
-    for title, chosen in strata(shared, FLAGS.cells).items():
+    for title, chosen in rank_tables.strata(shared, FLAGS.cells).items():
         trained = [[alone(seed, decisions) for decisions in pool[chosen]] for seed in seeds]
         measured[title] = (shared[:, chosen], np.array(trained))
-    written.section("Table", {"rank_agreement": table(measured, len(searched[0].corpus.vocabulary), runs.command())})
-    caption = "Perplexities, means over both searches and over both trainings."
-    written.answer(question, answer(measured), [("rank_agreement", figure(measured), caption)])
-    written.finish({"strategy": FLAGS.strategy, "seeds": seeds, "cells": FLAGS.cells, "epochs": base.training.epochs})
-
-
-def strata(shared, cells):
-    """Stratum -> numbers of its cells in the pool, which log perplexities [2, P] under shared weights tell apart."""
-    import numpy as np
-    from scipy.stats import rankdata
-
-    ranks = rankdata(np.nan_to_num(shared, nan=np.inf), axis=1).mean(axis=0)
-    return {_UNIFORM: np.arange(cells), _BEST: np.argsort(ranks, kind="stable")[:cells]}
-
-
-def agreement(first, second, statistic):
-    """Mean of `statistic` over pairs of a measurement of [M, n] and one of [N, n]: single ones, as in a search."""
-    import numpy as np
-
-    return np.mean([statistic(a, b).statistic for a in first for b in second])
-
-
-def table(measured, vocabulary, command):
-    """Kendall's tau and Spearman's correlation of each stratum, from (shared [2, n], alone [2, n]) nats a token."""
-    import numpy as np
-    from scipy.stats import kendalltau, spearmanr
-
-    from nas.report.tables import Column, Row, Table
-
-    rows = []
-    for title, (shared, alone) in measured.items():
-        diverged = float(np.sum(~np.all(shared < np.log(vocabulary), axis=0)))
-        compared = {
-            "shared weights against training alone": (shared, alone),
-            "two trainings alone": (alone[:1], alone[1:]),
-            "two searches' weights": (shared[:1], shared[1:]),
-        }
-        for comparison, pair in compared.items():
-            cells = [_interval(*pair, statistic) for statistic in (kendalltau, spearmanr)]
-            rows.append(Row([title, comparison, float(alone.shape[1]), diverged, *cells], comparison.startswith("two")))
-    columns = [Column("cells"), Column("what is compared"), Column("number", 0), Column("diverged", 0)]
-    notes = [
-        "Of single measurements: the mean over four pairs of a search and a training. 95 % intervals: bootstrap over cells.",
-        "Between rules: ceilings, a measurement against its repetition with another seed.",
-        "Diverged: no better than guessing under the weights of a search (perplexity at or above the number of types).",
-        "The best tenth is chosen by the mean rank under the same shared weights: a narrow range, harder to agree in.",
-    ]
-    columns += [Column("Kendall's tau", 2), Column("Spearman", 2)]
-    return Table(
-        "Shared weights against training alone: rank correlations of validation perplexity", columns, rows, notes, command
+    written.section(
+        "Table", {"rank_agreement": rank_tables.table(measured, len(searched[0].corpus.vocabulary), runs.command())}
     )
-
-
-def answer(measured):
-    """How well the two agree, in a sentence."""
-    from scipy.stats import kendalltau
-
-    told = [f"{title} {_interval(*pair, kendalltau)}" for title, pair in measured.items()]
-    return f"Kendall's tau between a search's shared weights and training alone: {'; '.join(told)}."
-
-
-def figure(measured):
-    """Shared against alone, a panel a stratum."""
-    import numpy as np
-
-    from nas.report.style import PALETTE, new_figure, style
-
-    with style():
-        drawn = new_figure(6.8, 3.0, layout="constrained")
-        axes = drawn.subplots(1, len(measured))
-        for i, (ax, (title, pair)) in enumerate(zip(axes, measured.items(), strict=True)):
-            shared, alone = (np.exp(values.mean(axis=0)) for values in pair)
-            ax.scatter(shared, alone, s=12, color=PALETTE[i])
-            ax.set(xscale="log", title=title, xlabel="perplexity under shared weights", ylabel="perplexity trained alone")
-        return drawn
-
-
-def _interval(first, second, statistic, *, resamples=1000):
-    """The agreement with its bootstrap interval over cells, as text."""
-    import numpy as np
-
-    first, second = np.nan_to_num(first, nan=np.inf), np.nan_to_num(second, nan=np.inf)
-    rng, cells = np.random.default_rng(0), first.shape[1]
-    drawn = [rng.integers(cells, size=cells) for _ in range(resamples)]
-    values = [agreement(first[:, rows], second[:, rows], statistic) for rows in drawn if len(np.unique(rows)) > 2]
-    low, high = np.nanquantile(values, (0.025, 0.975))
-    return f"{agreement(first, second, statistic):.2f} [{low:.2f}, {high:.2f}]"
+    caption = "Perplexities, means over both searches and over both trainings."
+    written.answer(question, rank_tables.answer(measured), [("rank_agreement", rank_tables.figure(measured), caption)])
+    written.finish({"strategy": FLAGS.strategy, "seeds": seeds, "cells": FLAGS.cells, "epochs": base.training.epochs})
 
 
 def _score(path, searched, count):

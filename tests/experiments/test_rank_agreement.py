@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import rank_agreement
+from experiments import rank_tables
 from nas.checkpoint import load_arrays
 from tests.helpers import TINY, assert_one_line, files, finish_program, start_program
 
 
 def test_strata_are_parts_of_one_pool():
     scores = np.array([[5.0, 1, 4, 2, np.nan, 3], [5.0, 2, 4, 1, 0, 3]])
-    found = rank_agreement.strata(scores, 2)
+    found = rank_tables.strata(scores, 2)
     np.testing.assert_array_equal(found["drawn uniformly"], [0, 1])
     # Mean ranks 5.5, 1.5+, ...: cells 1 and 3 share the lowest; the one that is not a number ranks last in its search.
     np.testing.assert_array_equal(found["best tenth under shared weights"], [1, 3])
@@ -22,7 +22,7 @@ def test_strata_are_parts_of_one_pool():
 
 def test_agreement_is_that_of_single_measurements():
     first, second = np.array([[1.0, 2, 3, 4], [1, 2, 4, 3]]), np.array([[1.0, 2, 3, 4]])
-    value = rank_agreement.agreement(first, second, scipy.stats.kendalltau)
+    value = rank_tables.agreement(first, second, scipy.stats.kendalltau)
     assert value == pytest.approx((1 + 4 / 6) / 2)  # one of six pairs in the other order
 
 
@@ -31,14 +31,14 @@ def test_the_table():
     truth = rng.normal(size=40)
     shared, alone = truth + rng.normal(size=(2, 40)), truth + 0.1 * rng.normal(size=(2, 40))
     shared[0, 3] = np.nan
-    table = rank_agreement.table({"all": (shared, alone)}, vocabulary=10**6, command="")
+    table = rank_tables.table({"all": (shared, alone)}, vocabulary=10**6, command="")
     against, trainings, searches = (row.cells for row in table.rows)
     assert against[2:4] == [40.0, 1.0] and [row.reference for row in table.rows] == [False, True, True]
     tau = [float(cells[4].split()[0]) for cells in (against, trainings, searches)]
     assert tau[1] > 0.8 > tau[0] > tau[2]  # of noise in none, one and both
     low, high = map(float, against[4].partition("[")[2].rstrip("]").split(","))
     assert low < tau[0] < high and high - low < 0.6
-    assert against[4] in rank_agreement.answer({"all": (shared, alone)})
+    assert against[4] in rank_tables.answer({"all": (shared, alone)})
 
 
 def test_the_program(user_environment, tmp_path):

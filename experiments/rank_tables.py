@@ -1,0 +1,74 @@
+"""The strata, table and figure of rank agreement. Arrays in, numbers, tables and figures out."""
+
+import numpy as np
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from nas.report.style import PALETTE, new_figure, style
+from nas.report.tables import Column, Row, Table
+
+_UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
+
+
+def strata(shared, cells):
+    """Stratum -> numbers of its cells in the pool, which log perplexities [2, P] under shared weights tell apart."""
+    ranks = rankdata(np.nan_to_num(shared, nan=np.inf), axis=1).mean(axis=0)
+    return {_UNIFORM: np.arange(cells), _BEST: np.argsort(ranks, kind="stable")[:cells]}
+
+
+def agreement(first, second, statistic):
+    """Mean of `statistic` over pairs of a measurement of [M, n] and one of [N, n]: single ones, as in a search."""
+    return np.mean([statistic(a, b).statistic for a in first for b in second])
+
+
+def table(measured, vocabulary, command):
+    """Kendall's tau and Spearman's correlation of each stratum, from (shared [2, n], alone [2, n]) nats a token."""
+    rows = []
+    for title, (shared, alone) in measured.items():
+        diverged = float(np.sum(~np.all(shared < np.log(vocabulary), axis=0)))
+        compared = {
+            "shared weights against training alone": (shared, alone),
+            "two trainings alone": (alone[:1], alone[1:]),
+            "two searches' weights": (shared[:1], shared[1:]),
+        }
+        for comparison, pair in compared.items():
+            cells = [_interval(*pair, statistic) for statistic in (kendalltau, spearmanr)]
+            rows.append(Row([title, comparison, float(alone.shape[1]), diverged, *cells], comparison.startswith("two")))
+    columns = [Column("cells"), Column("what is compared"), Column("number", 0), Column("diverged", 0)]
+    notes = [
+        "Of single measurements: the mean over four pairs of a search and a training. 95 % intervals: bootstrap over cells.",
+        "Between rules: ceilings, a measurement against its repetition with another seed.",
+        "Diverged: no better than guessing under the weights of a search (perplexity at or above the number of types).",
+        "The best tenth is chosen by the mean rank under the same shared weights: a narrow range, harder to agree in.",
+    ]
+    columns += [Column("Kendall's tau", 2), Column("Spearman", 2)]
+    return Table(
+        "Shared weights against training alone: rank correlations of validation perplexity", columns, rows, notes, command
+    )
+
+
+def answer(measured):
+    """How well the two agree, in a sentence."""
+    told = [f"{title} {_interval(*pair, kendalltau)}" for title, pair in measured.items()]
+    return f"Kendall's tau between a search's shared weights and training alone: {'; '.join(told)}."
+
+
+def figure(measured):
+    """Shared against alone, a panel a stratum."""
+    with style():
+        drawn = new_figure(6.8, 3.0, layout="constrained")
+        axes = drawn.subplots(1, len(measured))
+        for i, (ax, (title, pair)) in enumerate(zip(axes, measured.items(), strict=True)):
+            shared, alone = (np.exp(values.mean(axis=0)) for values in pair)
+            ax.scatter(shared, alone, s=12, color=PALETTE[i])
+            ax.set(xscale="log", title=title, xlabel="perplexity under shared weights", ylabel="perplexity trained alone")
+        return drawn
+
+
+def _interval(first, second, statistic, *, resamples=1000):
+    """The agreement with its bootstrap interval over cells, as text."""
+    first, second = np.nan_to_num(first, nan=np.inf), np.nan_to_num(second, nan=np.inf)
+    rng, cells = np.random.default_rng(0), first.shape[1]
+    drawn = [rng.integers(cells, size=cells) for _ in range(resamples)]
+    values = [agreement(first[:, rows], second[:, rows], statistic) for rows in drawn if len(np.unique(rows)) > 2]
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return f"{agreement(first, second, statistic):.2f} [{low:.2f}, {high:.2f}]"
