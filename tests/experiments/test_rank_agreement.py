@@ -41,6 +41,7 @@ def test_the_table():
     assert against[4] in rank_tables.answer({"all": (shared, alone)})
 
 
+@pytest.mark.slow
 def test_the_program(user_environment, tmp_path):
     settings = {
         "data": {**TINY["data"], "batch": 64, "steps": 100, "eval_tokens": 400},

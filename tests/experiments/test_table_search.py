@@ -269,6 +269,11 @@ def test_the_program(study, user_environment):
     assert process.stderr == ""  # no piece is made again
     assert files(folder) == before
 
+
+@pytest.mark.slow
+def test_another_recipe_keeps_the_searches(study, user_environment):
+    arguments, folder = study
+    assert finish_program(start_program(user_environment, "experiments.table_search", *arguments)).returncode == 0
     process = finish_program(
         start_program(user_environment, "experiments.table_search", *arguments, "--config.training.epochs=2")
     )
