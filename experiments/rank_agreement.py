@@ -6,7 +6,6 @@ Prints the table, writes CSV, PNG and report/index.html; finished pieces are kep
 same folder.
 """
 
-import dataclasses
 import pathlib
 import sys
 
@@ -37,14 +36,12 @@ def main():
     from experiments import rank_tables, search_study, searches
     from experiments.writing import Written
     from nas import runs
-    from nas.config import TrainingConfig
     from nas.search import Interrupted
 
     options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
     try:
-        unread = dataclasses.replace(base, training=TrainingConfig())
-        searched = searches.search(root, unread, [FLAGS.strategy], seeds, **options)[FLAGS.strategy]
+        searched = searches.search(root, base, [FLAGS.strategy], seeds, **options)[FLAGS.strategy]
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code
@@ -71,15 +68,13 @@ def _score(path, searched, count):
     """Decisions [count, T] drawn uniformly, and [2, count] nats a token under the shared weights of both searches."""
     import jax
     import numpy as np
-    from tqdm import tqdm
 
+    from experiments import search_study
     from nas.checkpoint import load_arrays, save_arrays
 
     decisions = np.asarray(searched[0].space.sample_uniform(jax.random.key(_CELLS_KEY), count))
     if not path.is_file():
-        with tqdm(total=len(searched) * count, unit="cell") as bar:
-            scores = [run.log_perplexities(decisions, run.valid_windows(), bar.update) for run in searched]
-        save_arrays(path, {"scores": np.stack(scores)})
+        save_arrays(path, {"scores": np.stack([search_study.score(run, decisions) for run in searched])})
     return decisions, load_arrays(path)["scores"]
 
 

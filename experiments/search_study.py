@@ -46,7 +46,7 @@ def derive(run: Run, samples: int) -> Cells:
     if not path.is_file():
         print(f"deriving: {run.workdir}", file=sys.stderr)
         found = derivation.derive(run, samples, seed=run.config.seed)
-        cells = Cells(found.decisions, _score(run, found.decisions), found.held_out[0])
+        cells = Cells(found.decisions, score(run, found.decisions), found.held_out[0])
         save_arrays(path, cells._asdict())
     return Cells(**load_arrays(path))
 
@@ -107,17 +107,18 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
     return np.transpose(points)
 
 
+def score(run: Run, decisions: np.ndarray) -> np.ndarray:
+    """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
+    windows = run.valid_windows()
+    with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
+        return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))
+
+
 def _crossed(run, proposer, decisions):
     path = run.workdir / f"crossed-{proposer}.npz"
     if path.is_file() and np.array_equal((saved := load_arrays(path))["decisions"], decisions):
         return saved["log_perplexity"]
     print(f"scoring cells of {proposer}: {run.workdir}", file=sys.stderr)
-    values = _score(run, decisions)
+    values = score(run, decisions)
     save_arrays(path, {"decisions": decisions, "log_perplexity": values})
     return values
-
-
-def _score(run, decisions):
-    windows = run.valid_windows()
-    with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
-        return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))

@@ -35,23 +35,19 @@ def main():
         raise UserError(f"--strategies: at least two, separated by commas; got {','.join(names)!r}")
     seeds = common.seeds()
     common.select_device(FLAGS.platform)
-    import dataclasses
-
     import numpy as np
 
     from experiments import search_study, search_tables, searches
     from experiments.search_tables import Found, Scratch
     from experiments.writing import Written
     from nas import runs
-    from nas.config import TrainingConfig
     from nas.data import ngrams
     from nas.search import Interrupted
 
     options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
     try:
-        unread = dataclasses.replace(base, training=TrainingConfig())  # of a search: another recipe asks for no other searches
-        searched = searches.search(root, unread, names, seeds, **options)
+        searched = searches.search(root, base, names, seeds, **options)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.code

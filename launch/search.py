@@ -22,9 +22,7 @@ def main():
 
     options = common.run_options()
     try:
-        if estimate.is_long(config) and not (workdir / runs.CONFIG).is_file():
-            hours = estimate.seconds(config, **options) / 3600
-            print(f"estimated from 20 steps of each phase: {hours:.2g} h", file=sys.stderr)
+        estimate.announce(config, workdir, **options)
         state = runs.start(config, workdir, **options)
     except search.Interrupted as stop:
         print(stop, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterable
 
@@ -17,13 +18,10 @@ _STEPS = 20
 _WORTH_IT = 100_000  # steps: of fewer, the progress bar tells soon enough
 
 
-def is_long(config: Config) -> bool:
-    """Whether the measurement is short beside the search."""
-    return sum(_steps(config)) >= _WORTH_IT
+def announce(config: Config, workdir: pathlib.Path, **options) -> None:
+    """Says on standard error how long a long search will take, unless `workdir` holds one already.
 
-
-def seconds(config: Config, **options) -> float:
-    """Measured in a folder that is removed; compiling is left out.
+    It is measured in a folder that is removed; compiling is left out. All processes of the search must call it.
 
     Args:
       options: as for `nas.runs.start`.
@@ -31,6 +29,9 @@ def seconds(config: Config, **options) -> float:
     Raises:
       UserError: as `nas.runs.start`.
     """
+    devices = choose_devices(options.get("parallel", ""))
+    if not is_long(config) or devices.agree(devices.is_main and (workdir / runs.CONFIG).is_file()):
+        return
     # The second epoch compiles nothing. One window is validated, and the time multiplied: all of them take minutes.
     plan = {"epochs": 2, "warmup_epochs": 0, "shared_steps": _STEPS, "controller_steps": _STEPS, "chunk": _STEPS}
     short = dataclasses.replace(
@@ -40,10 +41,18 @@ def seconds(config: Config, **options) -> float:
     )
     with tempfile.TemporaryDirectory() as folder:
         runs.start(short, pathlib.Path(folder), **options, progress_bar=False)
-        lines = metrics.read(pathlib.Path(folder)) if choose_devices(options.get("parallel", "")).is_main else []
+        if not devices.is_main:
+            return
+        lines = metrics.read(pathlib.Path(folder))
     corpus = load_corpus(config.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
     windows = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps).head(config.data.eval_tokens)
-    return scaled(lines, config, windows=len(windows.start))
+    hours = scaled(lines, config, windows=len(windows.start)) / 3600
+    print(f"estimated from {_STEPS} steps of each phase: {hours:.2g} h", file=sys.stderr)
+
+
+def is_long(config: Config) -> bool:
+    """Whether the measurement is short beside the search."""
+    return sum(_steps(config)) >= _WORTH_IT
 
 
 def scaled(lines: Iterable[dict], config: Config, *, windows: int) -> float:

@@ -1,6 +1,7 @@
 """A search small enough to be run many times, programs to run it, and comparisons of what it leaves behind."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -40,8 +41,13 @@ def tiny(**groups) -> Config:
     """The tiny search, some fields of some groups replaced: tiny(seed=1, search={"epochs": 1})."""
     values = dict(TINY)
     for name, value in groups.items():
-        values[name] = values[name] | value if isinstance(value, dict) else value
+        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
     return from_dict(values)
+
+
+def write_config(path: pathlib.Path, config: Config) -> None:
+    """A configuration file for --config."""
+    path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n")
 
 
 def start_program(environment, module, *arguments) -> subprocess.Popen:

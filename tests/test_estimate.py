@@ -1,22 +1,16 @@
 """The estimate of a search's time: known lines scale as they should, and a long search says it before it starts."""
 
-import dataclasses
 import signal
 
 import pytest
 
 from nas import config as configs
 from nas import estimate
-from tests.helpers import TINY, start_program, tiny
-
-
-def long(**search):
-    base = tiny()
-    return dataclasses.replace(base, search=dataclasses.replace(base.search, **search))
+from tests.helpers import start_program, tiny, write_config
 
 
 def test_lines_are_scaled_to_the_whole_search():
-    config = long(epochs=10, warmup_epochs=4, shared_steps=50, controller_steps=30, chunk=10)
+    config = tiny(search={"epochs": 10, "warmup_epochs": 4, "shared_steps": 50, "controller_steps": 30, "chunk": 10})
     lines = [{"phase": "shared", "epoch": 0, "seconds": 99.0}]  # compiled
     lines += [{"phase": "shared", "epoch": 1, "seconds": seconds} for seconds in (1.0, 3.0)]
     lines += [{"phase": "controller", "epoch": 1, "seconds": 0.5}, {"phase": "valid", "epoch": 1, "seconds": 4.0}]
@@ -31,8 +25,8 @@ def test_the_quick_studies_are_not_measured_first():
 
 
 def test_a_long_search_says_how_long(user_environment, tmp_path):
-    settings = {"search": {**TINY["search"], "epochs": 10_000, "shared_steps": 20, "controller_steps": 20, "chunk": 20}}
-    (tmp_path / "long.py").write_text(f"def get_config():\n    return {TINY | settings!r}\n")
+    plan = {"epochs": 10_000, "shared_steps": 20, "controller_steps": 20, "chunk": 20}
+    write_config(tmp_path / "long.py", tiny(search=plan))
     arguments = [f"--config={tmp_path / 'long.py'}", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'data'}"]
     process = start_program(user_environment, "launch.search", *arguments)
     said = next(line for line in process.stderr if "estimated" in line)

@@ -6,15 +6,12 @@ Time:      67 minutes
 Hardware:  2 CPU cores (AMD EPYC)
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from launch.configs import kjv_quick
-from nas.config import TrainingConfig
 
 
 def get_config() -> ConfigDict:
     config = kjv_quick.get_config()
-    config.training.update(dataclasses.asdict(TrainingConfig(epochs=1)))
+    config.training.epochs = 1
     return config

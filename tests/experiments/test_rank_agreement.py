@@ -9,7 +9,7 @@ import scipy.stats
 
 from experiments import rank_tables
 from nas.checkpoint import load_arrays
-from tests.helpers import TINY, assert_one_line, files, finish_program, start_program
+from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
 def test_strata_are_parts_of_one_pool():
@@ -43,12 +43,12 @@ def test_the_table():
 
 @pytest.mark.slow
 def test_the_program(user_environment, tmp_path):
-    settings = {
-        "data": {**TINY["data"], "batch": 64, "steps": 100, "eval_tokens": 400},
-        "search": {**TINY["search"], "epochs": 1, "warmup_epochs": 0},
-        "training": {"epochs": 1},
-    }
-    (tmp_path / "tiny.py").write_text(f"def get_config():\n    return {TINY | settings!r}\n")
+    config = tiny(
+        data={"batch": 64, "steps": 100, "eval_tokens": 400},
+        search={"epochs": 1, "warmup_epochs": 0},
+        training={"epochs": 1},
+    )
+    write_config(tmp_path / "tiny.py", config)
     root = tmp_path / "run"
     arguments = [f"--config={tmp_path / 'tiny.py'}", f"--workdir={root}", f"--data_dir={tmp_path / 'data'}", "--cells=3"]
     process = finish_program(start_program(user_environment, "experiments.rank_agreement", *arguments))

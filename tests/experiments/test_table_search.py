@@ -21,7 +21,7 @@ from nas.checkpoint import load_arrays
 from nas.spaces import RecurrentSpace
 from nas.tables import SPACE
 from nas.types import Batch
-from tests.helpers import TINY, assert_one_line, files, finish_program, start_program, tiny
+from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
 def test_evolution_is_a_strategy_and_no_arm():
@@ -201,12 +201,12 @@ def test_curves_start_after_the_warmup():
 def study(tmp_path_factory):
     """Arguments and folder of a study of seconds."""
     folder = tmp_path_factory.mktemp("study")
-    settings = {
-        "data": {**TINY["data"], "batch": 64, "steps": 100, "eval_tokens": 400},
-        "search": {**TINY["search"], "epochs": 2, "warmup_epochs": 0},
-        "training": {"epochs": 1},
-    }
-    (folder / "tiny.py").write_text(f"def get_config():\n    return {TINY | settings!r}\n")
+    config = tiny(
+        data={"batch": 64, "steps": 100, "eval_tokens": 400},
+        search={"epochs": 2, "warmup_epochs": 0},
+        training={"epochs": 1},
+    )
+    write_config(folder / "tiny.py", config)
     workdir = folder / "run"
     arguments = [f"--config={folder / 'tiny.py'}", f"--workdir={workdir}", f"--data_dir={folder / 'data'}"]
     return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12"], workdir

@@ -1,7 +1,6 @@
 """Real processes that are killed, stopped, crowded out or run aground, and the run that goes on afterwards."""
 
 import collections
-import dataclasses
 import random
 import shutil
 import signal
@@ -23,6 +22,7 @@ from tests.helpers import (
     read_metrics,
     start_program,
     tiny,
+    write_config,
 )
 
 CONFIG = tiny(search={"epochs": 8})  # long enough to be killed at many moments
@@ -33,7 +33,7 @@ LINES = 8 * (6 + 1) + 7 * 4  # that it logs
 def arguments(tmp_path_factory):
     """Flags that search with CONFIG."""
     folder = tmp_path_factory.mktemp("faults")
-    (folder / "tiny.py").write_text(f"def get_config():\n    return {dataclasses.asdict(CONFIG)!r}\n")
+    write_config(folder / "tiny.py", CONFIG)
     load_corpus(DataConfig(), data_dir=str(folder / "data"))
     return [f"--config={folder / 'tiny.py'}", f"--data_dir={folder / 'data'}"]
 

@@ -11,9 +11,7 @@ import re
 import pytest
 
 from nas.config import Config
-from tests.helpers import TINY, assert_one_line, files, finish_program, start_program
-
-SETTINGS = {"search": {**TINY["search"], "epochs": 2, "warmup_epochs": 0}}
+from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
 def run(environment, module, *arguments):
@@ -23,7 +21,7 @@ def run(environment, module, *arguments):
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    path.write_text(f"def get_config():\n    return {TINY | SETTINGS!r}\n")
+    write_config(path, tiny(search={"epochs": 2, "warmup_epochs": 0}))
     return path
 
 
