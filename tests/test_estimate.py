@@ -29,8 +29,11 @@ def test_a_long_search_says_how_long(user_environment, tmp_path):
     write_config(tmp_path / "long.py", tiny(search=plan))
     arguments = [f"--config={tmp_path / 'long.py'}", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'data'}"]
     process = start_program(user_environment, "launch.search", *arguments)
-    said = next(line for line in process.stderr if "estimated" in line)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    try:
+        said = next(line for line in process.stderr if "estimated" in line)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert float(said.split()[-2]) > 0 and said.split()[-1] == "h"
     assert process.returncode == 130
