@@ -7,16 +7,16 @@ same folder.
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
-from launch import common
+from launch import common, side_by_side
 
 common.define_flags(default_config="quick")
 flags.DEFINE_string("strategy", "uniform", "Whose searches train the shared weights, of those in experiments/arms.py.")
 flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from scratch.")
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
+side_by_side.define_flag()
 FLAGS = flags.FLAGS
 _CELLS_KEY = 2203  # of the cells, the same for all settings
 
@@ -36,26 +36,22 @@ def main():
     from experiments import rank_tables, search_study, searches
     from experiments.writing import Written
     from nas import runs
-    from nas.search import Interrupted
 
     options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
-    try:
-        searched = searches.search(root, base, [FLAGS.strategy], seeds, **options)[FLAGS.strategy]
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
+    searched = searches.search(root, base, [FLAGS.strategy], seeds, **options)[FLAGS.strategy]
     folder, question = root / "rank_agreement", "Do shared weights rank cells as training them alone does?"
     written = Written(folder, runs.command(), question, f"Shared weights of {STRATEGIES[FLAGS.strategy].title}, two searches.")
     pool, shared = _score(folder / f"{FLAGS.strategy}-{FLAGS.cells}-cells.npz", searched, 10 * FLAGS.cells)
 
-    def alone(seed, decisions):
-        return search_study.train(root, base, seed, searched[0].space.format(decisions), **options)[0].log_perplexity
-
+    strata = rank_tables.strata(shared, FLAGS.cells)
+    cells = {title: [searched[0].space.format(decisions) for decisions in pool[chosen]] for title, chosen in strata.items()}
+    wanted = [(seed, cell) for chosen in cells.values() for seed in seeds for cell in chosen]
+    trained = search_study.train(root, base, wanted, **options)
     measured = {}
-    for title, chosen in rank_tables.strata(shared, FLAGS.cells).items():
-        trained = [[alone(seed, decisions) for decisions in pool[chosen]] for seed in seeds]
-        measured[title] = (shared[:, chosen], np.array(trained))
+    for title, chosen in strata.items():
+        alone = [[trained[seed, cell][0].log_perplexity for cell in cells[title]] for seed in seeds]
+        measured[title] = (shared[:, chosen], np.array(alone))
     written.section(
         "Table", {"rank_agreement": rank_tables.table(measured, len(searched[0].corpus.vocabulary), runs.command())}
     )

@@ -11,16 +11,19 @@ Each is kept in the study's folder and read again by later calls:
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from launch import side_by_side
+from launch.side_by_side import Piece
 from nas import derivation, metrics, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
+from nas.data import load_corpus
 from nas.runs import Run
 from nas.spaces import SearchSpace
 
@@ -36,13 +39,20 @@ class Cells(NamedTuple):
     held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
 
 
+def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
+    """Name -> `derive` of each of its runs, several side by side."""
+    missing = [run for found in searched.values() for run in found if not _derived(run, samples).is_file()]
+    side_by_side.run([Piece(_derive_in, (run.workdir, samples)) for run in missing], "derivation")
+    return {name: [derive(run, samples) for run in found] for name, found in searched.items()}
+
+
 def derive(run: Run, samples: int) -> Cells:
     """Ranks so many samples of the run's strategy, with the seed of the run.
 
     Raises:
       UserError: as `nas.derivation.derive`.
     """
-    path = run.workdir / f"derived-{samples}.npz"
+    path = _derived(run, samples)
     if not path.is_file():
         print(f"deriving: {run.workdir}", file=sys.stderr)
         found = derivation.derive(run, samples, seed=run.config.seed)
@@ -68,25 +78,39 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
     return values
 
 
-def train(root: pathlib.Path, base: Config, seed: int, architecture: str, **options) -> tuple[training.Result, np.ndarray]:
-    """Trains a cell, or a baseline by name, from scratch by the recipe of `base`, whatever strategy found it.
+def train(
+    root: pathlib.Path, base: Config, wanted: Sequence[tuple[int, str]], **options
+) -> dict[tuple[int, str], tuple[training.Result, np.ndarray]]:
+    """Trains cells, or baselines by name, from scratch by the recipe of `base`, whatever strategy found them.
 
     Args:
-      architecture: as `nas.standalone.build` reads it.
+      wanted: seeds and architectures, as `nas.standalone.build` reads them; the same pair is trained once.
       options: as for `nas.runs.train`.
 
     Returns:
-      What it came to, and nats a token of validation at the end of each epoch [E].
+      (seed, architecture) -> what it came to, and nats a token of validation at the end of each epoch [E].
 
     Raises:
       UserError: as `nas.runs.train`.
     """
-    workdir = root / "from_scratch" / f"seed{seed}-{base.training.epochs}-epochs-{architecture.replace(' ', '-')}"
-    settings = dataclasses.replace(base.training, architecture=architecture)
-    if not (workdir / runs.RESULT).is_file():
-        print(f"training: {workdir}", file=sys.stderr)
-    result = runs.train(dataclasses.replace(base, seed=seed, training=settings), workdir, **options)
-    return result, metrics.curves(metrics.read(workdir), "valid")["loss"][1]
+
+    def plan(seed, architecture):
+        settings = dataclasses.replace(base.training, architecture=architecture)
+        name = f"seed{seed}-{settings.epochs}-epochs-{architecture.replace(' ', '-')}"
+        return dataclasses.replace(base, seed=seed, training=settings), root / "from_scratch" / name
+
+    plans = {which: plan(*which) for which in wanted}
+    missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
+    if missing:  # prepared once, before several processes read it
+        load_corpus(base.data, **options)
+    side_by_side.run([Piece(runs.train, arguments, options) for arguments in missing], "training")
+    trained = {}
+    for which, (config, workdir) in plans.items():
+        if not (workdir / runs.RESULT).is_file():
+            print(f"training: {workdir}", file=sys.stderr)
+        result = runs.train(config, workdir, **options)
+        trained[which] = result, metrics.curves(metrics.read(workdir), "valid")["loss"][1]
+    return trained
 
 
 def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
@@ -112,6 +136,14 @@ def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     windows = run.valid_windows()
     with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
         return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))
+
+
+def _derived(run, samples):
+    return run.workdir / f"derived-{samples}.npz"
+
+
+def _derive_in(workdir, samples):
+    derive(runs.open_run(workdir), samples)
 
 
 def _crossed(run, proposer, decisions):

@@ -5,8 +5,11 @@ import pathlib
 from collections.abc import Sequence
 
 from experiments.arms import STRATEGIES
+from launch import side_by_side
+from launch.side_by_side import Piece
 from nas import parallel, runs
 from nas.config import Config, TrainingConfig
+from nas.data import load_corpus
 from nas.runs import Run
 
 
@@ -24,11 +27,15 @@ def search(root: pathlib.Path, base: Config, names: Sequence[str], seeds: Sequen
     """
     is_main = parallel.choose_devices(options.get("parallel", "")).is_main
     unread = TrainingConfig(architecture=base.training.architecture)  # which a search refuses
-    base, opened = dataclasses.replace(base, training=unread), {name: [] for name in names}
-    for name in names:
-        for seed in seeds:
-            workdir = root / f"{name}-seed{seed}"
-            runs.finish(STRATEGIES[name].configure(base, seed), workdir, **options)
-            if is_main:
-                opened[name].append(runs.open_run(workdir))
+    base = dataclasses.replace(base, training=unread)
+    searched = [(name, STRATEGIES[name].configure(base, seed), root / f"{name}-seed{seed}") for name in names for seed in seeds]
+    missing = [(config, workdir) for _, config, workdir in searched if not runs.is_finished(config, workdir)]
+    if missing:  # prepared once, before several processes read it
+        load_corpus(base.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
+    side_by_side.run([Piece(runs.finish, arguments, options) for arguments in missing], "search")
+    opened = {name: [] for name in names}
+    for name, config, workdir in searched:
+        runs.finish(config, workdir, **options)
+        if is_main:
+            opened[name].append(runs.open_run(workdir))
     return opened

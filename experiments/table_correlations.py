@@ -6,11 +6,10 @@ measure the architectures of all other arms.
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
-from launch import common
+from launch import common, side_by_side
 
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
@@ -20,6 +19,7 @@ flags.DEFINE_list(
     "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the untrained its weights.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
+side_by_side.define_flag()
 FLAGS = flags.FLAGS
 
 
@@ -37,14 +37,9 @@ def main():
     common.select_device(FLAGS.platform)
     from experiments import searches
     from launch import reporting
-    from nas.search import Interrupted
 
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
-    try:
-        opened = searches.search(root, base, names, seeds, **common.run_options())
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
+    opened = searches.search(root, base, names, seeds, **common.run_options())
     if opened[names[0]]:  # in the process that writes
         reporting.report(root, {name: (ARMS[name].title, runs) for name, runs in opened.items()})
 

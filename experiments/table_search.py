@@ -7,11 +7,10 @@ another recipe is asked for: --config.training.epochs=4.
 """
 
 import pathlib
-import sys
 
 from absl import flags
 
-from launch import common
+from launch import common, side_by_side
 
 common.define_flags(default_config="quick")
 flags.DEFINE_list(
@@ -19,6 +18,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every strategy.")
 flags.DEFINE_integer("derived", 100, "Samples of every strategy that are ranked.", lower_bound=1)
+side_by_side.define_flag()
 FLAGS = flags.FLAGS
 _AGAIN = 1000  # added to a seed that trains once more
 
@@ -42,16 +42,11 @@ def main():
     from experiments.writing import Written
     from nas import runs
     from nas.data import ngrams
-    from nas.search import Interrupted
 
     options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
-    try:
-        searched = searches.search(root, base, names, seeds, **options)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
-    derived = {name: [search_study.derive(run, FLAGS.derived) for run in searched[name]] for name in names}
+    searched = searches.search(root, base, names, seeds, **options)
+    derived = search_study.derive_all(searched, FLAGS.derived)
     crossed = np.stack(
         [
             search_study.cross({name: searched[name][i] for name in names}, {name: derived[name][i] for name in names})
@@ -59,29 +54,29 @@ def main():
         ]
     )
 
-    def from_scratch(architectures, seeds=seeds):
-        """An architecture for each seed."""
-        trained = [
-            search_study.train(root, base, seed, architecture, **options)
-            for seed, architecture in zip(seeds, architectures, strict=True)
-        ]
-        valid, test = np.transpose([(result.log_perplexity, result.test_log_perplexity) for result, _ in trained])
-        return Scratch(valid, test, np.stack([epochs for _, epochs in trained]))
-
     run = searched[names[0]][0]
     drawn = [run.space.format(search_study.random_cell(run.space, seed)) for seed in seeds]
+    best = {name: [run.space.format(cells.decisions[0]) for cells in derived[name]] for name in names}
     controls = {
-        search_tables.DRAWN: from_scratch(drawn),
-        search_tables.AGAIN: from_scratch(drawn, [seed + _AGAIN for seed in seeds]),
-        "LSTM, as many parameters": from_scratch(["lstm"] * len(seeds)),
+        search_tables.DRAWN: list(zip(seeds, drawn, strict=True)),
+        search_tables.AGAIN: [(seed + _AGAIN, cell) for seed, cell in zip(seeds, drawn, strict=True)],
+        "LSTM, as many parameters": [(seed, "lstm") for seed in seeds],
     }
+    wanted = controls | {name: list(zip(seeds, best[name], strict=True)) for name in names}
+    trained = search_study.train(root, base, [pair for pairs in wanted.values() for pair in pairs], **options)
+    scratch = {}
+    for name, pairs in wanted.items():
+        results, epochs = zip(*(trained[pair] for pair in pairs), strict=True)
+        valid, test = np.transpose([(result.log_perplexity, result.test_log_perplexity) for result in results])
+        scratch[name] = Scratch(valid, test, np.stack(epochs))
+    controls = {name: scratch[name] for name in controls}
     found = {}
     for name in names:
         found[name] = Found(
             title=STRATEGIES[name].title,
             best=np.array([cells.held_out for cells in derived[name]]),
             mean=np.array([cells.log_perplexity.mean() for cells in derived[name]]),
-            scratch=from_scratch([run.space.format(cells.decisions[0]) for cells in derived[name]]),
+            scratch=scratch[name],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
             curves=[search_study.best_so_far(run.metrics()) for run in searched[name]],
         )

@@ -29,7 +29,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import nas.config
-from nas.errors import UserError
+from nas.errors import Interrupted, UserError
 
 FLAGS = flags.FLAGS
 PROJECT = "nas-controllers"
@@ -161,6 +161,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _exit(130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        _exit(stop.code)
     except Exception as error:
         if message := _message(error):
             _fail(message)

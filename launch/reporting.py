@@ -7,6 +7,8 @@ import pathlib
 
 import numpy as np
 
+from launch import side_by_side
+from launch.side_by_side import Piece
 from nas import measurements, metrics, runs
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
@@ -29,6 +31,13 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
     """
     common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
     lender = next((key for key, (_, seeds) in arms.items() if seeds[0].has_state), next(iter(arms)))
+    missing = [
+        Piece(_measure, (run.workdir, weights and weights.workdir, architectures, key == lender))
+        for key, (_, seeds) in arms.items()
+        for run, weights in zip(seeds, common, strict=True)
+        if not (run.workdir / measurements.FILE).is_file()
+    ]
+    side_by_side.run(missing, "evaluation")
     measured, untrained = {}, []
     for key, (title, seeds) in arms.items():
         found = [
@@ -62,6 +71,12 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
     )
     print(f"report: {path}")
     return path
+
+
+def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:
+    run = runs.open_run(workdir)
+    weights = run if common == workdir else common and runs.open_run(common)
+    measurements.measure(run, architectures=architectures, untrained=untrained, common=weights)
 
 
 def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:

@@ -4,7 +4,6 @@ Run again with the same --workdir it continues where it stopped. How long a sear
 """
 
 import math
-import sys
 
 from absl import flags
 
@@ -21,12 +20,8 @@ def main():
     from nas import estimate, runs, search
 
     options = common.run_options()
-    try:
-        estimate.announce(config, workdir, **options)
-        state = runs.start(config, workdir, **options)
-    except search.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
+    estimate.announce(config, workdir, **options)
+    state = runs.start(config, workdir, **options)
     perplexity = math.exp(state.best_log_perplexity)
     print(
         f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}"

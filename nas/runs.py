@@ -202,10 +202,25 @@ def finish(config: Config, workdir: pathlib.Path, **options) -> None:
       UserError: as `start`.
     """
     devices = choose_devices(options.get("parallel", ""))
-    if not devices.agree(devices.is_main and _is_finished(config, workdir)):
+    if not devices.agree(devices.is_main and is_finished(config, workdir)):
         if devices.is_main:
             print(f"searching: {workdir}", file=sys.stderr)
         start(config, workdir, **options)
+
+
+def is_finished(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether the search of `config` in `workdir` has reached its end.
+
+    Raises:
+      UserError: the directory holds another configuration.
+    """
+    if not (workdir / CONFIG).is_file():
+        return False
+    _check_same(config, workdir)
+    try:
+        return open_run(workdir).progress["epoch"] == config.search.epochs
+    except UserError:  # which `start` mends or explains
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -276,16 +291,6 @@ def _write_json(path, values):
 
 def _no_checkpoint(workdir):
     return f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch"
-
-
-def _is_finished(config, workdir):
-    if not (workdir / CONFIG).is_file():
-        return False
-    _check_same(config, workdir)
-    try:
-        return open_run(workdir).progress["epoch"] == config.search.epochs
-    except UserError:  # which `start` mends or explains
-        return False
 
 
 def _metadata(data_dir):

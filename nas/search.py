@@ -22,7 +22,7 @@ from nas.checkpoint import Checkpoints, load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import POLICIES
 from nas.data.tokens import Windows
-from nas.errors import UserError
+from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, share
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
@@ -220,14 +220,6 @@ def run(
       Interrupted: SIGTERM or Ctrl-C, after the chunk was finished and saved.
     """
     return _Search(config, workdir, train, valid, devices or choose_devices(), progress_bar).run()
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved; `code` is the exit code that says so."""
-
-    def __init__(self, code: int, message: str):
-        super().__init__(message)
-        self.code = code
 
 
 class _Search:

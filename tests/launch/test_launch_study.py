@@ -42,6 +42,7 @@ def study(config_file, environment, tmp_path_factory):
         f"--data_dir={data}",
         "--arms=pg,memory,uniform",
         "--seeds=0,1",
+        "--jobs=1",
     ]
     process = run(environment, "experiments.table_correlations", *arguments)
     assert process.returncode == 0, process.stderr
