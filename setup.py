@@ -41,7 +41,13 @@ setup(
         "tabulate>=0.9,<1",
     ],
     extras_require={
-        "test": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "ruff>=0.17,<0.18", "import-linter>=2.1,<3"],
+        "test": [
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.17,<0.18",
+            "import-linter>=2.1,<3",
+        ],
         "nats": ["nats_bench>=1.8,<2"],  # converts the official file of NAS-Bench-201
         "cuda": [f"jax[cuda12]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],

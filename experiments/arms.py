@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from nas import config
-from nas.config import Config
+from nas.config import Config, SearchConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +65,20 @@ ARMS = {
 }
 
 
-class _WeightsOnly(Arm):
-    """An arm without controller phases: their arithmetic goes into further steps of the shared weights.
+def training_steps(plan: SearchConfig) -> float:
+    """Steps of one cell that have the arithmetic of a search: a step costs three rewards, forward, and backward twice."""
+    rewards = max(0, plan.epochs - plan.warmup_epochs) * plan.controller_steps * plan.architectures
+    return plan.epochs * plan.shared_steps + rewards / 3
 
-    A step costs three rewards, forward, and backward twice; rounded to whole chunks.
-    """
+
+class _WeightsOnly(Arm):
+    """An arm without controller phases: their arithmetic goes into further steps of the shared weights, in whole chunks."""
 
     def configure(self, base: Config, seed: int) -> Config:
         plan = base.search
-        rewards = max(0, plan.epochs - plan.warmup_epochs) * plan.controller_steps * plan.architectures
         chunk = min(plan.chunk, plan.shared_steps)
-        steps = plan.shared_steps + chunk * round(rewards / (3 * plan.epochs * chunk))
-        planned = dataclasses.replace(plan, warmup_epochs=plan.epochs, shared_steps=steps)
+        further = chunk * round((training_steps(plan) / plan.epochs - plan.shared_steps) / chunk)
+        planned = dataclasses.replace(plan, warmup_epochs=plan.epochs, shared_steps=plan.shared_steps + further)
         return super().configure(dataclasses.replace(base, search=planned), seed)
 
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.search_tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
 from nas import derivation, metrics, runs, training
@@ -37,6 +38,14 @@ class Cells(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     log_perplexity: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
     held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
+
+
+class Trained(NamedTuple):
+    """One model trained from scratch."""
+
+    result: training.Result
+    epochs: np.ndarray  # [E] nats a token of validation at the end of each epoch
+    seconds: float  # of steps and validations
 
 
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
@@ -78,28 +87,42 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
     return values
 
 
-def train(
-    root: pathlib.Path, base: Config, wanted: Sequence[tuple[int, str]], **options
-) -> dict[tuple[int, str], tuple[training.Result, np.ndarray]]:
-    """Trains cells, or baselines by name, from scratch by the recipe of `base`, whatever strategy found them.
+def from_scratch(
+    root: pathlib.Path, base: Config, wanted: Mapping[str, Sequence[Sequence[tuple[int, str]]]], **options
+) -> dict[str, Scratch]:
+    """Title -> models trained from scratch; of several candidates of a seed, validation chooses.
 
     Args:
-      wanted: seeds and architectures, as `nas.standalone.build` reads them; the same pair is trained once.
+      wanted: title -> for each seed its candidates, as `train` takes them.
       options: as for `nas.runs.train`.
-
-    Returns:
-      (seed, architecture) -> what it came to, and nats a token of validation at the end of each epoch [E].
 
     Raises:
       UserError: as `nas.runs.train`.
     """
+    trained = train(root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options)
+    found = {}
+    for title, lots in wanted.items():
+        chosen = [min((trained[one] for one in lot), key=lambda of: of.result.log_perplexity) for lot in lots]
+        found[title] = Scratch(
+            valid=np.array([of.result.log_perplexity for of in chosen]),
+            test=np.array([of.result.test_log_perplexity for of in chosen]),
+            epochs=np.stack([of.epochs for of in chosen]),
+            seconds=np.array([sum(trained[one].seconds for one in lot) for lot in lots]),
+        )
+    return found
 
-    def plan(seed, architecture):
-        settings = dataclasses.replace(base.training, architecture=architecture)
-        name = f"seed{seed}-{settings.epochs}-epochs-{architecture.replace(' ', '-')}"
-        return dataclasses.replace(base, seed=seed, training=settings), root / "from_scratch" / name
 
-    plans = {which: plan(*which) for which in wanted}
+def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options) -> dict[tuple[int, str], Trained]:
+    """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by side.
+
+    Args:
+      wanted: seed and architecture, as `nas.standalone.build` reads it; the same pair is trained once.
+      options: as for `nas.runs.train`.
+
+    Raises:
+      UserError: as `nas.runs.train`.
+    """
+    plans = {which: _plan(root, base, *which) for which in wanted}
     missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
     if missing:  # prepared once, before several processes read it
         load_corpus(base.data, **options)
@@ -108,8 +131,9 @@ def train(
     for which, (config, workdir) in plans.items():
         if not (workdir / runs.RESULT).is_file():
             print(f"training: {workdir}", file=sys.stderr)
-        result = runs.train(config, workdir, **options)
-        trained[which] = result, metrics.curves(metrics.read(workdir), "valid")["loss"][1]
+        result, lines = runs.train(config, workdir, **options), metrics.read(workdir)
+        epochs = metrics.curves(lines, "valid")["loss"][1]
+        trained[which] = Trained(result, epochs, sum(line["seconds"] for line in lines))
     return trained
 
 
@@ -136,6 +160,13 @@ def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     windows = run.valid_windows()
     with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
         return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))
+
+
+def _plan(root, base, seed, architecture):
+    """Whatever strategy found a cell, its training is the same piece."""
+    settings = dataclasses.replace(base.training, architecture=architecture)
+    name = f"seed{seed}-{settings.epochs}-epochs-{architecture.replace(' ', '-')}"
+    return dataclasses.replace(base, seed=seed, training=settings), root / "from_scratch" / name
 
 
 def _derived(run, samples):

@@ -30,6 +30,7 @@ class Scratch(NamedTuple):
     valid: np.ndarray  # [S] of the best epoch
     test: np.ndarray  # [S] of the same parameters
     epochs: np.ndarray  # [S, E] validation at the end of each epoch
+    seconds: np.ndarray  # [S] of training, with all among which validation chose
 
 
 class Found(NamedTuple):
@@ -46,16 +47,18 @@ class Found(NamedTuple):
 def search_table(
     found: Mapping[str, Found],
     controls: Mapping[str, Scratch],
+    seconds: Mapping[str, np.ndarray],
     *,
     samples: int,
     epochs: int,
     bigrams: Sequence[float],
     command: str,
 ) -> Table:
-    """A row a strategy, and one for each model that no search has found.
+    """A row a strategy, and one for each model that was found without shared weights.
 
     Args:
       controls: title -> models; `DRAWN` and `AGAIN` are among them.
+      seconds: title -> [S] of the search, of those of the controls that had one.
       bigrams: perplexities of the Kneser-Ney bigram, validation and test split.
     """
     rows = [
@@ -71,7 +74,7 @@ def search_table(
     ]
     for title, control in controls.items():
         trained = [interval(np.exp(values), 1) for values in (control.valid, control.test)]
-        rows.append(Row([title, _NONE, _NONE, *trained, _NONE, _NONE]))
+        rows.append(Row([title, _NONE, _NONE, *trained, _NONE, interval(seconds[title], 0) if title in seconds else _NONE]))
     columns = [
         Column("strategy"),
         Column("best derived cell, shared weights", 1),
@@ -90,14 +93,15 @@ def search_table(
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
         "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies. "
         "Kneser-Ney bigram: {:.1f} on validation, {:.1f} on test.".format(*bigrams),
-        "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not.",
+        "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not. "
+        "Without sharing: cells trained alone, together for steps of the arithmetic of a search; validation chooses.",
         _PUBLISHED,
     ]
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
 
 
 def differences_table(found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str) -> Table:
-    """What each strategy, and each model that no search has found, is worse by than random search with the same seed."""
+    """What each strategy, and each model found without shared weights, is worse by than random search with the same seed."""
     random, rows, tests = found[RANDOM], [], {}
     others = {name: of for name, of in found.items() if name != RANDOM}
     count = _count(found)

@@ -1,11 +1,12 @@
 """Does the controller matter? Strategies at one budget: search, derivation, training from scratch, test perplexity.
 
-For every strategy and seed: a search, the cells derived from it, and the best of them trained from scratch, beside a cell drawn
-at random and an LSTM with as many parameters. Shared weights also score the cells of the other strategies. Prints tables,
-writes CSV, PNG and report/index.html; finished pieces are kept, interrupted ones continue. The searches are kept as well where
-another recipe is asked for: --config.training.epochs=4.
+For every strategy and seed: a search, the cells derived from it, and the best of them trained from scratch, beside those of
+random search and successive halving without shared weights, a cell drawn at random and an LSTM with as many parameters. Shared
+weights also score the cells of the other strategies. Prints tables, writes CSV, PNG and report/index.html; finished pieces are
+kept, interrupted ones continue. The searches are kept as well where another recipe is asked for: --config.training.epochs=4.
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
@@ -14,10 +15,13 @@ from launch import common, side_by_side
 
 common.define_flags(default_config="quick")
 flags.DEFINE_list(
-    "strategies", "pg,memory,uniform,factorised,evolution", "Strategies to compare, of those in experiments/arms.py."
+    "strategies",
+    "pg,memory,uniform,weights,factorised,evolution",
+    "Strategies to compare, of those in experiments/arms.py.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every strategy.")
 flags.DEFINE_integer("derived", 100, "Samples of every strategy that are ranked.", lower_bound=1)
+flags.DEFINE_integer("halved", 16, "Cells with which successive halving without shared weights starts.", lower_bound=2)
 side_by_side.define_flag()
 FLAGS = flags.FLAGS
 _AGAIN = 1000  # added to a seed that trains once more
@@ -37,8 +41,8 @@ def main():
     common.select_device(FLAGS.platform)
     import numpy as np
 
-    from experiments import search_study, search_tables, searches
-    from experiments.search_tables import Found, Scratch
+    from experiments import search_study, search_tables, searches, without_sharing
+    from experiments.search_tables import Found
     from experiments.writing import Written
     from nas import runs
     from nas.data import ngrams
@@ -56,30 +60,39 @@ def main():
 
     run = searched[names[0]][0]
     drawn = [run.space.format(search_study.random_cell(run.space, seed)) for seed in seeds]
-    best = {name: [run.space.format(cells.decisions[0]) for cells in derived[name]] for name in names}
-    controls = {
-        search_tables.DRAWN: list(zip(seeds, drawn, strict=True)),
-        search_tables.AGAIN: [(seed + _AGAIN, cell) for seed, cell in zip(seeds, drawn, strict=True)],
-        "LSTM, as many parameters": [(seed, "lstm") for seed in seeds],
+    configs = [dataclasses.replace(base, seed=seed) for seed in seeds]
+    halved = without_sharing.halve_all(root, configs, FLAGS.halved, **options)
+    alone = [without_sharing.random_cells(config, run.corpus) for config in configs]
+    halving, random = (
+        f"successive halving, no sharing (of {FLAGS.halved})",
+        f"random search, no sharing (best of {len(alone[0])})",
+    )
+    # Title -> for each seed its candidates: seed of training and architecture.
+    wanted = {
+        search_tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
+        search_tables.AGAIN: [[(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)],
+        random: [[(seed, cell) for cell in cells] for seed, cells in zip(seeds, alone, strict=True)],
+        halving: [[(seed, run.space.format(of.decisions[0]))] for seed, of in zip(seeds, halved, strict=True)],
+        "LSTM, as many parameters": [[(seed, "lstm")] for seed in seeds],
     }
-    wanted = controls | {name: list(zip(seeds, best[name], strict=True)) for name in names}
-    trained = search_study.train(root, base, [pair for pairs in wanted.values() for pair in pairs], **options)
-    scratch = {}
-    for name, pairs in wanted.items():
-        results, epochs = zip(*(trained[pair] for pair in pairs), strict=True)
-        valid, test = np.transpose([(result.log_perplexity, result.test_log_perplexity) for result in results])
-        scratch[name] = Scratch(valid, test, np.stack(epochs))
-    controls = {name: scratch[name] for name in controls}
-    found = {}
+    controls = list(wanted)
     for name in names:
-        found[name] = Found(
+        best = [run.space.format(cells.decisions[0]) for cells in derived[name]]
+        wanted[STRATEGIES[name].title] = [[one] for one in zip(seeds, best, strict=True)]
+    scratch = search_study.from_scratch(root, base, wanted, **options)
+    controls = {title: scratch[title] for title in controls}
+    seconds = {random: scratch[random].seconds, halving: np.array([of.seconds for of in halved])}
+    found = {
+        name: Found(
             title=STRATEGIES[name].title,
             best=np.array([cells.held_out for cells in derived[name]]),
             mean=np.array([cells.log_perplexity.mean() for cells in derived[name]]),
-            scratch=scratch[name],
+            scratch=scratch[STRATEGIES[name].title],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
             curves=[search_study.best_so_far(run.metrics()) for run in searched[name]],
         )
+        for name in names
+    }
 
     command, question = runs.command(), "Does the controller matter?"
     written = Written(root, command, question, "Strategies at the same budget: from shared weights to a trained cell.")
@@ -88,6 +101,7 @@ def main():
         "search": search_tables.search_table(
             found,
             controls,
+            seconds,
             samples=FLAGS.derived,
             epochs=base.training.epochs,
             bigrams=[ngrams.kneser_ney_bigram_perplexity(corpus.train, split, types) for split in (corpus.valid, corpus.test)],

@@ -18,4 +18,5 @@ check() {
 check "ruff check" "$python" -m ruff check .
 check "ruff format" "$python" -m ruff format --check .
 check "import contracts" .venv/bin/lint-imports --no-logo
-check "pytest" "$python" -m pytest "$@"
+# Two processes, a file of tests in one of them: a small model does not occupy two cores.
+check "pytest" "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"

@@ -9,10 +9,11 @@ from launch.common import compilation_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEVICES = 8
-_USERS_ENVIRONMENT = dict(os.environ)
+# Without what is set below: a worker of pytest-xdist starts with the environment of the process that has set it.
+_USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}".strip()
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 # XLA sizes its thread pool by NPROC; with fewer threads, collectives between fake devices may wait for each other for ever.
 os.environ["NPROC"] = str(4 * DEVICES)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import search_study, search_tables
-from experiments.arms import ARMS, STRATEGIES
+from experiments import search_study, search_tables, without_sharing
+from experiments.arms import ARMS, STRATEGIES, training_steps
 from experiments.search_study import Cells
 from experiments.search_tables import Found, Scratch
 from nas import config as configs
@@ -128,7 +128,7 @@ def test_specialisation_is_what_rows_and_columns_do_not_explain():
 
 
 def scratch(valid, test):
-    return Scratch(np.log(valid), np.log(test), np.log(np.array(valid))[:, None] + [1.0, 0.0])
+    return Scratch(np.log(valid), np.log(test), np.log(np.array(valid))[:, None] + [1.0, 0.0], np.full(len(valid), 5.0))
 
 
 def found(title, test, **others):
@@ -145,11 +145,13 @@ def controls(valid, test):
 def test_the_table_of_strategies():
     every = {"pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])), "uniform": found("random", [8.0, 8.0])}
     others = controls([20.0, 20.0], [30.0, 30.0])
-    table = search_tables.search_table(every, others, samples=9, epochs=1, bigrams=[56.1, 57.25], command="")
+    seconds = {search_tables.AGAIN: np.array([3.0, 5.0])}
+    table = search_tables.search_table(every, others, seconds, samples=9, epochs=1, bigrams=[56.1, 57.25], command="")
     rows, notes = table.cells(), " ".join(table.notes)
     assert [cell.text for cell in rows[0]] == ["PG", "6.0 ± 12.7", *["10.0 ± 12.7"] * 3, "7 ± 0", "3 ± 0"]
     assert [cell.text for cell in rows[1]][1:5] == ["8.0 ± 0.0"] * 4
     assert [cell.text for cell in rows[2]][1:] == ["-", "-", "20.0 ± 0.0", "30.0 ± 0.0", "-", "-"]
+    assert rows[3][-1].text == "4 ± 13"
     assert "two seeds: standard deviation 2.24 on test" in notes  # the root of (4 + 16) / 2 / 2
     assert "56.1 on validation, 57.2 on test" in notes
     table = search_tables.differences_table(every, others, "")
@@ -173,7 +175,7 @@ def test_p_values_from_ten_seeds_on():
 def test_one_seed_has_no_interval():
     every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
     others = controls([20.0], [30.0])
-    rows = search_tables.search_table(every, others, samples=9, epochs=1, bigrams=[1.0, 2.0], command="").cells()
+    rows = search_tables.search_table(every, others, {}, samples=9, epochs=1, bigrams=[1.0, 2.0], command="").cells()
     assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
     assert "PG +1;" in search_tables.answer(every, others)
 
@@ -209,7 +211,7 @@ def study(tmp_path_factory):
     write_config(folder / "tiny.py", config)
     workdir = folder / "run"
     arguments = [f"--config={folder / 'tiny.py'}", f"--workdir={workdir}", f"--data_dir={folder / 'data'}"]
-    return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12"], workdir
+    return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12", "--halved=2", "--jobs=1"], workdir
 
 
 def test_the_program(study, user_environment):
@@ -235,13 +237,19 @@ def test_the_program(study, user_environment):
         "uniform policy",
         "a cell drawn at random, not searched",
         "the same cell, another seed of training",
+        "random search, no sharing (best of 1)",
+        "successive halving, no sharing (of 2)",
         "LSTM, as many parameters",
     ]
     space = RecurrentSpace(num_nodes=3)
     derived = [load_arrays(folder / f"{name}-seed1" / "derived-12.npz") for name in ("evolution", "uniform")]
     best = [of["decisions"][0] for of in derived]
     drawn = space.format(search_study.random_cell(space, 1))
-    every = [*((1, space.format(decisions)) for decisions in best), (1, drawn), (1001, drawn), (1, "lstm")]
+    halved = load_arrays(folder / "halving" / "seed1-2-cells.npz")
+    run = runs.open_run(folder / "uniform-seed1")
+    (alone,) = without_sharing.random_cells(run.config, run.corpus)
+    others = [(1, drawn), (1001, drawn), (1, alone), (1, space.format(halved["decisions"][0])), (1, "lstm")]
+    every = [*((1, space.format(decisions)) for decisions in best), *others]
     for row, (seed, text) in zip(rows, every, strict=True):
         trained = folder / "from_scratch" / f"seed{seed}-1-epochs-{text.replace(' ', '-')}"
         config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
@@ -254,7 +262,8 @@ def test_the_program(study, user_environment):
         assert row["best derived cell, shared weights"] == f"{math.exp(of['held_out']):.1f}"
         seconds = sum(entry["seconds"] for entry in metrics.read(folder / f"{name}-seed1"))
         assert row["search (s)"] == f"{seconds:.0f}"
-    run = runs.open_run(folder / "uniform-seed1")
+    unit = without_sharing.first_rung(2, int(training_steps(run.config.search)))
+    np.testing.assert_array_equal(halved["steps"], [4 * unit, unit])
     expected = derivation.derive(run, 12, seed=1, progress_bar=False)
     np.testing.assert_array_equal(derived[1]["decisions"], expected.decisions)
     scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_windows()))

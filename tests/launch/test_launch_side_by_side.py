@@ -66,7 +66,6 @@ def start(user_environment, tmp_path):
     (tmp_path / "pieces.py").write_text(PROGRAM)
     paths = os.pathsep.join(filter(None, (str(tmp_path), user_environment.get("PYTHONPATH"))))
     environment = user_environment | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}
-    environment.pop("XLA_FLAGS", None)
 
     def start(*does, jobs=2):
         return start_program(environment, "pieces", f"--workdir={tmp_path}", f"--does={','.join(does)}", f"--jobs={jobs}")

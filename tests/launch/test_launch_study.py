@@ -87,6 +87,22 @@ def test_finished_searches_are_kept(study, environment):
     assert files(folder / "memory-seed1" / "checkpoints") == before
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
+    """Of products this small, on one core or two, not a bit differs."""
+    printed, folder, _, arguments = study
+    here = [argument.replace(str(folder), str(tmp_path)) for argument in arguments[:-1]]
+    process = run(environment, "experiments.table_correlations", *here, "--jobs=2")
+    assert process.returncode == 0, process.stderr
+    assert "6/6" in process.stderr and "searching" not in process.stderr
+
+    def numbers(text):
+        return [line for line in text.splitlines() if not line.startswith(("Made by", "report: "))]
+
+    assert numbers(process.stdout) == numbers(printed)
+
+
 def test_evaluate_needs_only_the_run_directory(study, environment):
     _, folder, _, _ = study
     workdir = folder / "memory-seed0"
