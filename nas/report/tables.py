@@ -111,5 +111,7 @@ def _format(column: Column, value: str | float | Empty) -> Cell:
         return Cell("undefined", "empty")
     if column.digits is None:
         return Cell(str(value), "number")
+    if not column.signed and 0 < value < 0.5 * 10.0**-column.digits:  # no p is 0
+        return Cell(f"<{10.0**-column.digits:.{column.digits}f}", "number")
     sign = "+" if column.signed else ""
     return Cell(format(value, f"{sign}z.{column.digits}f"), "number")  # z: no -0.000

@@ -15,9 +15,9 @@ from nas.spaces import RecurrentSpace
 
 _CURVES = (
     figures.Metric("perplexity", "training perplexity", log=True),
-    figures.Metric("reward", "reward (80 / validation perplexity)"),
+    figures.Metric("reward", "reward (80 / perplexity)"),
     figures.Metric("entropy", "entropy of the policy (nats)"),
-    figures.Metric("supervised_loss", "supervised loss (nats a decision)"),
+    figures.Metric("supervised_loss", "supervised loss (nats)"),
 )
 _WINDOW = 25  # steps that a bold curve averages
 _MEMORISED = ("supervised_remembered", "supervised_fresh")  # what a strategy measures at the end of an epoch

@@ -29,6 +29,14 @@ def test_numbers_are_formatted_by_column():
     ]
 
 
+def test_a_small_number_is_not_shown_as_nothing():
+    columns = [Column("p", 4), Column("change", 4, True)]
+    rows = [[0.00004, 0.00004], [0.00005, -0.00004], [0.0, 0.0]]
+    cells = Table("small", columns, [Row(row) for row in rows]).cells()
+    assert [cell[0].text for cell in cells] == ["<0.0001", "0.0001", "0.0000"]
+    assert {cell[1].text for cell in cells} == {"+0.0000"}
+
+
 def test_kinds_tell_numbers_from_empty_cells():
     assert [[cell.kind for cell in row] for row in make_table().cells()] == [
         ["text", "number", "number", "empty"],
