@@ -24,7 +24,6 @@ from launch.side_by_side import Piece
 from nas import derivation, metrics, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
-from nas.data import load_corpus
 from nas.runs import Run
 from nas.spaces import SearchSpace
 
@@ -124,8 +123,6 @@ def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], *
     """
     plans = {which: _plan(root, base, *which) for which in wanted}
     missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
-    if missing:  # prepared once, before several processes read it
-        load_corpus(base.data, **options)
     side_by_side.run([Piece(runs.train, arguments, options) for arguments in missing], "training")
     trained = {}
     for which, (config, workdir) in plans.items():

@@ -30,7 +30,7 @@ def search(root: pathlib.Path, base: Config, names: Sequence[str], seeds: Sequen
     base = dataclasses.replace(base, training=unread)
     searched = [(name, STRATEGIES[name].configure(base, seed), root / f"{name}-seed{seed}") for name in names for seed in seeds]
     missing = [(config, workdir) for _, config, workdir in searched if not runs.is_finished(config, workdir)]
-    if missing:  # prepared once, before several processes read it
+    if missing:  # prepared here, where it is said, and not by several processes
         load_corpus(base.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
     side_by_side.run([Piece(runs.finish, arguments, options) for arguments in missing], "search")
     opened = {name: [] for name in names}

@@ -63,24 +63,24 @@ def main():
     configs = [dataclasses.replace(base, seed=seed) for seed in seeds]
     halved = without_sharing.halve_all(root, configs, FLAGS.halved, **options)
     alone = [without_sharing.random_cells(config, run.corpus) for config in configs]
-    halving, random = (
-        f"successive halving, no sharing (of {FLAGS.halved})",
-        f"random search, no sharing (best of {len(alone[0])})",
-    )
+    random = f"random search, no sharing (best of {len(alone[0])})"
+    halving = f"successive halving, no sharing (of {FLAGS.halved})"
     # Title -> for each seed its candidates: seed of training and architecture.
-    wanted = {
+    without = {
         search_tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
         search_tables.AGAIN: [[(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)],
         random: [[(seed, cell) for cell in cells] for seed, cells in zip(seeds, alone, strict=True)],
         halving: [[(seed, run.space.format(of.decisions[0]))] for seed, of in zip(seeds, halved, strict=True)],
         "LSTM, as many parameters": [[(seed, "lstm")] for seed in seeds],
     }
-    controls = list(wanted)
-    for name in names:
-        best = [run.space.format(cells.decisions[0]) for cells in derived[name]]
-        wanted[STRATEGIES[name].title] = [[one] for one in zip(seeds, best, strict=True)]
-    scratch = search_study.from_scratch(root, base, wanted, **options)
-    controls = {title: scratch[title] for title in controls}
+    best = {
+        STRATEGIES[name].title: [
+            [(seed, run.space.format(cells.decisions[0]))] for seed, cells in zip(seeds, derived[name], strict=True)
+        ]
+        for name in names
+    }
+    scratch = search_study.from_scratch(root, base, without | best, **options)
+    controls = {title: scratch[title] for title in without}
     seconds = {random: scratch[random].seconds, halving: np.array([of.seconds for of in halved])}
     found = {
         name: Found(

@@ -153,7 +153,8 @@ def config_name() -> str:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
-    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130; a bug keeps its traceback.
+    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, and `Interrupted` with its
+    line and code; a bug keeps its traceback.
     A process of several is watched by a parent of its own, which says what became of it when it cannot.
     """
     try:

@@ -49,7 +49,7 @@ def run(pieces: Sequence[Piece], unit: str) -> None:
     A signal reaches all of them: searches save and stop. The first that fails ends the others in the same way, and the program.
 
     Raises:
-      UserError: --jobs cannot be had, or a process was killed.
+      UserError: --jobs cannot be had, a process was killed, or what a piece raises.
       Interrupted: SIGTERM or Ctrl-C.
     """
     from tqdm import tqdm
@@ -58,12 +58,12 @@ def run(pieces: Sequence[Piece], unit: str) -> None:
         return
     cores, spawn = _cores(), multiprocessing.get_context("spawn")
     free, running, waiting = [cores[i::jobs] for i in range(jobs)], {}, list(pieces)
-    received, failed, told = [], [], False
+    received, failure = [], None
     handlers = {n: signal.signal(n, lambda n, _: received.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         with tqdm(total=len(pieces), unit=unit) as bar:
-            while running or (waiting and not received and not failed):
-                while waiting and free and not received and not failed:
+            while (waiting or running) and not received and not failure:
+                while waiting and free:
                     share = free.pop()
                     complaint, sender = spawn.Pipe(duplex=False)
                     process = spawn.Process(target=_begin, args=(share, waiting.pop(0), sender))
@@ -74,21 +74,22 @@ def run(pieces: Sequence[Piece], unit: str) -> None:
                     process, share, complaint = running.pop(sentinel)
                     process.join()
                     free.append(share)
-                    if not told:
-                        bar.update(process.exitcode == 0)
                     if process.exitcode:
-                        failed.append((process.exitcode, _received(complaint)))
-                if (received or failed) and not told:  # once: a second signal would cut off a save
-                    told = True
-                    for process, _, _ in running.values():
-                        process.terminate()
+                        failure = failure or (process.exitcode, _received(complaint))
+                    else:
+                        bar.update()
+            for process, _, _ in running.values():
+                process.terminate()
+            for process, _, _ in running.values():
+                process.join()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if received:
         code = 130 if signal.SIGINT in received else 0
         raise Interrupted(code, f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue")
-    for code, complaint in failed[:1]:
+    if failure:
+        code, complaint = failure
         if complaint:
             raise UserError(complaint)
         if code < 0:
