@@ -51,8 +51,8 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
 def define_flags(default_config: str | None = None) -> None:
     """Defines the flags that scripts share; call it once, at the top level of a script.
 
-    --workdir, --platform, --corpus_dir and --data_dir; and, where `default_config` names one, --config=NAME (a file of
-    `launch/configs`) or --config=FILE, with any field settable as --config.FIELD=VALUE.
+    --workdir and --platform; and, where `default_config` names one, --corpus_dir, --data_dir and --config=NAME (a file of
+    `launch/configs`) or --config=FILE, with any field settable as --config.FIELD=VALUE. A run knows where its data is.
     """
     if default_config is not None:
         parser = _ConfigParser(default_config)
@@ -74,8 +74,9 @@ def define_flags(default_config: str | None = None) -> None:
     flags.DEFINE_enum(
         "platform", "", ("", *PLATFORMS), "Device to compute on, an error if not there. Empty: the best there is."
     )
-    flags.DEFINE_string("corpus_dir", "", "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Empty: downloaded.")
-    flags.DEFINE_string("data_dir", "", "Folder of prepared corpora (TFDS). Empty: that of TFDS, ~/tensorflow_datasets.")
+    if default_config is not None:
+        flags.DEFINE_string("corpus_dir", "", "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Empty: downloaded.")
+        flags.DEFINE_string("data_dir", "", "Folder of prepared corpora (TFDS). Empty: that of TFDS, ~/tensorflow_datasets.")
 
 
 def define_device_flags() -> None:

@@ -186,20 +186,48 @@ def losses(
       cells: stacked, [A, ...].
       tokens: [B, steps + 1] int32.
       hidden: [A, B, H] state of each cell before the first token.
-      chunk: cells computed side by side; bounds the memory.
+      chunk: cells computed side by side; bounds the memory. On processors two at most, in one time loop whose operations run at
+        the same time; elsewhere as one batch.
 
     Returns:
       [A] nats a token, [A, B, H] states after the last input.
     """
     projected = project(params, tokens[:, :-1], matmul=matmul)
+    mask = jnp.ones_like(hidden[0])
+
+    def beside(x):
+        """Of a few cells, each with operations of its own."""
+        cells, hidden = [Cell(*leaves) for leaves in zip(*x[0], strict=True)], list(x[1])
+        weights = [[_operand(matmul, matrix) for matrix in gather(params, cell)["recurrent"]] for cell in cells]
+
+        def step(hidden, projected):
+            each = zip(cells, weights, hidden, strict=True)
+            hidden = [_time_step(max_norm, matmul, cell, used, mask, state, projected)[0] for cell, used, state in each]
+            return hidden, hidden
+
+        last, states = jax.lax.scan(step, hidden, projected)
+        values = [blocked_cross_entropy(params, outputs, tokens[:, 1:], matmul=matmul) for outputs in states]
+        return jnp.stack(values), jnp.stack(last)
 
     def one(x):
-        cell, hidden = x
-        recurrent = [_operand(matmul, matrix) for matrix in gather(params, cell)["recurrent"]]
-        states = _states(max_norm, matmul, cell, recurrent, projected, jnp.ones_like(hidden), hidden)
-        return blocked_cross_entropy(params, states, tokens[:, 1:], matmul=matmul), states[-1]
+        return jax.tree.map(lambda leaf: leaf[0], beside(jax.tree.map(lambda leaf: leaf[None], x)))
 
-    return jax.lax.map(one, (cells, hidden), batch_size=chunk if chunk > 1 else None)
+    if min(chunk, len(hidden)) == 1:
+        return jax.lax.map(one, (cells, hidden))
+    batches = functools.partial(jax.lax.map, one, batch_size=chunk)
+    return jax.lax.platform_dependent((cells, hidden), cpu=functools.partial(_map_pairs, beside), default=batches)
+
+
+def _map_pairs(function, x):
+    """`function` of two entries of x at a time, and of one that is left over; the results in one."""
+    count = len(jax.tree.leaves(x)[0])
+    even = count - count % 2
+    pairs = jax.tree.map(lambda leaf: leaf[:even].reshape(-1, 2, *leaf.shape[1:]), x)
+    results = jax.tree.map(lambda leaf: leaf.reshape(even, *leaf.shape[2:]), jax.lax.map(function, pairs))
+    if even == count:
+        return results
+    last = function(jax.tree.map(lambda leaf: leaf[even:], x))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), results, last)
 
 
 def _operand(matmul, array):

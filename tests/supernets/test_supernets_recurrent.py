@@ -128,11 +128,16 @@ def compiled_loss(space, max_norm, deferred):
 
 
 @functools.cache
-def compiled_losses(space, max_norm, chunk):
+def compiled_losses(space, max_norm, chunk, platform="cpu"):
+    def choose(*operands, **functions):
+        return functions.get(platform, functions["default"])(*operands)
+
     @jax.jit
     def run(weights, decisions, tokens, hidden):
         cells = jax.vmap(functools.partial(recurrent.read_cell, space))(decisions)
-        return recurrent.losses(weights, cells, tokens, hidden, max_norm=max_norm, chunk=chunk)
+        with pytest.MonkeyPatch.context() as patch:  # what an accelerator computes, computed here
+            patch.setattr(jax.lax, "platform_dependent", choose)
+            return recurrent.losses(weights, cells, tokens, hidden, max_norm=max_norm, chunk=chunk)
 
     return run
 
@@ -257,13 +262,15 @@ def test_loss_in_single_precision():
             assert_close(state, expected[1], 1e-5)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("chunk", [1, 2, 3])
-def test_losses_of_many_cells_are_the_loss_of_each(chunk):
-    space, n = RecurrentSpace(num_nodes=5), 7  # no multiple of any chunk
+@pytest.mark.parametrize("n", [1, 6, 7])
+def test_losses_of_many_cells_are_the_loss_of_each(n, chunk, platform):
+    space = RecurrentSpace(num_nodes=5)
     given = single_precision(problem(5))
     decisions = random_decisions(space, n)
     hidden = given.hidden * np.linspace(-1, 1, n, dtype=np.float32)[:, None, None]  # a state for each
-    values, states = compiled_losses(space, MAX_NORM, chunk)(given.weights, decisions, given.tokens, hidden)
+    values, states = compiled_losses(space, MAX_NORM, chunk, platform)(given.weights, decisions, given.tokens, hidden)
     assert values.shape == (n,) and states.shape == (n, ROWS, WIDTH)
     for a in range(n):
         value, state = compiled_loss(space, MAX_NORM, True)(given.weights, decisions[a], given.tokens, hidden[a], None)
