@@ -18,6 +18,7 @@ _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
 _LEVELS = 30  # of distances, in a density
 _MOST_VALUES = 40  # whole numbers with no more values than this are a column each
+_LEAST = 0.005  # of an axis in nats: what rounding makes looks like nothing
 _COLORS = "cividis"  # the same to the colour-blind, and in grey
 
 
@@ -36,7 +37,7 @@ class Panel(NamedTuple):
 
     curves: Sequence[Curve]
     y_label: str
-    limits: tuple[float, float] | None = None  # of the axis; None: what the curves need, from zero
+    limits: tuple[float, float] | None = None  # of the axis; None: what the curves need, from zero to _LEAST or above
 
 
 def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
@@ -50,7 +51,8 @@ def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
                 ax.fill_between(curve.x, low, high, color=curve.color, alpha=0.2, linewidth=0)
                 ax.plot(curve.x, mean, color=curve.color, label=curve.label, **line)
             ax.set_ylabel(panel.y_label)
-            ax.set_ylim(*(panel.limits or (min(0.0, ax.get_ylim()[0]), ax.get_ylim()[1])))
+            low, high = ax.get_ylim()
+            ax.set_ylim(*(panel.limits or (min(0.0, low), max(_LEAST, high))))
             ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
         axes[-1].set_xlabel(x_label)
         axes[-1].xaxis.set_major_locator(ticker.MaxNLocator(7, integer=True))

@@ -16,8 +16,7 @@ from nas.report.style import INK, PALETTE, QUIET, fill, new_figure, style, text_
 
 _PANEL = (3.2, 2.5)  # inches
 _PAGE_WIDTH = 7.0  # inches
-_MOST_VALUES = 40  # whole numbers with no more values than this are drawn value by value
-_BINS = 12  # of equally many pairs, where x is continuous
+_LINES = ("-", "--", ":")  # the next when all colours are taken
 
 
 class Metric(NamedTuple):
@@ -35,7 +34,6 @@ def training_curves(
     x_label: str = "update",
     window: int = 1,
     columns: int = 2,
-    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Metrics over training, a panel a metric and a line an arm.
 
@@ -46,11 +44,10 @@ def training_curves(
       window: values averaged (a centred running mean, shorter at the ends); the panel says so and shows each value
         faintly. 1: no smoothing.
       columns: panels side by side.
-      colors: arm -> color; else the palette in the order of `curves`.
     """
     with style():
         figure, axes = _grid(len(metrics), columns)
-        colors = colors or {arm: PALETTE[i % 7] for i, arm in enumerate(curves)}
+        looks = {arm: {"color": PALETTE[i % 7], "linestyle": _LINES[i // 7 % 3]} for i, arm in enumerate(curves)}
         for ax, metric in zip(axes, metrics, strict=True):
             notes = [f"running mean of {window}; faint: each value"] if window > 1 else []
             missing = 0
@@ -59,7 +56,7 @@ def training_curves(
                     steps, values = (np.asarray(part, float).ravel() for part in recorded[metric.key])
                     drawable = np.isfinite(values) & ((values > 0) | (not metric.log))
                     missing += int((~drawable).sum())
-                    _curve(ax, steps, np.where(drawable, values, np.nan), window, colors[arm], arm)
+                    _curve(ax, steps, np.where(drawable, values, np.nan), window, looks[arm], arm)
             if missing:
                 notes.append(f"{missing:,} {'not positive or ' if metric.log else ''}not finite, left out")
             if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
@@ -74,7 +71,7 @@ def training_curves(
             ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
             ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         drawn = {line.get_label() for ax in axes for line in ax.lines}
-        _legend(figure, {arm: colors[arm] for arm in curves if arm in drawn})
+        _legend(figure, {arm: looks[arm] for arm in curves if arm in drawn})
         return figure
 
 
@@ -113,9 +110,9 @@ def bars_with_intervals(
             if np.isfinite(start) and np.isfinite(end):
                 ax.plot([start, end], [row, row], color=INK, linewidth=1.3)
         ax.axvline(0, color=QUIET, linewidth=0.8)
-        colors = {name: PALETTE[1 + i % 6] for i, name in enumerate(references)}
+        looks = {name: {"color": PALETTE[1 + i % 6], "linestyle": (0, (4, 2))} for i, name in enumerate(references)}
         for name in (name for name, value in references.items() if np.isfinite(value)):
-            ax.axvline(references[name], color=colors[name], linewidth=1.3, linestyle=(0, (4, 2)))
+            ax.axvline(references[name], **looks[name], linewidth=1.3)
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(axis="y", length=0, labelcolor=INK)
         ax.spines["left"].set_visible(False)
@@ -123,9 +120,7 @@ def bars_with_intervals(
         ax.grid(False, axis="y")
         ax.set_xlabel(label)
         ax.margins(x=0.08)
-        _legend(
-            figure, {f"{name}: {_number(value, 3)}": colors[name] for name, value in references.items()}, linestyle=(0, (4, 2))
-        )
+        _legend(figure, {f"{name}: {_number(value, 3)}": looks[name] for name, value in references.items()})
         return figure
 
 
@@ -152,12 +147,12 @@ def _heading(ax, title, subtitle) -> None:
         ax.set_title(fill(title, room / 1.3), loc="left", weight="bold", pad=6 + 10.5 * (1 + small.count("\n")))
 
 
-def _curve(ax, steps, values, window, color, arm) -> None:
+def _curve(ax, steps, values, window, look, arm) -> None:
     marker = "o" if np.isfinite(values).sum() < 3 else None  # a line of one point is invisible
     if window > 1:
-        ax.plot(steps, values, color=color, alpha=0.22, linewidth=0.7)
+        ax.plot(steps, values, color=look["color"], alpha=0.22, linewidth=0.7)
         values = _running_mean(values, window)
-    ax.plot(steps, values, color=color, marker=marker, markersize=4, label=arm)
+    ax.plot(steps, values, **look, marker=marker, markersize=4, label=arm)
 
 
 def _running_mean(values, window) -> np.ndarray:
@@ -190,17 +185,16 @@ def _log_axis(axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _legend(figure, colors, linestyle="-") -> None:
-    if not colors:
+def _legend(figure, looks) -> None:
+    """looks: name -> how its line is drawn."""
+    if not looks:
         return
     room = figure.get_size_inches()[0] * 72 - 20
-    widest = max(text_width(name) for name in colors) + 40
-    columns = int(np.clip(room // widest, 1, len(colors)))
+    widest = max(text_width(name) for name in looks) + 40
+    columns = int(np.clip(room // widest, 1, len(looks)))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(
-        width, height + 0.16 * (-(-len(colors) // columns) - 1)
-    )  # further lines take nothing from the panels
-    handles = [Line2D([], [], color=color, linestyle=linestyle, label=name) for name, color in colors.items()]
+    figure.set_size_inches(width, height + 0.16 * (-(-len(looks) // columns) - 1))  # further lines take nothing from the panels
+    handles = [Line2D([], [], **look, label=name) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2)
 
 
