@@ -55,7 +55,7 @@ def main():
     written.section(
         "Table", {"rank_agreement": rank_tables.table(measured, len(searched[0].corpus.vocabulary), runs.command())}
     )
-    caption = "Perplexities, means over both searches and over both trainings."
+    caption = "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. Dotted: full agreement."
     written.answer(question, rank_tables.answer(measured), [("rank_agreement", rank_tables.figure(measured), caption)])
     written.finish({"strategy": FLAGS.strategy, "seeds": seeds, "cells": FLAGS.cells, "epochs": base.training.epochs})
 

@@ -1,9 +1,10 @@
 """The strata, table and figure of rank agreement. Arrays in, numbers, tables and figures out."""
 
 import numpy as np
+from matplotlib import ticker
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from nas.report.style import PALETTE, new_figure, style
+from nas.report.style import PALETTE, QUIET, new_figure, style
 from nas.report.tables import Column, Row, Table
 
 _UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
@@ -53,14 +54,17 @@ def answer(measured):
 
 
 def figure(measured):
-    """Shared against alone, a panel a stratum."""
+    """Ranks under shared weights against ranks trained alone, a panel a stratum; ranks, since some cells diverge."""
     with style():
-        drawn = new_figure(6.8, 3.0, layout="constrained")
+        drawn = new_figure(6.8, 3.4, layout="constrained")
         axes = drawn.subplots(1, len(measured))
         for i, (ax, (title, pair)) in enumerate(zip(axes, measured.items(), strict=True)):
-            shared, alone = (np.exp(values.mean(axis=0)) for values in pair)
+            shared, alone = (rankdata(np.nan_to_num(values, nan=np.inf).mean(axis=0)) for values in pair)
+            ax.axline((1, 1), slope=1, color=QUIET, linestyle=":", linewidth=1)
             ax.scatter(shared, alone, s=12, color=PALETTE[i])
-            ax.set(xscale="log", title=title, xlabel="perplexity under shared weights", ylabel="perplexity trained alone")
+            ax.set(title=title, xlabel="rank under shared weights", ylabel="rank trained alone", aspect="equal")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         return drawn
 
 

@@ -395,17 +395,18 @@ def _deferred_backward(max_norm, matmul, residuals, states_gradient):
     def step(hidden_gradient, x):
         state_gradient, (saved, raw) = x
         (raw_gradient,) = jax.vjp(functools.partial(clip_norm, max_norm), raw)[1](state_gradient + hidden_gradient)
-        pre_gradients = [None] * nodes
-        slots = jnp.concatenate([jnp.zeros(1), cell.output])[:, None, None] * raw_gradient[None]
+        pre_gradients, to_parents = [None] * nodes, [None] * nodes
         for i in reversed(range(nodes)):
             parent, gate, candidate = saved[i]
-            node = slots[i + 1]
+            node = cell.output[i] * raw_gradient
+            for child in range(i + 1, nodes):
+                node = jnp.where(cell.slot[child] == i + 1, node + to_parents[child], node)
             of_gate = node * (candidate - parent) * gate * (1 - gate)
             of_candidate = node * gate * _slope(cell.activation[i], candidate)
             pre_gradients[i] = jnp.concatenate([of_gate, of_candidate], axis=-1)
             through = _product(matmul, pre_gradients[i], transposed[i])
-            slots = slots.at[cell.slot[i]].add(node * (1 - gate) + (through if i else through * mask))
-        return slots[0], tuple(pre_gradients)
+            to_parents[i] = node * (1 - gate) + (through if i else through * mask)
+        return to_parents[0], tuple(pre_gradients)
 
     hidden_gradient, pre_gradients = jax.lax.scan(step, jnp.zeros_like(mask), (states_gradient, saved), reverse=True)
     parents = [parent for parent, _, _ in saved[0]]
