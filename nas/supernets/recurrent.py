@@ -198,7 +198,7 @@ def losses(
     def beside(x):
         """Of a few cells, each with operations of its own."""
         cells, hidden = [Cell(*leaves) for leaves in zip(*x[0], strict=True)], list(x[1])
-        weights = [[_operand(matmul, matrix) for matrix in gather(params, cell)["recurrent"]] for cell in cells]
+        weights = [[_right(matmul, matrix) for matrix in gather(params, cell)["recurrent"]] for cell in cells]
 
         def step(hidden, projected):
             each = zip(cells, weights, hidden, strict=True)
@@ -230,26 +230,35 @@ def _map_pairs(function, x):
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), results, last)
 
 
-def _operand(matmul, array):
-    """An operand, rounded once for many products. float32 means the type that weights have."""
-    return array.astype(jnp.bfloat16) if matmul == "bfloat16" else array
+def _product(matmul, left, right):
+    """left @ right, of operands rounded to the type `matmul`; float32 means the type that weights have."""
+    return left @ right if matmul == "float32" else _bfloat16_product(left, right)
 
 
-def _transposed(matmul, matrix):
-    """The transpose as an operand. XLA's fast product of bfloat16 on processors wants rows that are stored one after another;
-    without the constraint the transpose would be folded into the product, which then takes twice the time.
+def _by_rows(matmul, matrix):
+    """An operand, rounded once for many products. XLA's fast product of bfloat16 on processors wants rows that are stored one
+    after another; without the constraint a transpose would be folded into the product, which then takes twice the time.
     """
     if matmul == "float32":
-        return matrix.T
+        return matrix
     by_rows = Layout((0, 1))
     return jax.lax.platform_dependent(
-        _operand(matmul, matrix.T), cpu=lambda x: with_layout_constraint(x, by_rows), default=lambda x: x
+        matrix.astype(jnp.bfloat16), cpu=lambda x: with_layout_constraint(x, by_rows), default=lambda x: x
     )
 
 
-def _product(matmul, left, right):
-    """left @ right, both rounded as `_operand` does."""
-    return left @ right if matmul == "float32" else _bfloat16_product(left, right)
+def _right(matmul, matrix):
+    """`matrix` [K, N] as the right operand of many products by `_times`, stored as XLA on processors multiplies by it fastest:
+    float32 as [N, K], which at width 1000 and the few rows of a time step takes two thirds of the time, bfloat16 as [K, N].
+    """
+    return matrix.T if matmul == "float32" else _by_rows(matmul, matrix)
+
+
+def _times(matmul, left, right):
+    """The product of `left` and a matrix from `_right`."""
+    if matmul == "float32":
+        return jax.lax.dot_general(left, right, (((1,), (1,)), ((), ())))
+    return _bfloat16_product(left, right)
 
 
 @jax.custom_vjp
@@ -275,11 +284,11 @@ def _sum_of_normalisers(matmul, softmax, states, weights):
     """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H + 2] with a column for the
     bias and one of which the softmax's entries are 1, weights [blocks, rows].
     """
-    transposed = _transposed(matmul, softmax)
+    to_logits = _right(matmul, softmax.T)
 
     def block(total, x):
         states, weights = x
-        return total + jnp.sum(weights * jax.nn.logsumexp(_product(matmul, states, transposed), axis=-1)), None
+        return total + jnp.sum(weights * jax.nn.logsumexp(_times(matmul, states, to_logits), axis=-1)), None
 
     return jax.lax.scan(block, jnp.zeros((), states.dtype), (states, weights))[0]
 
@@ -288,19 +297,19 @@ def _sum_of_normalisers_forward(matmul, softmax, states, weights):
     """The gradients are formed here, while the logits of a block are at hand: they are read once and written once, since the
     sum of the exponentials is a column of a product that is needed anyway, and what it divides are the rows of products.
     """
-    rounded, transposed = _operand(matmul, softmax), _transposed(matmul, softmax)
+    to_logits, to_states = _right(matmul, softmax.T), _right(matmul, softmax)
 
     def block(carry, x):
         total, of_softmax = carry
         states, weights = x
-        logits = _product(matmul, states, transposed)
+        logits = _times(matmul, states, to_logits)
         largest = jnp.max(logits, axis=-1, keepdims=True)
         # Without the barrier they would be computed again for either product.
         exponentials = jax.lax.optimization_barrier(jnp.exp(logits - largest))
-        sums = _product(matmul, exponentials, rounded)
+        sums = _times(matmul, exponentials, to_states)
         scale = weights[:, None] / sums[:, -1:]
         total += jnp.sum(weights * (largest + jnp.log(sums[:, -1:]))[:, 0])
-        return (total, of_softmax + _product(matmul, _transposed(matmul, exponentials), states * scale)), sums * scale
+        return (total, of_softmax + _product(matmul, _by_rows(matmul, exponentials.T), states * scale)), sums * scale
 
     start = jnp.zeros((), states.dtype), jnp.zeros_like(softmax)
     (total, of_softmax), of_states = jax.lax.scan(block, start, (states, weights))
@@ -343,17 +352,31 @@ def clip_norm(max_norm: float, state: Array) -> Array:
     return state * jnp.minimum(1.0, max_norm / norm)
 
 
+def _choose(number: Array, nodes: list[Array]) -> Array:
+    """The node of that number. On processors by a branch: for a selection XLA would compute all of them anew."""
+    if len(nodes) == 1:
+        return nodes[0]
+
+    def branch(number, *nodes):
+        return jax.lax.switch(number, [lambda *nodes, j=j: nodes[j] for j in range(len(nodes))], *nodes)
+
+    def select(number, chosen, *rest):
+        for j, node in enumerate(rest, 1):
+            chosen = jnp.where(number == j, node, chosen)
+        return chosen
+
+    return jax.lax.platform_dependent(number, *nodes, cpu=branch, default=select)
+
+
 def _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected):
-    """One token: the next state [B, H], and what a backward pass needs.
+    """One token, with matrices from `_right`: the next state [B, H], and what a backward pass needs.
 
     That is parent, gate and candidate of every node, [B, H] each, and the output before clipping.
     """
     nodes, saved = [], []
     for i, matrix in enumerate(recurrent):
-        parent = nodes[0] if nodes else hidden
-        for j in range(1, i):
-            parent = jnp.where(cell.slot[i] == j + 1, nodes[j], parent)
-        pre = _product(matmul, parent, matrix) if nodes else _product(matmul, parent * mask, matrix) + projected
+        parent = _choose(cell.slot[i] - 1, nodes) if nodes else hidden
+        pre = _times(matmul, parent, matrix) if nodes else _times(matmul, parent * mask, matrix) + projected
         node, gate, candidate = _highway(cell.activation[i], pre, parent)
         nodes.append(node)
         saved.append((parent, gate, candidate))
@@ -364,8 +387,11 @@ def _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected):
 def _states(max_norm, matmul, cell, recurrent, projected, mask, hidden):
     """[steps, B, H] states after each token; plain automatic differentiation goes through this."""
 
+    # As `_right` has it, but not rounded: the gradient of a rounded matrix would be rounded too.
+    matrices = [matrix.T if matmul == "float32" else matrix for matrix in recurrent]
+
     def step(hidden, projected):
-        hidden, _ = _time_step(max_norm, matmul, cell, recurrent, mask, hidden, projected)
+        hidden, _ = _time_step(max_norm, matmul, cell, matrices, mask, hidden, projected)
         return hidden, hidden
 
     return jax.lax.scan(step, hidden, projected)[1]
@@ -377,10 +403,10 @@ def _deferred_states(max_norm, matmul, cell, recurrent, projected, mask, hidden)
 
 
 def _deferred_forward(max_norm, matmul, cell, recurrent, projected, mask, hidden):
-    rounded = [_operand(matmul, matrix) for matrix in recurrent]
+    matrices = [_right(matmul, matrix) for matrix in recurrent]
 
     def step(hidden, projected):
-        hidden, saved = _time_step(max_norm, matmul, cell, rounded, mask, hidden, projected)
+        hidden, saved = _time_step(max_norm, matmul, cell, matrices, mask, hidden, projected)
         return hidden, (hidden, saved)
 
     _, (states, saved) = jax.lax.scan(step, hidden, projected)
@@ -390,7 +416,7 @@ def _deferred_forward(max_norm, matmul, cell, recurrent, projected, mask, hidden
 def _deferred_backward(max_norm, matmul, residuals, states_gradient):
     cell, recurrent, mask, saved = residuals
     nodes = len(recurrent)
-    transposed = [_transposed(matmul, matrix) for matrix in recurrent]
+    transposed = [_right(matmul, matrix.T) for matrix in recurrent]
 
     def step(hidden_gradient, x):
         state_gradient, (saved, raw) = x
@@ -404,7 +430,7 @@ def _deferred_backward(max_norm, matmul, residuals, states_gradient):
             of_gate = node * (candidate - parent) * gate * (1 - gate)
             of_candidate = node * gate * _slope(cell.activation[i], candidate)
             pre_gradients[i] = jnp.concatenate([of_gate, of_candidate], axis=-1)
-            through = _product(matmul, pre_gradients[i], transposed[i])
+            through = _times(matmul, pre_gradients[i], transposed[i])
             to_parents[i] = node * (1 - gate) + (through if i else through * mask)
         return to_parents[0], tuple(pre_gradients)
 
@@ -414,7 +440,7 @@ def _deferred_backward(max_norm, matmul, residuals, states_gradient):
     # Of two-dimensional operands: what einsum makes of three dimensions is transposed first.
     flat = [[leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves] for leaves in (parents, pre_gradients)]
     recurrent_gradient = tuple(
-        _product(matmul, _transposed(matmul, parent), gradient) for parent, gradient in zip(*flat, strict=True)
+        _product(matmul, _by_rows(matmul, parent.T), gradient) for parent, gradient in zip(*flat, strict=True)
     )
     return None, recurrent_gradient, pre_gradients[0], jnp.zeros_like(mask), hidden_gradient
 
