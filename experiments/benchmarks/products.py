@@ -59,7 +59,9 @@ def used_products(operation: str) -> dict[str, int]:
 def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]]:
     """name -> a call that makes the `products` of that name and nothing else, sums in float32.
 
-    Products of a time loop wait for one another, as they do there: an entry of each result goes into the next operand.
+    Operands are stored as the step stores them: of the right operands that a time loop or the softmax uses again and again,
+    float32 has the summed axis last. Products of a time loop wait for one another, as they do there: an entry of each result
+    goes into the next operand.
     """
     width, nodes, batch, vocabulary, steps = point
     rows = batch * steps
@@ -72,10 +74,19 @@ def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]
     def multiply(left, right):
         return jnp.matmul(left, right, preferred_element_type=jnp.float32)
 
+    summed_last = dtype == jnp.float32
+
+    def stored(matrix):
+        return matrix.T if summed_last else matrix
+
+    def multiply_stored(left, right):
+        axes = ((1,), (1 if summed_last else 0,)), ((), ())
+        return jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
+
     def chain(first, matrices):
         def step(operand, _):
             for matrix in matrices:
-                operand = operand.at[0, 0].set(multiply(operand, matrix)[0, 0].astype(dtype))
+                operand = operand.at[0, 0].set(multiply_stored(operand, matrix)[0, 0].astype(dtype))
             return operand, None
 
         return jax.lax.scan(step, first, length=steps)[0]
@@ -85,11 +96,11 @@ def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]
     embedding, logits = operand(vocabulary, width), operand(rows, vocabulary)
     timed = {
         "input": (multiply, states[0], matrices[0]),
-        "nodes": (chain, states[0][:batch], matrices),
-        "softmax": (lambda x, w: multiply(x, w.T), states[0], embedding),
-        "softmax, gradient of states": (multiply, logits, embedding),
+        "nodes": (chain, states[0][:batch], [stored(matrix) for matrix in matrices]),
+        "softmax": (multiply_stored, states[0], stored(embedding.T)),
+        "softmax, gradient of states": (multiply_stored, logits, stored(embedding)),
         "softmax, gradient of embedding": (lambda d, x: multiply(d.T, x), logits, states[0]),
-        "nodes, gradient of states": (lambda d, ws: chain(d, [w.T for w in ws]), gates[0][:batch], matrices),
+        "nodes, gradient of states": (chain, gates[0][:batch], [stored(matrix.T) for matrix in matrices]),
         "nodes, gradient of weights": (lambda xs, ds: [multiply(x.T, d) for x, d in zip(xs, ds, strict=True)], states, gates),
         "input, gradient of embedding": (lambda d, w: multiply(d, w.T), gates[0], matrices[0]),
         "input, gradient of weights": (lambda x, d: multiply(x.T, d), states[0], gates[0]),

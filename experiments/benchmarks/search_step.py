@@ -161,6 +161,7 @@ def measure_growth(base: Point) -> list[dict]:
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
     operations = {key: shared_step(point, "float32") for key, point in tqdm(points.items(), desc="growth: compile")}
     seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
+    seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
     flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}
     first = "base", 1
     return [
