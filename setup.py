@@ -15,7 +15,7 @@ setup(
     packages=find_packages(include=["nas", "nas.*"]),
     # An editable install then puts the checkout itself on the path: `python -m launch.search` works from any folder.
     package_dir={"": "."},
-    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg"]},
+    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.cc"]},
     install_requires=[
         f"jax{JAX}",
         f"jaxlib{JAX}",

@@ -7,10 +7,8 @@ nothing, reads `FLAGS` and `config()`, and calls `select_device(FLAGS.platform)`
 import ast
 import dataclasses
 import errno
-import hashlib
 import os
 import pathlib
-import platform as host
 import re
 import runpy
 import shutil
@@ -30,9 +28,9 @@ from ml_collections import config_flags
 
 import nas.config
 from nas.errors import Interrupted, UserError
+from nas.user_cache import user_cache
 
 FLAGS = flags.FLAGS
-PROJECT = "nas-controllers"
 CONFIGS = pathlib.Path(__file__).resolve().parent / "configs"
 PLATFORMS = ("cpu", "gpu", "tpu")
 HEARTBEAT = 30  # seconds after which a silent process of a run is lost
@@ -193,7 +191,7 @@ def select_device(platform: str) -> list[Any]:
     if platform:
         # Not "gpu": JAX then also demands the devices of other makers. None is its own choice, which is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
-    if not jax.config.jax_compilation_cache_dir and (folder := compilation_cache()):
+    if not jax.config.jax_compilation_cache_dir and (folder := user_cache("jax")):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
@@ -261,19 +259,6 @@ def _end_with_parent():
     while os.getppid() == int(os.environ[_SUPERVISED]):
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def compilation_cache() -> pathlib.Path | None:
-    """The folder of compiled programs, made if need be; None where it cannot be written.
-
-    One for each kind of processor: machines that share a home folder must not run each other's instructions.
-    """
-    try:
-        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / PROJECT / "jax" / _processor()
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
-        return None
-    return folder if os.access(folder, os.W_OK) else None
 
 
 class _ConfigParser(flags.ArgumentParser):
@@ -458,16 +443,6 @@ def _wrap(text, indent):
         break_on_hyphens=False,
         break_long_words=False,
     )
-
-
-def _processor():
-    lines = {host.machine(), host.processor()}
-    try:
-        with open("/proc/cpuinfo") as file:
-            lines |= {line for line in file if line.startswith(("model name", "flags", "CPU part", "Features"))}
-    except OSError:
-        pass  # not Linux
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]
 
 
 def _nvidia_answers():

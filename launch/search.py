@@ -17,6 +17,9 @@ FLAGS = flags.FLAGS
 def main():
     config, workdir = common.config(), common.workdir()
     common.select_device(FLAGS.platform)
+    from nas.supernets import native_loop
+
+    native_loop.prepare()  # while the rest is imported
     from nas import estimate, runs, search
 
     options = common.run_options()

@@ -54,7 +54,7 @@ class SupernetConfig:
     decay_start: int = 15  # ... from this epoch on
     matmul: str = "float32"  # of matrix products' operands, or bfloat16; sums, weights and state stay float32
     clip: float = 0.25  # global norm of the gradient of the weights in use
-    reward_chunk: int = 1  # architectures evaluated side by side: 1 or, from width 200 on, 2 on CPUs; more on accelerators
+    reward_chunk: int = 1  # architectures that accelerators score as one batch; CPUs score one at a time
 
     def __post_init__(self):
         _check("supernet.width", self.width >= 1, "at least 1", self.width)

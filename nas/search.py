@@ -5,9 +5,11 @@ run logs, can be interrupted, and may save. Every random number comes from (seed
 interrupted continues to the same numbers.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import signal
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -222,6 +224,11 @@ def run(
     return _Search(config, workdir, train, valid, devices or choose_devices(), progress_bar).run()
 
 
+def _for_one_call():
+    """Options of a program that runs once: on processors, optimising it takes longer than it saves."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+
+
 class _Search:
     """One process's search; the methods are the phases."""
 
@@ -232,11 +239,14 @@ class _Search:
         self.valid = Windows(valid.rows[devices.rows("data.eval_batch", config.data.eval_batch)], valid.steps)
         self.eval_windows = valid.head(config.data.eval_tokens)
         parts = self.parts = components(config)
+        self.shared = devices.lift(shared_chunk(config, parts))
         self.checkpoints = Checkpoints(workdir, config.search.keep) if devices.is_main else None
-        state, carry = self._restore(initial_state(config, parts), parts.reward.initial_carry(config.data.batch))
+        begins = devices.kind == "jit" and not self.checkpoints.steps()
+        compiling = self._compile_shared_ahead() if begins else None
+        first = jax.jit(lambda: initial_state(config, parts), compiler_options=_for_one_call())()
+        state, carry = self._restore(first, parts.reward.initial_carry(config.data.batch))
         self.state = devices.replicate(state)
         self.carry = devices.split(jax.tree.map(lambda leaf: leaf[train_rows], carry))
-        self.shared = devices.lift(shared_chunk(config, parts))
         self.controller = devices.lift(controller_chunk(config, parts))
         self.epoch_start = devices.lift(epoch_start(config, parts))
         self.validation = devices.lift(validation(config, parts))
@@ -244,6 +254,24 @@ class _Search:
         self.signal = 0
         self.shown = {}
         self.progress_bar = progress_bar and devices.is_main
+        if compiling:
+            compiling.join()
+
+    def _compile_shared_ahead(self):
+        """The thread that does it while the first state is made, of which the operations have to be compiled too."""
+        config, parts = self.config, self.parts
+
+        def compile_it():
+            # A fault would come again when the chunk is called, and is reported then.
+            with contextlib.suppress(Exception):
+                state = jax.eval_shape(lambda: initial_state(config, parts))
+                carry = jax.eval_shape(lambda: parts.reward.initial_carry(config.data.batch))
+                batch = self.train.take(0, min(config.search.chunk, config.search.shared_steps))
+                self.shared.compiled.lower(state, carry, batch, (np.int32(0), np.int32(0))).compile()
+
+        thread = threading.Thread(target=compile_it, daemon=True)
+        thread.start()
+        return thread
 
     def run(self):
         from tqdm import tqdm

@@ -20,6 +20,7 @@ from nas.spaces import RecurrentSpace
 from nas.spaces.recurrent import ACTIVATIONS
 from nas.supernets import recurrent
 from nas.supernets.recurrent import Dropout
+from nas.supernets.time_loop import clip_norm
 from nas.types import Array, Params
 
 _NO_DROPOUT = Dropout(None, None, None)
@@ -75,7 +76,7 @@ def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, v
                 pre = _mask(hidden, dropout.hidden) @ matrix + projected if parent is None else read @ matrix
                 gate, candidate = jnp.split(pre, 2, axis=-1)
                 nodes.append(read + jax.nn.sigmoid(gate) * (function(candidate) - read))
-            hidden = recurrent.clip_norm(config.max_norm, sum(nodes[i] for i in loose) / len(loose))
+            hidden = clip_norm(config.max_norm, sum(nodes[i] for i in loose) / len(loose))
             return hidden, hidden
 
         return _loss(step, params, tokens, hidden, dropout)

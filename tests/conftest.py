@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from launch.common import compilation_cache
+from nas.user_cache import user_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEVICES = 8
@@ -23,7 +23,7 @@ import optax  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-if folder := compilation_cache():
+if folder := user_cache("jax"):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -40,7 +40,7 @@ flags.DEFINE_list("architectures", "1,8", "Architectures whose rewards are compu
 flags.DEFINE_list("matmul", "", "Of float32, tf32 (accelerators) and bfloat16. Empty: all that the device has.")
 flags.DEFINE_integer("steps", 35, "Tokens a row.", lower_bound=1)
 flags.DEFINE_integer("chunk", 10, "Shared steps in one call.", lower_bound=1)
-flags.DEFINE_integer("reward_chunk", 1, "Architectures computed side by side.", lower_bound=1)
+flags.DEFINE_integer("reward_chunk", 1, "Architectures that an accelerator scores as one batch.", lower_bound=1)
 flags.DEFINE_integer("repeats", 7, "Timed repetitions.", lower_bound=1)
 flags.DEFINE_list("growth", "100,6,32,5000", "Width, nodes, batch and vocabulary to be doubled, twice each. Empty: none.")
 flags.DEFINE_enum("platform", "", ("", *common.PLATFORMS), "Device to compute on. Empty: the best there is.")

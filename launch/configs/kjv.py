@@ -18,7 +18,7 @@ from nas.config import Config, DataConfig, SearchConfig, SupernetConfig
 def get_config() -> ConfigDict:
     config = Config(
         data=DataConfig(batch=32, steps=35, eval_tokens=0),
-        supernet=SupernetConfig(width=200, init_scale=0.07, decay_start=10, learning_rate_decay=0.85, reward_chunk=2),
+        supernet=SupernetConfig(width=200, init_scale=0.07, decay_start=10, learning_rate_decay=0.85),
         search=SearchConfig(epochs=20, shared_steps=400, controller_steps=100),
     )
     return ConfigDict(dataclasses.asdict(config))

@@ -12,6 +12,7 @@ from nas.errors import UserError
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import recurrent
+from nas.supernets.products import product
 from nas.types import Batch
 
 SPACE = RecurrentSpace(num_nodes=4)
@@ -53,7 +54,7 @@ def distance(actual, desired):
 def test_a_product_is_off_by_the_rounding_of_its_operands():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(7, 300)).astype(np.float32), rng.normal(size=(300, 9)).astype(np.float32)
-    found = jax.jit(functools.partial(recurrent._product, "bfloat16"))(left, right)
+    found = jax.jit(functools.partial(product, "bfloat16"))(left, right)
     exact = left.astype(np.float64) @ right
     bound = (2 * ROUNDING + ROUNDING**2 + 300 * 2.0**-24) * (np.abs(left).astype(np.float64) @ np.abs(right))
     assert found.dtype == jnp.float32
@@ -64,7 +65,7 @@ def test_a_product_is_off_by_the_rounding_of_its_operands():
 def test_sums_are_not_rounded():
     rng = np.random.default_rng(0)
     left, right = (rng.integers(-8, 9, size=shape).astype(np.float32) for shape in ((7, 300), (300, 9)))
-    found = jax.jit(functools.partial(recurrent._product, "bfloat16"))(left, right)
+    found = jax.jit(functools.partial(product, "bfloat16"))(left, right)
     np.testing.assert_array_equal(found, left @ right)  # small whole numbers have eight bits; their sums need more
 
 

@@ -1,0 +1,420 @@
+// The time loop of the recurrent cell and its gradient, for processors: nas/supernets/time_loop.py says what they compute, and
+// nas/supernets/native_loop.py compiles this file and calls it.
+//
+// The rows of a batch never meet in a time loop, so each thread takes a block of them through all steps and nodes without
+// waiting for the others, and their states stay in its own cache. The weights are packed once, into panels in the order in which
+// a product reads them, and then serve all steps.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "xla/ffi/api/c_api.h"
+
+namespace {
+
+using Real = REAL;  // float or double, from the command line
+
+enum Activation { kTanh, kRelu, kIdentity, kSigmoid };  // the order of nas.spaces.recurrent.ACTIVATIONS
+
+// The kRows x kVectors sums of a product's tile stay in registers.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRows = 8;
+#elif defined(__AVX__)
+constexpr int kBytes = 32, kRows = 4;
+#elif defined(__aarch64__)
+constexpr int kBytes = 16, kRows = 8;
+#else
+constexpr int kBytes = 16, kRows = 4;
+#endif
+constexpr int kVectors = 3, kLanes = kBytes / sizeof(Real);
+constexpr int64_t kPanel = kVectors * kLanes;
+
+int64_t RoundUp(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// ---- Products ----
+
+// How many numbers a packed matrix of `depth` rows has.
+int64_t PackedSize(int64_t depth, int64_t columns) { return depth * RoundUp(columns, kLanes); }
+
+// A matrix as panels of kPanel columns, the last one narrower: panel[k][column], with zeros to its right. value(k, column) reads
+// the matrix.
+template <class Value>
+void Pack(int64_t depth, int64_t columns, Real* packed, const Value& value) {
+  const int64_t padded = RoundUp(columns, kLanes);
+  for (int64_t first = 0; first < padded; first += kPanel) {
+    const int64_t width = std::min(kPanel, padded - first), filled = std::min(width, columns - first);
+    for (int64_t k = 0; k < depth; ++k, packed += width) {
+      for (int64_t c = 0; c < filled; ++c) packed[c] = value(k, first + c);
+      std::fill(packed + filled, packed + width, 0);
+    }
+  }
+}
+
+// kRows rows of `left` times one panel of `vectors` vectors, into `result`. Meanwhile `next` is fetched into the cache, a line
+// for every k.
+template <int vectors>
+void MultiplyTile(int64_t depth, const Real* left, int64_t left_stride, const Real* panel, Real* result, int64_t result_stride,
+                  const Real* next) {
+  typedef Real Vector __attribute__((vector_size(kBytes), aligned(sizeof(Real)), may_alias));
+  Vector sums[kRows][vectors] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    __builtin_prefetch(next + k * (64 / sizeof(Real)), 0, 2);
+    const Vector* right = reinterpret_cast<const Vector*>(panel + k * vectors * kLanes);
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) {
+      const Real value = left[row * left_stride + k];
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; ++v) sums[row][v] += value * right[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v)
+      *reinterpret_cast<Vector*>(result + row * result_stride + v * kLanes) = sums[row][v];
+}
+
+// result [rows, columns rounded up to kLanes] = left [rows, depth] times a packed matrix; rows a multiple of kRows. `following`
+// is the packed matrix of the next product.
+void Multiply(int64_t rows, int64_t depth, int64_t columns, const Real* left, const Real* packed, Real* result,
+              const Real* following) {
+  const int64_t padded = RoundUp(columns, kLanes);
+  for (int64_t first = 0; first < padded; first += kPanel) {
+    const int64_t width = std::min(kPanel, padded - first);
+    const Real* panel = packed + first * depth;
+    const Real* next = first + width < padded ? panel + width * depth : following;
+    const auto tile = width == kPanel ? MultiplyTile<3> : width == 2 * kLanes ? MultiplyTile<2> : MultiplyTile<1>;
+    for (int64_t row = 0; row < rows; row += kRows)
+      tile(depth, left + row * depth, depth, panel, result + row * padded + first, padded, next + width * depth * row / rows);
+  }
+}
+
+// ---- Activations ----
+
+// e^x = power (1 + fraction). With x = n log 2 + r, |r| <= log(2) / 2, power is 2^n and fraction e^r - 1, of which Taylor's series
+// of order 7 misses 6e-9. A comparison that NaN fails lets it pass through.
+inline void Exponential(float x, float* power, float* fraction) {
+  x = x > 87 ? 87 : x;
+  x = x < -87 ? -87 : x;
+  const float n = std::nearbyint(x * 1.442695041f);
+  const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // log 2 in two parts, the first of few digits
+  *fraction = r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f + r * (1 / 5040.f)))))));
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  std::memcpy(power, &bits, sizeof bits);
+}
+
+inline float Sigmoid(float x) {
+  float power, fraction;
+  Exponential(-x, &power, &fraction);
+  return 1 / (1 + (power + power * fraction));
+}
+
+inline float Tanh(float x) {
+  float power, fraction;
+  Exponential(2 * x, &power, &fraction);
+  const float less_one = (power - 1) + power * fraction;
+  return less_one / (less_one + 2);
+}
+
+inline double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+inline double Tanh(double x) { return std::tanh(x); }
+
+void Activate(int activation, int64_t size, Real* x) {
+  switch (activation) {
+    case kTanh:
+      for (int64_t k = 0; k < size; ++k) x[k] = Tanh(x[k]);
+      break;
+    case kRelu:
+      for (int64_t k = 0; k < size; ++k) x[k] = x[k] < 0 ? 0 : x[k];
+      break;
+    case kIdentity:
+      break;
+    case kSigmoid:
+      for (int64_t k = 0; k < size; ++k) x[k] = Sigmoid(x[k]);
+  }
+}
+
+// Multiplies x by the derivative of an activation, given its values.
+void MultiplyBySlope(int activation, int64_t size, const Real* __restrict value, Real* __restrict x) {
+  switch (activation) {
+    case kTanh:
+      for (int64_t k = 0; k < size; ++k) x[k] *= 1 - value[k] * value[k];
+      break;
+    case kRelu:
+      for (int64_t k = 0; k < size; ++k) x[k] = value[k] > 0 ? x[k] : 0;
+      break;
+    case kIdentity:
+      break;
+    case kSigmoid:
+      for (int64_t k = 0; k < size; ++k) x[k] *= value[k] * (1 - value[k]);
+  }
+}
+
+// ---- The loops ----
+
+// What the gradient needs of a node, [T, B, H] each.
+struct Kept {
+  Real *parent, *gate, *candidate;
+};
+
+// What both directions read.
+struct Loop {
+  int64_t steps, rows, width, nodes, block;  // rows of a block
+  const int32_t *slot, *activation;          // [N] slot 0 is h_{t-1}, slot i + 1 node i
+  const Real *output, *mask;                 // [N], [B, H]
+  Real max_norm;
+  Real* packed;  // N matrices
+  std::vector<Kept> kept;  // of every node, or none
+  Real* raw;               // [T, B, H] outputs before they are clipped; if kept
+
+  int64_t At(int64_t step, int64_t row) const { return (step * rows + row) * width; }
+};
+
+void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const Real* hidden, Real* states) {
+  const int64_t width = loop.width, stride = RoundUp(2 * width, kLanes), size = PackedSize(width, 2 * width);
+  const int64_t rows = std::min(loop.block, loop.rows - first), padded = RoundUp(rows, kRows);
+  std::vector<Real> slots((loop.nodes + 1) * padded * width), masked(padded * width), pre(padded * stride);
+  std::copy_n(hidden + first * width, rows * width, slots.data());
+
+  for (int64_t step = 0; step < loop.steps; ++step) {
+    for (int64_t k = 0; k < rows * width; ++k) masked[k] = slots[k] * loop.mask[first * width + k];
+    for (int64_t i = 0; i < loop.nodes; ++i) {
+      const Real* parents = &slots[loop.slot[i] * padded * width];
+      Multiply(padded, width, 2 * width, i ? parents : masked.data(), loop.packed + i * size, pre.data(),
+               loop.packed + (i + 1) % loop.nodes * size);
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t at = loop.At(step, first + row);
+        const Real* parent = parents + row * width;
+        Real *gate = &pre[row * stride], *candidate = gate + width, *node = &slots[((i + 1) * padded + row) * width];
+        if (i == 0)
+          for (int64_t k = 0; k < 2 * width; ++k) gate[k] += projected[2 * at + k];
+        Activate(kSigmoid, width, gate);
+        Activate(loop.activation[i], width, candidate);
+        for (int64_t k = 0; k < width; ++k) node[k] = parent[k] + gate[k] * (candidate[k] - parent[k]);
+        if (loop.kept.empty()) continue;
+        std::copy_n(parent, width, loop.kept[i].parent + at);
+        std::copy_n(gate, width, loop.kept[i].gate + at);
+        std::copy_n(candidate, width, loop.kept[i].candidate + at);
+      }
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t at = loop.At(step, first + row);
+      Real* state = &slots[row * width];
+      std::fill_n(state, width, 0);
+      for (int64_t i = 0; i < loop.nodes; ++i) {
+        const Real weight = loop.output[i], *node = &slots[((i + 1) * padded + row) * width];
+        if (weight != 0)
+          for (int64_t k = 0; k < width; ++k) state[k] += weight * node[k];
+      }
+      if (!loop.kept.empty()) std::copy_n(state, width, loop.raw + at);
+      if (loop.max_norm > 0) {
+        Real squares = 1e-12;
+        for (int64_t k = 0; k < width; ++k) squares += state[k] * state[k];
+        const Real scale = std::min<Real>(loop.max_norm / std::sqrt(squares), 1);
+        for (int64_t k = 0; k < width; ++k) state[k] *= scale;
+      }
+      std::copy_n(state, width, states + at);
+    }
+  }
+}
+
+void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real* of_hidden, const std::vector<Real*>& of_pre) {
+  const int64_t width = loop.width, stride = RoundUp(width, kLanes), size = PackedSize(2 * width, width);
+  const int64_t rows = std::min(loop.block, loop.rows - first), padded = RoundUp(rows, kRows);
+  // Gradients of the slots; that of slot 0 goes on to the step before.
+  std::vector<Real> of_slots((loop.nodes + 1) * rows * width), gradient(padded * 2 * width), through(padded * stride);
+
+  for (int64_t step = loop.steps; step-- > 0;) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t at = loop.At(step, first + row);
+      const Real* raw = loop.raw + at;
+      Real* of_state = &of_slots[row * width];
+      for (int64_t k = 0; k < width; ++k) of_state[k] += of_states[at + k];
+      if (loop.max_norm > 0) {
+        Real squares = 1e-12, along = 0;
+        for (int64_t k = 0; k < width; ++k) squares += raw[k] * raw[k];
+        const Real scale = loop.max_norm / std::sqrt(squares);
+        if (!(scale > 1)) {
+          for (int64_t k = 0; k < width; ++k) along += of_state[k] * raw[k];
+          for (int64_t k = 0; k < width; ++k) of_state[k] = scale * (of_state[k] - raw[k] * (along / squares));
+        }
+      }
+      for (int64_t i = 0; i < loop.nodes; ++i) {
+        Real* of_node = &of_slots[((i + 1) * rows + row) * width];
+        for (int64_t k = 0; k < width; ++k) of_node[k] = loop.output[i] * of_state[k];
+      }
+      std::fill_n(of_state, width, 0);
+    }
+    for (int64_t i = loop.nodes; i-- > 0;) {
+      Real* of_nodes = &of_slots[(i + 1) * rows * width];
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t at = loop.At(step, first + row);
+        const Real *parent = loop.kept[i].parent + at, *gate = loop.kept[i].gate + at;
+        const Real* candidate = loop.kept[i].candidate + at;
+        Real *of_node = of_nodes + row * width, *of_gate = &gradient[row * 2 * width], *of_candidate = of_gate + width;
+#pragma GCC ivdep
+        for (int64_t k = 0; k < width; ++k) {
+          const Real closed = 1 - gate[k], opened = of_node[k] * gate[k];
+          of_gate[k] = opened * closed * (candidate[k] - parent[k]);
+          of_candidate[k] = opened;
+          of_node[k] *= closed;
+        }
+        MultiplyBySlope(loop.activation[i], width, candidate, of_candidate);
+        std::copy_n(of_gate, 2 * width, of_pre[i] + 2 * at);
+      }
+      Multiply(padded, 2 * width, width, gradient.data(), loop.packed + i * size, through.data(),
+               loop.packed + (i + loop.nodes - 1) % loop.nodes * size);
+      for (int64_t row = 0; row < rows; ++row) {
+        const Real *passed = of_nodes + row * width, *product = &through[row * stride];
+        const Real* mask = loop.mask + (first + row) * width;
+        Real* of_parent = &of_slots[(loop.slot[i] * rows + row) * width];
+        if (i)
+          for (int64_t k = 0; k < width; ++k) of_parent[k] += passed[k] + product[k];
+        else
+          for (int64_t k = 0; k < width; ++k) of_parent[k] += passed[k] + product[k] * mask[k];
+      }
+    }
+  }
+  std::copy_n(of_slots.data(), rows * width, of_hidden + first * width);
+}
+
+// ---- What XLA calls ----
+
+// A call, its operands and results in the order in which they are read.
+class Call {
+ public:
+  explicit Call(XLA_FFI_CallFrame* frame) : frame_(frame) {}
+
+  template <class T = Real>
+  T* Operand() {
+    shape = Buffer(frame_->args.args[operand_])->dims;
+    return static_cast<T*>(Buffer(frame_->args.args[operand_++])->data);
+  }
+  Real* Result() { return static_cast<Real*>(Buffer(frame_->rets.rets[result_++])->data); }
+  bool HasResult() const { return result_ < frame_->rets.size; }
+
+  int64_t Threads() const {
+    int64_t count = 1;
+    XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, nullptr, frame_->ctx, &count};
+    frame_->api->XLA_FFI_ThreadPool_NumThreads(&args);
+    return count;
+  }
+
+  // Runs work(0) ... work(count - 1) on this thread and on those of the pool that are free. It waits for none that is not at
+  // work already: the threads of a pool that all wait here cannot block each other.
+  template <class Work>
+  void Parallel(int64_t count, const Work& work) const {
+    struct Shared {
+      const Work& work;
+      const int64_t count;
+      std::atomic<int64_t> next{0}, done{0};
+      void Take() {
+        for (int64_t i; (i = next++) < count; ++done) work(i);
+      }
+    };
+    const std::shared_ptr<Shared> shared(new Shared{work, count});
+    for (int64_t helper = 1; helper < std::min(count, Threads()); ++helper) {
+      XLA_FFI_Task* task = [](void* data) {
+        const std::unique_ptr<std::shared_ptr<Shared>> owned(static_cast<std::shared_ptr<Shared>*>(data));
+        (*owned)->Take();
+      };
+      XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr, frame_->ctx, task,
+                                               new std::shared_ptr<Shared>(shared)};
+      frame_->api->XLA_FFI_ThreadPool_Schedule(&args);
+    }
+    shared->Take();
+    while (shared->done < count) std::this_thread::yield();
+  }
+
+  const int64_t* shape;  // of the operand read last
+
+ private:
+  static XLA_FFI_Buffer* Buffer(void* buffer) { return static_cast<XLA_FFI_Buffer*>(buffer); }
+
+  XLA_FFI_CallFrame* frame_;
+  int64_t operand_ = 0, result_ = 0;
+};
+
+// The operands that both directions begin with: slot [N], activation [N], output [N], mask [B, H], max_norm [], N matrices.
+Loop ReadLoop(Call& call, std::vector<const Real*>& matrices) {
+  Loop loop;
+  loop.slot = call.Operand<int32_t>();
+  loop.nodes = call.shape[0];
+  loop.activation = call.Operand<int32_t>();
+  loop.output = call.Operand();
+  loop.mask = call.Operand();
+  loop.rows = call.shape[0];
+  loop.width = call.shape[1];
+  loop.max_norm = *call.Operand();
+  for (int64_t i = 0; i < loop.nodes; ++i) matrices.push_back(call.Operand());
+  loop.block = RoundUp((loop.rows + call.Threads() - 1) / call.Threads(), kRows);
+  return loop;
+}
+
+// Further operands: hidden [B, H], projected [T, B, 2H]. Results: packed matrices, states [T, B, H]; and where they are to be
+// kept, raw and of each node parent, gate and candidate.
+void Forward(Call& call) {
+  std::vector<const Real*> matrices;
+  Loop loop = ReadLoop(call, matrices);
+  const Real *hidden = call.Operand(), *projected = call.Operand();
+  loop.steps = call.shape[0];
+  loop.packed = call.Result();
+  Real* states = call.Result();
+  if (call.HasResult()) {
+    loop.raw = call.Result();
+    while (call.HasResult()) loop.kept.push_back({call.Result(), call.Result(), call.Result()});
+  }
+  const int64_t width = loop.width;
+  call.Parallel(loop.nodes, [&](int64_t i) {
+    Pack(width, 2 * width, loop.packed + i * PackedSize(width, 2 * width),
+         [&](int64_t k, int64_t column) { return matrices[i][k * 2 * width + column]; });
+  });
+  call.Parallel((loop.rows + loop.block - 1) / loop.block,
+                [&](int64_t block) { ForwardBlock(loop, block * loop.block, projected, hidden, states); });
+}
+
+// Further operands: gradient of the states [T, B, H], then raw and what was kept of each node. Results: packed matrices, gradient
+// of hidden [B, H], N gradients of pre-activations [T, B, 2H].
+void Backward(Call& call) {
+  std::vector<const Real*> matrices;
+  std::vector<Real*> of_pre;
+  Loop loop = ReadLoop(call, matrices);
+  const Real* of_states = call.Operand();
+  loop.steps = call.shape[0];
+  loop.raw = call.Operand();
+  for (int64_t i = 0; i < loop.nodes; ++i) loop.kept.push_back({call.Operand(), call.Operand(), call.Operand()});
+  loop.packed = call.Result();
+  Real* of_hidden = call.Result();
+  while (call.HasResult()) of_pre.push_back(call.Result());
+  const int64_t width = loop.width;
+  call.Parallel(loop.nodes, [&](int64_t i) {
+    Pack(2 * width, width, loop.packed + i * PackedSize(2 * width, width),
+         [&](int64_t k, int64_t column) { return matrices[i][column * 2 * width + k]; });
+  });
+  call.Parallel((loop.rows + loop.block - 1) / loop.block,
+                [&](int64_t block) { BackwardBlock(loop, block * loop.block, of_states, of_hidden, of_pre); });
+}
+
+// XLA asks a handler for its version of the interface once, and then calls it.
+XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame, void (*function)(Call&)) {
+  if (frame->extension_start != nullptr && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)->metadata;
+    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    return nullptr;
+  }
+  Call call(frame);
+  function(call);
+  return nullptr;
+}
+
+}  // namespace
+
+extern "C" XLA_FFI_Error* forward(XLA_FFI_CallFrame* frame) { return Handle(frame, Forward); }
+extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) { return Handle(frame, Backward); }

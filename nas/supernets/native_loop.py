@@ -1,0 +1,117 @@
+"""The time loop in C++, for processors, where the one that XLA compiles takes far longer.
+
+There XLA runs a time loop as thousands of small operations: it shares out each small product between the cores anew, and
+computes what lies between two products on one core. native_loop.cc gives each core rows of the batch instead, through all
+steps and nodes. It is compiled on first use, for the processor of the machine and by the compiler found there, and kept in the
+user's cache folder; without a compiler XLA's loops serve, and a warning says so.
+
+Arguments are those of nas/supernets/time_loop.py.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+
+import jax
+import jaxlib
+
+from nas.types import Array
+from nas.user_cache import user_cache
+
+_SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+_TYPES = {"float32": "float", "float64": "double"}
+_LANES = 16  # columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
+_ONE_AT_A_TIME = threading.Lock()
+
+Saved = tuple[tuple[tuple[Array, Array, Array], ...], Array]  # of each node parent, gate, candidate; the state before its clip
+
+
+def available(dtype: str) -> bool:
+    """Whether processors compute, and numbers of that type by a loop that is compiled or can be."""
+    with _ONE_AT_A_TIME:
+        return _register(dtype)
+
+
+def prepare() -> None:
+    """Begins to compile the loop, if need be, while the caller goes on."""
+    threading.Thread(target=available, args=("float32",), daemon=True).start()
+
+
+def forward(max_norm, cell, recurrent, projected, mask, hidden, *, keep: bool = False) -> tuple[Array, Saved | None]:
+    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be kept."""
+    nodes, steps, (rows, width) = len(recurrent), len(projected), hidden.shape
+    kept = [(steps, rows, width)] * (1 + 3 * nodes if keep else 0)
+    shapes = [(nodes, width * _padded(2 * width)), (steps, rows, width), *kept]
+    _, states, *kept = _call("forward", shapes, max_norm, cell, recurrent, mask, hidden, projected)
+    if not keep:
+        return states, None
+    raw, *kept = kept
+    return states, (tuple(zip(kept[0::3], kept[1::3], kept[2::3], strict=True)), raw)
+
+
+def backward(max_norm, cell, recurrent, mask, saved: Saved, gradient) -> tuple[Array, tuple[Array, ...]]:
+    """The gradients of `hidden` [B, H] and of the N pre-activations [T, B, 2H], from that of the states [T, B, H]."""
+    nodes, (steps, rows, width) = len(recurrent), gradient.shape
+    kept, raw = saved
+    shapes = [(nodes, 2 * width * _padded(width)), (rows, width), *[(steps, rows, 2 * width)] * nodes]
+    _, of_hidden, *of_pre = _call("backward", shapes, max_norm, cell, recurrent, mask, gradient, raw, *sum(kept, ()))
+    return of_hidden, tuple(of_pre)
+
+
+def _call(name, shapes, max_norm, cell, recurrent, mask, *operands):
+    dtype = mask.dtype
+    results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
+    numbers = cell.output.astype(dtype), mask, dtype.type(max_norm)
+    return call(cell.slot, cell.activation, *numbers, *recurrent, *operands)
+
+
+@functools.cache
+def _register(dtype):
+    if jax.default_backend() != "cpu" or dtype not in _TYPES:
+        return False
+    try:
+        library = ctypes.CDLL(str(_library(_TYPES[dtype])))
+    except OSError as error:
+        logging.getLogger(__name__).warning("time loops are left to XLA, which takes longer: %s", error)
+        return False
+    for name in ("forward", "backward"):
+        jax.ffi.register_ffi_target(f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return True
+
+
+def _padded(columns):
+    return -(-columns // _LANES) * _LANES
+
+
+def _library(real):
+    """The file of the compiled loops for that type of C++, made if there is none of this source, compiler and JAX.
+
+    Raises:
+      OSError: there is no compiler, or it fails.
+    """
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    compiler = next((path for name in compilers if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise OSError(f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name another")
+    command = [compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
+    version = subprocess.run([compiler, "--version"], capture_output=True).stdout
+    key = hashlib.sha256(b"\0".join([shlex.join(command).encode(), version, jaxlib.__version__.encode(), _SOURCE.read_bytes()]))
+    folder = user_cache("native") or pathlib.Path(tempfile.mkdtemp())
+    library = folder / f"{_SOURCE.stem}_{real}_{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            result = subprocess.run([*command, "-o", f"{made}/made.so"], capture_output=True, text=True)
+            if result.returncode:
+                raise OSError(f"{shlex.join(command)} failed: {result.stderr.strip().partition(os.linesep)[0]}")
+            os.replace(f"{made}/made.so", library)
+    return library

@@ -1,0 +1,33 @@
+"""Where a user's machine keeps what can be made again: compiled programs."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+
+PROJECT = "nas-controllers"
+
+
+def user_cache(name: str) -> pathlib.Path | None:
+    """The folder of what `name` keeps, made if need be; None where it cannot be written.
+
+    One for each kind of processor: machines that share a home folder must not run each other's instructions.
+    """
+    try:
+        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / PROJECT / name / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@functools.cache
+def _processor():
+    lines = {platform.machine(), platform.processor()}
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines |= {line for line in file if line.startswith(("model name", "flags", "CPU part", "Features"))}
+    except OSError:
+        pass  # not Linux
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]

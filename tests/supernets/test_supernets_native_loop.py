@@ -1,0 +1,205 @@
+"""The compiled time loop against XLA's, its activations against numpy's, and what happens without a compiler."""
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import ACTIVATIONS
+from nas.supernets import native_loop, recurrent, time_loop
+
+# Rows and widths that fill tiles and panels of a processor's vectors, and that do not.
+SIZES = [(1, 1, 2, 2), (3, 5, 4, 3), (8, 16, 3, 5), (21, 49, 3, 4), (64, 130, 2, 12)]  # B, H, T, N
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    if not all(map(native_loop.available, ("float32", "float64"))):
+        pytest.skip("no C++ compiler")
+
+
+def problem(rows, width, steps, nodes, dtype, seed=0):
+    """Cells of random decisions [A, ...] and arguments of `states` after the cell."""
+    rng = np.random.default_rng(seed)
+    space = RecurrentSpace(num_nodes=nodes)
+    decisions = rng.integers(space.num_choices, size=(6, space.num_decisions), dtype=np.int32)
+    cells = jax.vmap(functools.partial(recurrent.read_cell, space))(decisions)
+
+    def normal(*shape, scale=1.0):
+        return jnp.asarray(rng.normal(scale=scale, size=shape), dtype)
+
+    matrices = tuple(normal(width, 2 * width, scale=2 * width**-0.5) for _ in range(nodes))
+    mask = jnp.asarray(rng.binomial(1, 0.7, size=(rows, width)) / 0.7, dtype)
+    return cells, (matrices, normal(steps, rows, 2 * width), mask, normal(rows, width))
+
+
+def states_and_gradients(max_norm, cell, arguments, direction):
+    """The states, and the gradients of their product with a direction by matrices, projected inputs and first state."""
+
+    def objective(matrices, projected, mask, hidden):
+        states = time_loop.states(max_norm, "float32", cell, matrices, projected, mask, hidden)
+        return jnp.sum(states * direction), states
+
+    (_, states), gradients = jax.value_and_grad(objective, argnums=(0, 1, 3), has_aux=True)(*arguments)
+    return states, gradients
+
+
+def relative_error(found, expected):
+    """Of numbers of size one or more."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected)
+    return np.linalg.norm(found - expected) / max(1.0, np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.5])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_it_computes_what_xla_does(size, max_norm, monkeypatch):
+    with jax.enable_x64(True):
+        cells, arguments = problem(*size, np.float64)
+        rows, width, steps, _ = size
+        direction = jax.random.normal(jax.random.key(0), (steps, rows, width), jnp.float64)
+        results = []
+        for native in (True, False):
+            monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
+            run = jax.jit(functools.partial(states_and_gradients, max_norm))
+            assert ("nas_forward" in run.lower(jax.tree.map(lambda x: x[0], cells), arguments, direction).as_text()) == native
+            each = [run(jax.tree.map(lambda x, a=a: x[a], cells), arguments, direction) for a in range(6)]
+            results.append(each)
+    for found, expected in zip(*map(jax.tree.leaves, results), strict=True):
+        assert relative_error(found, expected) < 1e-12
+
+
+def test_single_precision_is_as_exact_as_xlas(monkeypatch):
+    rows, width, steps, nodes = SIZES[-1]
+    with jax.enable_x64(True):
+        cells, arguments = problem(*SIZES[-1], np.float64)
+        cell = jax.tree.map(lambda x: x[0], cells)
+        direction = jax.random.normal(jax.random.key(0), (steps, rows, width), jnp.float64)
+        exact = jax.tree.leaves(jax.jit(functools.partial(states_and_gradients, 1.5))(cell, arguments, direction))
+    cells, arguments = problem(*SIZES[-1], np.float32)
+    cell, direction = jax.tree.map(lambda x: x[0], cells), np.asarray(direction, np.float32)
+    errors = []
+    for native in (True, False):
+        monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
+        found = jax.tree.leaves(jax.jit(functools.partial(states_and_gradients, 1.5))(cell, arguments, direction))
+        assert all(leaf.dtype == np.float32 for leaf in found)
+        errors.append([relative_error(*pair) for pair in zip(found, exact, strict=True)])
+    assert (np.array(errors[0]) < 2 * np.array(errors[1])).all() and np.max(errors) < 1e-5
+
+
+def test_rows_do_not_meet():
+    cells, (matrices, projected, mask, hidden) = problem(37, 24, 3, 5, np.float32)
+    cell = jax.tree.map(lambda x: x[1], cells)
+    together, _ = jax.jit(functools.partial(native_loop.forward, 2.0))(cell, matrices, projected, mask, hidden)
+    alone = jax.jit(functools.partial(native_loop.forward, 2.0))
+    for row in range(37):
+        part = slice(row, row + 1)
+        found, _ = alone(cell, matrices, projected[:, part], mask[part], hidden[part])
+        np.testing.assert_array_equal(found, together[:, part])
+
+
+def save_results(file):
+    """States and gradients of some cells, but for those of matrices, which XLA sums over the rows."""
+    cells, arguments = problem(64, 40, 3, 6, np.float32)
+    run = jax.jit(functools.partial(states_and_gradients, 1.5))
+    direction = np.cos(np.arange(3 * 64 * 40, dtype=np.float32)).reshape(3, 64, 40)
+    each = [run(jax.tree.map(lambda x, a=a: x[a], cells), arguments, direction) for a in range(6)]
+    np.savez(file, *[leaf for states, gradients in each for leaf in (states, *gradients[1:])])
+
+
+def test_threads_change_no_bit(tmp_path, user_environment):
+    """The tests' pool has so many threads that each block is one tile of rows; one thread takes all rows as one block."""
+    program = "import runpy, sys; runpy.run_path(sys.argv[1])['save_results'](sys.argv[2])"
+    command = [sys.executable, "-c", program, __file__, str(tmp_path / "one.npz")]
+    subprocess.run(command, env=user_environment | {"NPROC": "1"}, check=True)
+    save_results(tmp_path / "many.npz")
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "many.npz") as many:
+        assert len(one.files) == 18
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], many[name])
+
+
+def activate(kind, x):
+    """The activation as a cell of one node computes it, its gate open and its parent zero."""
+    x = np.asarray(x, np.float32)
+    cell = recurrent.Cell(np.zeros(1, np.int32), np.zeros(1, np.int32), np.array([kind], np.int32), np.ones(1, np.float32))
+    open_gate = np.full_like(x, 60)  # sigmoid(60) is 1 in single precision
+    zeros = jnp.zeros((1, len(x)))
+    arguments = (jnp.zeros((len(x), 2 * len(x))),), jnp.concatenate([open_gate, x])[None, None], zeros, zeros
+    return np.asarray(native_loop.forward(0.0, cell, *arguments)[0])[0, 0]
+
+
+EXPECTED = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "identity": lambda x: x,
+    "sigmoid": lambda x: np.exp(-np.logaddexp(0, -x)),
+}
+
+
+@pytest.mark.parametrize("kind", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
+def test_activations_are_exact_to_a_few_bits(kind):
+    sizes = np.concatenate([np.geomspace(1e-30, 1, 200), np.linspace(0, 20, 200), [50, 88, 1e3, 1e30, np.inf]])
+    x = np.concatenate([sizes, -sizes]).astype(np.float32)
+    expected = EXPECTED[ACTIVATIONS[kind]](x.astype(np.float64))
+    # e^-87, the smallest that is distinguished, is 1.6e-38.
+    np.testing.assert_allclose(activate(kind, x), expected, rtol=4e-7, atol=2e-38)
+
+
+@pytest.mark.parametrize("kind", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
+def test_nan_is_not_swallowed(kind):
+    found = activate(kind, [1, np.nan, -1, 0.5])
+    np.testing.assert_array_equal(np.isnan(found), [False, True, False, False])
+
+
+def test_a_state_that_is_not_finite_reaches_the_loss_and_the_gradients():
+    cells, (matrices, projected, mask, hidden) = problem(5, 6, 3, 3, np.float32)
+    cell = jax.tree.map(lambda x: x[0], cells)
+    run = jax.jit(functools.partial(states_and_gradients, 1.0))
+    states, gradients = run(cell, (matrices, projected, mask, hidden.at[2, 3].set(np.nan)), jnp.ones((3, 5, 6)))
+    assert np.isnan(states[-1, 2]).all() and np.isfinite(states[:, [0, 1, 3, 4]]).all()
+    assert all(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradients))
+
+
+def test_it_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library = native_loop._library("float")
+    assert library.is_relative_to(tmp_path) and list(library.parent.iterdir()) == [library]
+    made = library.stat().st_mtime_ns
+    assert native_loop._library("float") == library and library.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("cxx, reason", [("no-such-compiler", "tried no-such-compiler"), ("false", "failed")])
+def test_without_a_compiler_it_warns_and_leaves_the_loop_to_xla(cxx, reason, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", cxx)
+    assert not native_loop._register.__wrapped__("float32")
+    (record,) = caplog.records
+    assert "left to XLA" in record.message and cxx in record.message and reason in record.message
+
+
+def test_accelerators_and_other_types_have_none(monkeypatch):
+    assert not native_loop.available("bfloat16")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not native_loop._register.__wrapped__("float32")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of another kind")
+@pytest.mark.parametrize("march", ["x86-64", "x86-64-v3"])
+def test_shorter_vectors_compute_the_same(march, tmp_path, monkeypatch):
+    """In a process of its own: a name is registered once in one."""
+    options = tuple(f"-march={march}" if name == "-march=native" else name for name in native_loop._OPTIONS)
+    program = (
+        f"import pytest; from nas.supernets import native_loop; native_loop._OPTIONS = {options!r}\n"
+        f"raise SystemExit(pytest.main(['-q', '-k', 'computes or activations or nan', {__file__!r}]))"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
