@@ -63,10 +63,10 @@ def load_corpus(config: DataConfig, *, corpus_dir: str | None = None, data_dir: 
     texts = _load_texts(config.corpus, builder_class, data_dir, {"corpus_dir": corpus_dir} if corpus_dir else {})
     words = {split: builder_class.words(text) for split, text in texts.items()}
     vocabulary = _vocabulary(words["train"], config.vocabulary)
-    ids = {word: index for index, word in enumerate(vocabulary)} | {"\n": vocabulary.index(END)}
-    unknown = vocabulary.index(UNKNOWN)
+    ids = collections.defaultdict(lambda: vocabulary.index(UNKNOWN), {word: index for index, word in enumerate(vocabulary)})
+    ids["\n"] = vocabulary.index(END)
     train, valid, test = (
-        np.fromiter((ids.get(word, unknown) for word in words[split]), np.int32, len(words[split]))
+        np.fromiter(map(ids.__getitem__, words[split]), np.int32, len(words[split]))
         for split in ("train", "validation", "test")
     )
     return Corpus(train, valid, test, vocabulary)

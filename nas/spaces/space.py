@@ -5,12 +5,14 @@ decision vectors `int32[n, T]`; a new space implements `graphs` and inherits the
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import networkx as nx
 import numpy as np
 
 from nas.errors import UserError
+
+if TYPE_CHECKING:
+    import networkx
 
 KINDS = ("activation", "connection", "operation", "skip")
 ABSENT = -1  # the label of a row that holds no node
@@ -112,10 +114,12 @@ class SearchSpace:
         """Labelled graphs of `decisions` [n, T], vectorised; `io` adds input and output nodes where the space has them."""
         raise NotImplementedError
 
-    def to_graph(self, decisions, *, io: bool = True) -> nx.DiGraph:
+    def to_graph(self, decisions, *, io: bool = True) -> "networkx.DiGraph":
         """One architecture as a networkx graph; node attribute `label`, nodes numbered in the order of `graphs`."""
+        import networkx  # a search, which draws none, starts without it
+
         adjacency, labels = (part[0] for part in self.graphs(self.validate(decisions)[:1], io=io))
-        graph = nx.DiGraph()
+        graph = networkx.DiGraph()
         graph.add_nodes_from((int(i), {"label": self.label_names[labels[i]]}) for i in np.flatnonzero(labels != ABSENT))
         graph.add_edges_from((int(i), int(j)) for i, j in np.argwhere(adjacency))
         return graph
