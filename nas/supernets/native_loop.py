@@ -20,8 +20,10 @@ import subprocess
 import tempfile
 import threading
 
+import chex
 import jax
 import jaxlib
+import numpy as np
 
 from nas.types import Array
 from nas.user_cache import user_cache
@@ -69,10 +71,11 @@ def backward(max_norm, cell, recurrent, mask, saved: Saved, gradient) -> tuple[A
 
 def _call(name, shapes, max_norm, cell, recurrent, mask, *operands):
     dtype = mask.dtype
+    chex.assert_type((*recurrent, *operands), dtype)  # the other side takes them for what it expects
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
-    numbers = cell.output.astype(dtype), mask, dtype.type(max_norm)
-    return call(cell.slot, cell.activation, *numbers, *recurrent, *operands)
+    integers = cell.slot.astype(np.int32), cell.activation.astype(np.int32)
+    return call(*integers, cell.output.astype(dtype), mask, dtype.type(max_norm), *recurrent, *operands)
 
 
 @functools.cache

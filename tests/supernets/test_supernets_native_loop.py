@@ -167,6 +167,13 @@ def test_a_state_that_is_not_finite_reaches_the_loss_and_the_gradients():
     assert all(np.isnan(leaf).any() for leaf in jax.tree.leaves(gradients))
 
 
+def test_numbers_of_another_type_are_refused():
+    cells, (matrices, projected, mask, hidden) = problem(5, 6, 3, 3, np.float32)
+    cell = jax.tree.map(lambda x: x[0], cells)
+    with pytest.raises(AssertionError, match="float16"):
+        native_loop.forward(0.0, cell, matrices, projected.astype(np.float16), mask, hidden)
+
+
 def test_it_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library = native_loop._library("float")
