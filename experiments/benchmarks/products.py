@@ -59,9 +59,9 @@ def used_products(operation: str) -> dict[str, int]:
 def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]]:
     """name -> a call that makes the `products` of that name and nothing else, sums in float32.
 
-    Operands are stored as the step stores them: of the right operands that a time loop or the softmax uses again and again,
-    float32 has the summed axis last. Products of a time loop wait for one another, as they do there: an entry of each result
-    goes into the next operand.
+    XLA makes them, of operands stored as it is fastest at: of the right operands that a time loop or the softmax uses again and
+    again, float32 has the summed axis last. Products of a time loop wait for one another, as they do there: an entry of each
+    result goes into the next operand. On processors a step's own loop is not XLA's, and may take less time than these.
     """
     width, nodes, batch, vocabulary, steps = point
     rows = batch * steps

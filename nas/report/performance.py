@@ -57,8 +57,8 @@ def step_tables(results: Results) -> list[Table]:
     """Operations, the step without deferred gradients, products, and growth if it was measured."""
     command = results["environment"]["command"]
     notes = [
-        "Medians over repetitions. Bare: the matrix products at the shapes of the operation and nothing else. Bound: the "
-        "arithmetic of these products at the rate of one large product of the same kind of numbers.",
+        "Medians over repetitions. Bare: the matrix products at the shapes of the operation, by XLA, and nothing else. Bound: "
+        "the arithmetic of these products at the rate of one large product of the same kind of numbers.",
         "Planned: arguments, results and temporary arrays of the compiled operation. Resident: the whole process at its peak.",
     ]
     operations = results["operations"]
