@@ -6,7 +6,7 @@ import os
 import pathlib
 import platform
 
-PROJECT = "nas-controllers"
+_PROJECT = "nas-controllers"
 
 
 def user_cache(name: str) -> pathlib.Path | None:
@@ -15,7 +15,7 @@ def user_cache(name: str) -> pathlib.Path | None:
     One for each kind of processor: machines that share a home folder must not run each other's instructions.
     """
     try:
-        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / PROJECT / name / _processor()
+        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / _PROJECT / name / _processor()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None

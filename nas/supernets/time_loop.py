@@ -32,18 +32,11 @@ def plain_states(max_norm, matmul, cell, recurrent, projected, mask, hidden) -> 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def states(max_norm, matmul, cell, recurrent, projected, mask, hidden) -> Array:
     """`plain_states` with deferred weight gradients."""
-    if _is_native(matmul, hidden):
-        return native_loop.forward(max_norm, cell, recurrent, projected, mask, hidden)[0]
-    matrices = [as_right(matmul, matrix) for matrix in recurrent]
-    return _scan(max_norm, matmul, cell, matrices, projected, mask, hidden)[0]
+    return _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden)[0]
 
 
 def _forward(max_norm, matmul, cell, recurrent, projected, mask, hidden):
-    if _is_native(matmul, hidden):
-        states, saved = native_loop.forward(max_norm, cell, recurrent, projected, mask, hidden, keep=True)
-    else:
-        matrices = [as_right(matmul, matrix) for matrix in recurrent]
-        states, saved = _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep=True)
+    states, saved = _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=True)
     return states, (cell, recurrent, mask, saved)
 
 
@@ -74,6 +67,14 @@ def clip_norm(max_norm: float, state: Array) -> Array:
 
 def _is_native(matmul, hidden):
     return matmul == "float32" and native_loop.available(hidden.dtype.name)
+
+
+def _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=False):
+    """The states, and what the gradient needs if it is to be kept."""
+    if _is_native(matmul, hidden):
+        return native_loop.forward(max_norm, cell, recurrent, projected, mask, hidden, keep=keep)
+    matrices = [as_right(matmul, matrix) for matrix in recurrent]
+    return _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep)
 
 
 def _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep=False):

@@ -200,7 +200,7 @@ def test_accelerators_and_other_types_have_none(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of another kind")
 @pytest.mark.parametrize("march", ["x86-64", "x86-64-v3"])
-def test_shorter_vectors_compute_the_same(march, tmp_path, monkeypatch):
+def test_shorter_vectors_compute_the_same(march, tmp_path):
     """In a process of its own: a name is registered once in one."""
     options = tuple(f"-march={march}" if name == "-march=native" else name for name in native_loop._OPTIONS)
     program = (
