@@ -184,8 +184,7 @@ def open_run(workdir: pathlib.Path) -> Run:
         raise UserError(_no_checkpoint(workdir))
     parts = search.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
-    carry = parts.reward.initial_carry(config.data.batch)
-    restored = checkpoints.restore({"search": search.initial_state(config, parts), "carry": carry})
+    restored = checkpoints.restore(jax.eval_shape(lambda: search.initial_checkpoint(config, parts)))
     checkpoints.close()
     if restored is None:
         raise UserError(_no_checkpoint(workdir))

@@ -105,6 +105,11 @@ def initial_state(config: Config, parts: Components) -> SearchState:
     )
 
 
+def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
+    """What a checkpoint holds, before the first step."""
+    return {"search": initial_state(config, parts), "carry": parts.reward.initial_carry(config.data.batch)}
+
+
 def shared_chunk(config: Config, parts: Components):
     """The function (for `Devices.lift`) that trains shared weights on K windows, each with an architecture a device.
 
@@ -241,10 +246,10 @@ class _Search:
         parts = self.parts = components(config)
         self.shared = devices.lift(shared_chunk(config, parts))
         self.checkpoints = Checkpoints(workdir, config.search.keep) if devices.is_main else None
+        first = jax.jit(lambda: initial_checkpoint(config, parts), compiler_options=_for_one_call()).trace()
         begins = devices.kind == "jit" and not self.checkpoints.steps()
-        compiling = self._compile_shared_ahead() if begins else None
-        first = jax.jit(lambda: initial_state(config, parts), compiler_options=_for_one_call())()
-        state, carry = self._restore(first, parts.reward.initial_carry(config.data.batch))
+        compiling = self._compile_shared_ahead(first.out_info) if begins else None
+        state, carry = self._restore(first)
         self.state = devices.replicate(state)
         self.carry = devices.split(jax.tree.map(lambda leaf: leaf[train_rows], carry))
         self.controller = devices.lift(controller_chunk(config, parts))
@@ -257,17 +262,16 @@ class _Search:
         if compiling:
             compiling.join()
 
-    def _compile_shared_ahead(self):
+    def _compile_shared_ahead(self, shapes):
         """The thread that does it while the first state is made, of which the operations have to be compiled too."""
-        config, parts = self.config, self.parts
+        search = self.config.search
 
         def compile_it():
             # A fault would come again when the chunk is called, and is reported then.
             with contextlib.suppress(Exception):
-                state = jax.eval_shape(lambda: initial_state(config, parts))
-                carry = jax.eval_shape(lambda: parts.reward.initial_carry(config.data.batch))
-                batch = self.train.take(0, min(config.search.chunk, config.search.shared_steps))
-                self.shared.compiled.lower(state, carry, batch, (np.int32(0), np.int32(0))).compile()
+                batch = self.train.take(0, min(search.chunk, search.shared_steps))
+                common = np.int32(0), np.int32(0)
+                self.shared.compiled.lower(shapes["search"], shapes["carry"], batch, common).compile()
 
         thread = threading.Thread(target=compile_it, daemon=True)
         thread.start()
@@ -402,25 +406,28 @@ class _Search:
             progress = dataclasses.asdict(self.progress) | {"config": dataclasses.asdict(self.config)}
             self.checkpoints.save(step, state, progress)
 
-    def _restore(self, state, carry):
-        """The newest checkpoint's state and carry, or the given ones; the main process reads it for all."""
-        progress = np.array(dataclasses.astuple(Progress()), np.int32)
-        if self.devices.is_main and (restored := self.checkpoints.restore({"search": state, "carry": carry})):
+    def _restore(self, first):
+        """State and carry of the newest checkpoint, or else of the traced `first`; the main process provides them to all."""
+        progress = Progress()
+        if not self.devices.is_main:
+            saved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first.out_info)
+        elif restored := self.checkpoints.restore(first.out_info):
             saved, numbers = restored
-            progress = np.array(dataclasses.astuple(Progress.of(numbers, self.config)), np.int32)
-            state, carry = saved["search"], saved["carry"]
-        state, carry, progress = self.devices.from_main((state, carry, progress))
+            progress = Progress.of(numbers, self.config)
+        else:
+            saved = first.lower().compile()()
+        saved, progress = self.devices.from_main((saved, np.array(dataclasses.astuple(progress), np.int32)))
         self.progress = Progress(*map(int, progress))
         self.architectures = {"decisions": [], "rewards": []}
         count = self.progress.architectures
         if count and self.devices.is_main:
-            saved = load_arrays(self.workdir / ARCHITECTURES)
-            if set(saved) != set(self.architectures) or min(map(len, saved.values())) < count:
+            scored = load_arrays(self.workdir / ARCHITECTURES)
+            if set(scored) != set(self.architectures) or min(map(len, scored.values())) < count:
                 raise UserError(
                     f"{self.workdir / ARCHITECTURES} is not of this run: it must hold {count} architectures or more"
                 )
-            self.architectures = {name: [column[:count]] for name, column in saved.items()}
-        return state, carry
+            self.architectures = {name: [column[:count]] for name, column in scored.items()}
+        return saved["search"], saved["carry"]
 
     def _on_signal(self, number, frame):
         del frame

@@ -138,7 +138,7 @@ def assert_same_bits(a, b):
 def restore(config: Config, workdir: pathlib.Path):
     """State, carry and progress of the newest intact checkpoint."""
     parts = search.components(config)
-    template = {"search": search.initial_state(config, parts), "carry": parts.reward.initial_carry(config.data.batch)}
+    template = jax.eval_shape(lambda: search.initial_checkpoint(config, parts))
     checkpoints = Checkpoints(workdir, config.search.keep)
     try:
         return checkpoints.restore(template)

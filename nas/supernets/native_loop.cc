@@ -95,6 +95,16 @@ void Multiply(int64_t rows, int64_t depth, int64_t columns, const Real* left, co
   }
 }
 
+// To the nearest bfloat16, which is the upper half of a float's bits; NaN stays.
+inline float Round(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;  // a tie goes to the even one
+  float rounded;
+  std::memcpy(&rounded, &bits, sizeof bits);
+  return x == x ? rounded : x;
+}
+
 // ---- Activations ----
 
 // e^x = power (1 + fraction). With x = n log 2 + r, |r| <= log(2) / 2, power is 2^n and fraction e^r - 1, of which Taylor's series
@@ -166,27 +176,33 @@ struct Kept {
 // What both directions read.
 struct Loop {
   int64_t steps, rows, width, nodes, block;  // rows of a block
+  bool rounds;                               // the operands of products
   const int32_t *slot, *activation;          // [N] slot 0 is h_{t-1}, slot i + 1 node i
   const Real *output, *mask;                 // [N], [B, H]
   Real max_norm;
-  Real* packed;  // N matrices
+  std::vector<const Real*> matrices;  // [H, 2H] of every node
+  Real* packed;                       // all of them
   std::vector<Kept> kept;  // of every node, or none
   Real* raw;               // [T, B, H] outputs before they are clipped; if kept
 
   int64_t At(int64_t step, int64_t row) const { return (step * rows + row) * width; }
+  Real Operand(Real x) const { return rounds ? Round(x) : x; }
 };
 
 void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const Real* hidden, Real* states) {
   const int64_t width = loop.width, stride = RoundUp(2 * width, kLanes), size = PackedSize(width, 2 * width);
   const int64_t rows = std::min(loop.block, loop.rows - first), padded = RoundUp(rows, kRows);
-  std::vector<Real> slots((loop.nodes + 1) * padded * width), masked(padded * width), pre(padded * stride);
+  std::vector<Real> slots((loop.nodes + 1) * padded * width), operand(padded * width), pre(padded * stride);
   std::copy_n(hidden + first * width, rows * width, slots.data());
 
   for (int64_t step = 0; step < loop.steps; ++step) {
-    for (int64_t k = 0; k < rows * width; ++k) masked[k] = slots[k] * loop.mask[first * width + k];
     for (int64_t i = 0; i < loop.nodes; ++i) {
       const Real* parents = &slots[loop.slot[i] * padded * width];
-      Multiply(padded, width, 2 * width, i ? parents : masked.data(), loop.packed + i * size, pre.data(),
+      const bool as_it_is = i > 0 && !loop.rounds;
+      if (!as_it_is)
+        for (int64_t k = 0; k < rows * width; ++k)
+          operand[k] = loop.Operand(i ? parents[k] : parents[k] * loop.mask[first * width + k]);
+      Multiply(padded, width, 2 * width, as_it_is ? parents : operand.data(), loop.packed + i * size, pre.data(),
                loop.packed + (i + 1) % loop.nodes * size);
       for (int64_t row = 0; row < rows; ++row) {
         const int64_t at = loop.At(step, first + row);
@@ -267,6 +283,8 @@ void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real*
         }
         MultiplyBySlope(loop.activation[i], width, candidate, of_candidate);
         std::copy_n(of_gate, 2 * width, of_pre[i] + 2 * at);
+        if (loop.rounds)
+          for (int64_t k = 0; k < 2 * width; ++k) of_gate[k] = Round(of_gate[k]);
       }
       Multiply(padded, 2 * width, width, gradient.data(), loop.packed + i * size, through.data(),
                loop.packed + (i + loop.nodes - 1) % loop.nodes * size);
@@ -341,9 +359,11 @@ class Call {
   int64_t operand_ = 0, result_ = 0;
 };
 
-// The operands that both directions begin with: slot [N], activation [N], output [N], mask [B, H], max_norm [], N matrices.
-Loop ReadLoop(Call& call, std::vector<const Real*>& matrices) {
+// The operands that both directions begin with: rounds [], slot [N], activation [N], output [N], mask [B, H], max_norm [],
+// N matrices.
+Loop ReadLoop(Call& call) {
   Loop loop;
+  loop.rounds = *call.Operand<int32_t>();
   loop.slot = call.Operand<int32_t>();
   loop.nodes = call.shape[0];
   loop.activation = call.Operand<int32_t>();
@@ -352,16 +372,25 @@ Loop ReadLoop(Call& call, std::vector<const Real*>& matrices) {
   loop.rows = call.shape[0];
   loop.width = call.shape[1];
   loop.max_norm = *call.Operand();
-  for (int64_t i = 0; i < loop.nodes; ++i) matrices.push_back(call.Operand());
+  for (int64_t i = 0; i < loop.nodes; ++i) loop.matrices.push_back(call.Operand());
   loop.block = RoundUp((loop.rows + call.Threads() - 1) / call.Threads(), kRows);
   return loop;
+}
+
+// Packs all matrices, of which `element` reads one, and then works on all blocks of rows, given the first row of each.
+template <class Element, class Work>
+void PackAndWork(const Call& call, const Loop& loop, int64_t depth, int64_t columns, const Element& element, const Work& work) {
+  call.Parallel(loop.nodes, [&](int64_t i) {
+    Pack(depth, columns, loop.packed + i * PackedSize(depth, columns),
+         [&](int64_t k, int64_t column) { return loop.Operand(element(loop.matrices[i], k, column)); });
+  });
+  call.Parallel((loop.rows + loop.block - 1) / loop.block, [&](int64_t block) { work(block * loop.block); });
 }
 
 // Further operands: hidden [B, H], projected [T, B, 2H]. Results: packed matrices, states [T, B, H]; and where they are to be
 // kept, raw and of each node parent, gate and candidate.
 void Forward(Call& call) {
-  std::vector<const Real*> matrices;
-  Loop loop = ReadLoop(call, matrices);
+  Loop loop = ReadLoop(call);
   const Real *hidden = call.Operand(), *projected = call.Operand();
   loop.steps = call.shape[0];
   loop.packed = call.Result();
@@ -371,20 +400,17 @@ void Forward(Call& call) {
     while (call.HasResult()) loop.kept.push_back({call.Result(), call.Result(), call.Result()});
   }
   const int64_t width = loop.width;
-  call.Parallel(loop.nodes, [&](int64_t i) {
-    Pack(width, 2 * width, loop.packed + i * PackedSize(width, 2 * width),
-         [&](int64_t k, int64_t column) { return matrices[i][k * 2 * width + column]; });
-  });
-  call.Parallel((loop.rows + loop.block - 1) / loop.block,
-                [&](int64_t block) { ForwardBlock(loop, block * loop.block, projected, hidden, states); });
+  PackAndWork(
+      call, loop, width, 2 * width,
+      [=](const Real* matrix, int64_t k, int64_t column) { return matrix[k * 2 * width + column]; },
+      [&](int64_t first) { ForwardBlock(loop, first, projected, hidden, states); });
 }
 
 // Further operands: gradient of the states [T, B, H], then raw and what was kept of each node. Results: packed matrices, gradient
 // of hidden [B, H], N gradients of pre-activations [T, B, 2H].
 void Backward(Call& call) {
-  std::vector<const Real*> matrices;
   std::vector<Real*> of_pre;
-  Loop loop = ReadLoop(call, matrices);
+  Loop loop = ReadLoop(call);
   const Real* of_states = call.Operand();
   loop.steps = call.shape[0];
   loop.raw = call.Operand();
@@ -393,12 +419,10 @@ void Backward(Call& call) {
   Real* of_hidden = call.Result();
   while (call.HasResult()) of_pre.push_back(call.Result());
   const int64_t width = loop.width;
-  call.Parallel(loop.nodes, [&](int64_t i) {
-    Pack(2 * width, width, loop.packed + i * PackedSize(2 * width, width),
-         [&](int64_t k, int64_t column) { return matrices[i][column * 2 * width + k]; });
-  });
-  call.Parallel((loop.rows + loop.block - 1) / loop.block,
-                [&](int64_t block) { BackwardBlock(loop, block * loop.block, of_states, of_hidden, of_pre); });
+  PackAndWork(
+      call, loop, 2 * width, width,
+      [=](const Real* matrix, int64_t k, int64_t column) { return matrix[column * 2 * width + k]; },
+      [&](int64_t first) { BackwardBlock(loop, first, of_states, of_hidden, of_pre); });
 }
 
 // XLA asks a handler for its version of the interface once, and then calls it.
@@ -415,6 +439,15 @@ XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame, void (*function)(Call&)) {
 }
 
 }  // namespace
+
+// Whether the processor has instructions for products of bfloat16.
+extern "C" bool multiplies_bfloat16() {
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+  return true;
+#else
+  return false;
+#endif
+}
 
 extern "C" XLA_FFI_Error* forward(XLA_FFI_CallFrame* frame) { return Handle(frame, Forward); }
 extern "C" XLA_FFI_Error* backward(XLA_FFI_CallFrame* frame) { return Handle(frame, Backward); }

@@ -37,67 +37,73 @@ _ONE_AT_A_TIME = threading.Lock()
 Saved = tuple[tuple[tuple[Array, Array, Array], ...], Array]  # of each node parent, gate, candidate; the state before its clip
 
 
-def available(dtype: str) -> bool:
-    """Whether processors compute, and numbers of that type by a loop that is compiled or can be."""
+def available(matmul: str, dtype: str) -> bool:
+    """Whether this loop serves states of that type: processors compute, it is compiled or can be, and XLA's is not faster.
+
+    XLA's is left where the processor multiplies bfloat16, which this one does not: it rounds to it and multiplies float32.
+    """
     with _ONE_AT_A_TIME:
-        return _register(dtype)
+        library = _register(dtype)
+    return library is not None and not (matmul == "bfloat16" and library.multiplies_bfloat16())
 
 
 def prepare() -> None:
     """Begins to compile the loop, if need be, while the caller goes on."""
-    threading.Thread(target=available, args=("float32",), daemon=True).start()
+    threading.Thread(target=available, args=("float32", "float32"), daemon=True).start()
 
 
-def forward(max_norm, cell, recurrent, projected, mask, hidden, *, keep: bool = False) -> tuple[Array, Saved | None]:
+def forward(max_norm, matmul, cell, recurrent, projected, mask, hidden, *, keep: bool = False) -> tuple[Array, Saved | None]:
     """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be kept."""
     nodes, steps, (rows, width) = len(recurrent), len(projected), hidden.shape
     kept = [(steps, rows, width)] * (1 + 3 * nodes if keep else 0)
     shapes = [(nodes, width * _padded(2 * width)), (steps, rows, width), *kept]
-    _, states, *kept = _call("forward", shapes, max_norm, cell, recurrent, mask, hidden, projected)
+    _, states, *kept = _call("forward", shapes, max_norm, matmul, cell, recurrent, mask, hidden, projected)
     if not keep:
         return states, None
     raw, *kept = kept
     return states, (tuple(zip(kept[0::3], kept[1::3], kept[2::3], strict=True)), raw)
 
 
-def backward(max_norm, cell, recurrent, mask, saved: Saved, gradient) -> tuple[Array, tuple[Array, ...]]:
+def backward(max_norm, matmul, cell, recurrent, mask, saved: Saved, gradient) -> tuple[Array, tuple[Array, ...]]:
     """The gradients of `hidden` [B, H] and of the N pre-activations [T, B, 2H], from that of the states [T, B, H]."""
     nodes, (steps, rows, width) = len(recurrent), gradient.shape
     kept, raw = saved
     shapes = [(nodes, 2 * width * _padded(width)), (rows, width), *[(steps, rows, 2 * width)] * nodes]
-    _, of_hidden, *of_pre = _call("backward", shapes, max_norm, cell, recurrent, mask, gradient, raw, *sum(kept, ()))
+    _, of_hidden, *of_pre = _call("backward", shapes, max_norm, matmul, cell, recurrent, mask, gradient, raw, *sum(kept, ()))
     return of_hidden, tuple(of_pre)
 
 
-def _call(name, shapes, max_norm, cell, recurrent, mask, *operands):
+def _call(name, shapes, max_norm, matmul, cell, recurrent, mask, *operands):
     dtype = mask.dtype
     chex.assert_type((*recurrent, *operands), dtype)  # the other side takes them for what it expects
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
-    integers = cell.slot.astype(np.int32), cell.activation.astype(np.int32)
+    integers = np.int32(matmul == "bfloat16"), cell.slot.astype(np.int32), cell.activation.astype(np.int32)
     return call(*integers, cell.output.astype(dtype), mask, dtype.type(max_norm), *recurrent, *operands)
 
 
 @functools.cache
 def _register(dtype):
+    """The library whose loops XLA now knows; None: there is none for this device or type, or it could not be compiled."""
     if jax.default_backend() != "cpu" or dtype not in _TYPES:
-        return False
+        return None
     try:
-        library = ctypes.CDLL(str(_library(_TYPES[dtype])))
+        with tempfile.TemporaryDirectory() as temporary:
+            library = ctypes.CDLL(str(_compiled(_TYPES[dtype], user_cache("native") or pathlib.Path(temporary))))
     except OSError as error:
         logging.getLogger(__name__).warning("time loops are left to XLA, which takes longer: %s", error)
-        return False
+        return None
     for name in ("forward", "backward"):
         jax.ffi.register_ffi_target(f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    return True
+    return library
 
 
 def _padded(columns):
     return -(-columns // _LANES) * _LANES
 
 
-def _library(real):
-    """The file of the compiled loops for that type of C++, made if there is none of this source, compiler and JAX.
+def _compiled(real, folder):
+    """The library in `folder` of the loops for that type of C++, made if there is none of this source, compiler and JAX.
 
     Raises:
       OSError: there is no compiler, or it fails.
@@ -109,7 +115,6 @@ def _library(real):
     command = [compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
     version = subprocess.run([compiler, "--version"], capture_output=True).stdout
     key = hashlib.sha256(b"\0".join([shlex.join(command).encode(), version, jaxlib.__version__.encode(), _SOURCE.read_bytes()]))
-    folder = user_cache("native") or pathlib.Path(tempfile.mkdtemp())
     library = folder / f"{_SOURCE.stem}_{real}_{key.hexdigest()[:16]}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as made:

@@ -78,6 +78,7 @@ def test_the_study_prints_and_writes_its_table(study):
     assert own[1]["total overlap"] != common[1]["total overlap"] == common[2]["total overlap"]
 
 
+@pytest.mark.slow
 def test_finished_searches_are_kept(study, environment):
     printed, folder, _, arguments = study
     before = files(folder / "memory-seed1" / "checkpoints")
