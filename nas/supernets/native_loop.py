@@ -5,7 +5,7 @@ computes what lies between two products on one core. native_loop.cc gives each c
 steps and nodes. It is compiled on first use, for the processor of the machine and by the compiler found there, and kept in the
 user's cache folder; without a compiler XLA's loops serve, and a warning says so.
 
-Arguments are those of nas/supernets/time_loop.py.
+Arguments are those of nas/supernets/time_loop.py; of `matmul`, bfloat16 is XLA's alone.
 """
 
 import ctypes
@@ -37,19 +37,19 @@ _ONE_AT_A_TIME = threading.Lock()
 Saved = tuple[tuple[tuple[Array, Array, Array], ...], Array]  # of each node parent, gate, candidate; the state before its clip
 
 
-def available(matmul: str, dtype: str) -> bool:
-    """Whether this loop serves states of that type: processors compute, it is compiled or can be, and XLA's is not faster.
+def available(dtype: str) -> bool:
+    """Whether processors compute, and states of that type by a loop that is compiled or can be."""
+    return _library(dtype) is not None
 
-    XLA's is left where the processor multiplies bfloat16, which this one does not: it rounds to it and multiplies float32.
-    """
-    with _ONE_AT_A_TIME:
-        library = _register(dtype)
-    return library is not None and not (matmul == "bfloat16" and library.multiplies_bfloat16())
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for that, of which this loop makes no use; asked where it is available."""
+    return _library("float32").multiplies_bfloat16()
 
 
 def prepare() -> None:
     """Begins to compile the loop, if need be, while the caller goes on."""
-    threading.Thread(target=available, args=("float32", "float32"), daemon=True).start()
+    threading.Thread(target=available, args=("float32",), daemon=True).start()
 
 
 def forward(max_norm, matmul, cell, recurrent, projected, mask, hidden, *, keep: bool = False) -> tuple[Array, Saved | None]:
@@ -78,8 +78,13 @@ def _call(name, shapes, max_norm, matmul, cell, recurrent, mask, *operands):
     chex.assert_type((*recurrent, *operands), dtype)  # the other side takes them for what it expects
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
-    integers = np.int32(matmul == "bfloat16"), cell.slot.astype(np.int32), cell.activation.astype(np.int32)
+    integers = np.int32(matmul == "rounded"), cell.slot.astype(np.int32), cell.activation.astype(np.int32)
     return call(*integers, cell.output.astype(dtype), mask, dtype.type(max_norm), *recurrent, *operands)
+
+
+def _library(dtype):
+    with _ONE_AT_A_TIME:
+        return _register(dtype)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from nas.config import SupernetConfig
 from nas.spaces import RecurrentSpace
 from nas.supernets import time_loop
-from nas.supernets.products import as_right, by_rows, product, times
+from nas.supernets.products import as_right, by_rows, product, settle, times
 from nas.types import Array, Params
 
 _BLOCK = 2**22  # logits held at a time: 16 MiB, which a processor's cache holds
@@ -159,12 +159,13 @@ def loss(
       tokens: [B, steps + 1] int32.
       hidden: [B, H] state before the first token.
       max_norm: L2 norm to which the state of each sequence is clipped; 0: not.
-      matmul: type of the operands of matrix products, float32 or bfloat16; their sums and all else keep that of the weights.
+      matmul: to what operands of matrix products are rounded, as in nas/supernets/products.py.
 
     Returns:
       [] nats a token, [B, H] state after the last input.
     """
     chex.assert_rank([tokens, hidden], [2, 2])
+    matmul = settle(matmul) if deferred else matmul
     projected = project(used, tokens[:, :-1], dropout.input, matmul=matmul)
     mask = jnp.ones_like(hidden) if dropout.hidden is None else dropout.hidden
     unroll = time_loop.states if deferred else time_loop.plain_states
@@ -189,6 +190,7 @@ def losses(
     Returns:
       [A] nats a token, [A, B, H] states after the last input.
     """
+    matmul = settle(matmul)
     projected = project(params, tokens[:, :-1], matmul=matmul)
     mask = jnp.ones_like(hidden[0])
 

@@ -2,7 +2,7 @@
 
 Weight gradients are deferred: the backward pass through time yields the gradient of every pre-activation, and all
 weight gradients are formed afterwards, one product over (time x batch) a node. On processors nas/supernets/native_loop.py
-computes both directions where it can; what XLA compiles from here serves accelerators and plain differentiation.
+computes both directions where it can; what XLA compiles from here serves accelerators, bfloat16 and plain differentiation.
 
 Common arguments: `max_norm` is the L2 norm to which each sequence's state is clipped, 0: not; `matmul` as in
 nas/supernets/products.py; `cell` a `nas.supernets.recurrent.Cell`; `recurrent` N matrices [H, 2H]; `projected` [T, B, 2H] what
@@ -42,7 +42,7 @@ def _forward(max_norm, matmul, cell, recurrent, projected, mask, hidden):
 
 def _backward(max_norm, matmul, residuals, gradient):
     cell, recurrent, mask, saved = residuals
-    if native_loop.available(matmul, mask.dtype.name):
+    if _is_native(matmul, mask):
         of_hidden, of_pre = native_loop.backward(max_norm, matmul, cell, recurrent, mask, saved, gradient)
     else:
         of_hidden, of_pre = _scan_back(max_norm, matmul, cell, recurrent, mask, saved, gradient)
@@ -65,9 +65,13 @@ def clip_norm(max_norm: float, state: Array) -> Array:
     return state * jnp.minimum(1.0, max_norm / norm)
 
 
+def _is_native(matmul, hidden):
+    return matmul != "bfloat16" and native_loop.available(hidden.dtype.name)
+
+
 def _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=False):
     """The states, and what the gradient needs if it is to be kept."""
-    if native_loop.available(matmul, hidden.dtype.name):
+    if _is_native(matmul, hidden):
         return native_loop.forward(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=keep)
     matrices = [as_right(matmul, matrix) for matrix in recurrent]
     return _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep)

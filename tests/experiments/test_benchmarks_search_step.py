@@ -59,7 +59,7 @@ def test_arithmetic_by_hand():
 
 @pytest.mark.parametrize("architectures", [1, 3])
 def test_arithmetic_is_that_of_the_traced_code(architectures, monkeypatch):
-    monkeypatch.setattr(native_loop, "available", lambda *_: False)  # what it computes is not traced
+    monkeypatch.setattr(native_loop, "available", lambda dtype: False)  # what it computes is not traced
     point = Point(width=40, nodes=4, batch=3, vocabulary=70, steps=5)
     space = RecurrentSpace(num_nodes=point.nodes)
     source = supernet_reward(space, SupernetConfig(width=point.width), point.vocabulary)

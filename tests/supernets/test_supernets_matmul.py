@@ -11,12 +11,13 @@ from nas.config import SupernetConfig
 from nas.errors import UserError
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
-from nas.supernets import recurrent
-from nas.supernets.products import product
+from nas.supernets import native_loop, recurrent
+from nas.supernets.products import as_right, product, settle, times
 from nas.types import Batch
 
 SPACE = RecurrentSpace(num_nodes=4)
 ROUNDING = 2.0**-9
+ROUNDED = ("bfloat16", "rounded")
 CONFIG = SupernetConfig(width=32, init_scale=0.3)
 VOCABULARY, ROWS, STEPS = 60, 6, 5
 
@@ -51,10 +52,11 @@ def distance(actual, desired):
     return np.linalg.norm(actual - desired) / np.linalg.norm(desired)
 
 
-def test_a_product_is_off_by_the_rounding_of_its_operands():
+@pytest.mark.parametrize("matmul", ROUNDED)
+def test_a_product_is_off_by_the_rounding_of_its_operands(matmul):
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(7, 300)).astype(np.float32), rng.normal(size=(300, 9)).astype(np.float32)
-    found = jax.jit(functools.partial(product, "bfloat16"))(left, right)
+    found = jax.jit(functools.partial(product, matmul))(left, right)
     exact = left.astype(np.float64) @ right
     bound = (2 * ROUNDING + ROUNDING**2 + 300 * 2.0**-24) * (np.abs(left).astype(np.float64) @ np.abs(right))
     assert found.dtype == jnp.float32
@@ -62,19 +64,43 @@ def test_a_product_is_off_by_the_rounding_of_its_operands():
     assert (error <= bound).all() and error.max() > 1e-3  # float32 alone would be off by 1e-5
 
 
-def test_sums_are_not_rounded():
+@pytest.mark.parametrize("matmul", ROUNDED)
+def test_sums_are_not_rounded(matmul):
     rng = np.random.default_rng(0)
     left, right = (rng.integers(-8, 9, size=shape).astype(np.float32) for shape in ((7, 300), (300, 9)))
-    found = jax.jit(functools.partial(product, "bfloat16"))(left, right)
+    found = jax.jit(functools.partial(product, matmul))(left, right)
     np.testing.assert_array_equal(found, left @ right)  # small whole numbers have eight bits; their sums need more
 
 
-def test_bfloat16_is_float32_but_for_rounding():
+def test_both_ways_round_to_the_same_numbers():
+    """Of numbers from 1 to 1.125, which round to multiples of 2^-7, sums of 300 products have 23 bits and are exact."""
+    rng = np.random.default_rng(0)
+    left, right, gradient = (1 + rng.integers(65, size=shape) / np.float32(512) for shape in ((7, 300), (300, 9), (7, 9)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def results(matmul):
+        value, pull_back = jax.vjp(functools.partial(product, matmul), left, right)
+        return value, *pull_back(gradient), times(matmul, left, as_right(matmul, right))
+
+    for kept, rounded, single in zip(*map(results, (*ROUNDED, "float32")), strict=True):
+        np.testing.assert_array_equal(kept, rounded)
+        assert (rounded != single).any()
+
+
+@pytest.mark.parametrize(("has_loop", "multiplies", "settled"), [(1, 0, "rounded"), (1, 1, "bfloat16"), (0, 0, "bfloat16")])
+def test_where_bfloat16_is_kept_as_float32(has_loop, multiplies, settled, monkeypatch):
+    monkeypatch.setattr(native_loop, "available", lambda dtype: has_loop)
+    monkeypatch.setattr(native_loop, "multiplies_bfloat16", lambda: multiplies)
+    assert (settle("bfloat16"), settle("float32")) == (settled, "float32")
+
+
+@pytest.mark.parametrize("matmul", ROUNDED)
+def test_bfloat16_is_float32_but_for_rounding(matmul):
     for seed in range(3):
         params, decisions, tokens, hidden = problem(seed)
         for row in decisions:
             (single, single_state), of_single = gradients(matmul="float32")(params, row, tokens, hidden)
-            (half, half_state), of_half = gradients(matmul="bfloat16")(params, row, tokens, hidden)
+            (half, half_state), of_half = gradients(matmul=matmul)(params, row, tokens, hidden)
             assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((half, half_state, of_half)))
             # Both operands of a product are rounded. A loss has one product of its own; a gradient went forward and back
             # through the products of at most four nodes, the input and the softmax.

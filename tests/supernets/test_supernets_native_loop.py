@@ -21,7 +21,7 @@ SIZES = [(1, 1, 2, 2), (3, 5, 4, 3), (8, 16, 3, 5), (21, 49, 3, 4), (64, 130, 2,
 
 @pytest.fixture(autouse=True)
 def compiler():
-    if not all(native_loop.available("float32", dtype) for dtype in ("float32", "float64")):
+    if not all(map(native_loop.available, ("float32", "float64"))):
         pytest.skip("no C++ compiler")
 
 
@@ -66,7 +66,7 @@ def test_it_computes_what_xla_does(size, max_norm, monkeypatch):
         direction = jax.random.normal(jax.random.key(0), (steps, rows, width), jnp.float64)
         results = []
         for native in (True, False):
-            monkeypatch.setattr(native_loop, "available", lambda *_, native=native: native)
+            monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
             run = jax.jit(functools.partial(states_and_gradients, max_norm))
             assert ("nas_forward" in run.lower(jax.tree.map(lambda x: x[0], cells), arguments, direction).as_text()) == native
             each = [run(jax.tree.map(lambda x, a=a: x[a], cells), arguments, direction) for a in range(6)]
@@ -86,7 +86,7 @@ def test_single_precision_is_as_exact_as_xlas(monkeypatch):
     cell, direction = jax.tree.map(lambda x: x[0], cells), np.asarray(direction, np.float32)
     errors = []
     for native in (True, False):
-        monkeypatch.setattr(native_loop, "available", lambda *_, native=native: native)
+        monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
         found = jax.tree.leaves(jax.jit(functools.partial(states_and_gradients, 1.5))(cell, arguments, direction))
         assert all(leaf.dtype == np.float32 for leaf in found)
         errors.append([relative_error(*pair) for pair in zip(found, exact, strict=True)])
@@ -94,15 +94,15 @@ def test_single_precision_is_as_exact_as_xlas(monkeypatch):
 
 
 @pytest.mark.parametrize("rows, width", [(3, 5), (8, 16), (21, 49), (64, 130)])
-def test_bfloat16_is_rounded_to_where_xla_does(rows, width, monkeypatch):
+def test_operands_are_rounded_where_xla_rounds_them(rows, width, monkeypatch):
     """Sums differ in their last bits, by which an operand of the next product may be rounded the other way: seldom, but a long
     chain of products would spread it.
     """
     cells, arguments = problem(rows, width, 1, 2, np.float32)
     direction = jax.random.normal(jax.random.key(0), (1, rows, width))
     results = []
-    for native, matmul in ((True, "bfloat16"), (False, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(native_loop, "available", lambda *_, native=native: native)
+    for native, matmul in ((True, "rounded"), (False, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
         run = jax.jit(functools.partial(states_and_gradients, 1.5, matmul=matmul))
         results.append([run(jax.tree.map(lambda x, a=a: x[a], cells), arguments, direction) for a in range(6)])
     for found, expected, unrounded in zip(*map(jax.tree.leaves, results), strict=True):
@@ -116,17 +116,8 @@ def test_rounding_keeps_nan(bits):
     cell = recurrent.Cell(np.zeros(1, np.int32), np.zeros(1, np.int32), np.full(1, 2, np.int32), np.ones(1, np.float32))
     hidden = np.array([[bits]], np.uint32).view(np.float32)
     arguments = (jnp.ones((1, 2)),), jnp.zeros((1, 1, 2)), jnp.ones((1, 1)), hidden
-    states, (((_, gate, candidate),), _) = native_loop.forward(0.0, "bfloat16", cell, *arguments, keep=True)
+    states, (((_, gate, candidate),), _) = native_loop.forward(0.0, "rounded", cell, *arguments, keep=True)
     assert np.isnan(states).all() and np.isnan(gate).all() and np.isnan(candidate).all()
-
-
-def test_bfloat16_is_left_to_xla_where_the_processor_multiplies_it(monkeypatch):
-    class Library:
-        def multiplies_bfloat16(self):
-            return True
-
-    monkeypatch.setattr(native_loop, "_register", lambda dtype: Library())
-    assert native_loop.available("float32", "float32") and not native_loop.available("bfloat16", "float32")
 
 
 def test_rows_do_not_meet():
@@ -227,7 +218,7 @@ def test_without_a_compiler_it_warns_and_leaves_the_loop_to_xla(cxx, reason, tmp
 
 
 def test_accelerators_and_other_types_have_none(monkeypatch):
-    assert not native_loop.available("float32", "float16")
+    assert not native_loop.available("float16")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert native_loop._register.__wrapped__("float32") is None
 
