@@ -5,10 +5,11 @@ Sizes are print sizes: a panel is 3.2 inches wide (three in a row are narrowed t
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -62,7 +63,8 @@ def training_curves(
             if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
                 _say(ax, "no finite values" if ax.lines else "not recorded")
             elif metric.log:
-                _log_axis(ax.yaxis)
+                ax.set_yscale("log")
+                log_axis(ax.yaxis)
             else:
                 _plain_axis(ax.yaxis)
             _heading(ax, "", "\n".join(notes))
@@ -71,7 +73,7 @@ def training_curves(
             ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True, min_n_ticks=1))
             ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         drawn = {line.get_label() for ax in axes for line in ax.lines}
-        _legend(figure, {arm: looks[arm] for arm in curves if arm in drawn})
+        legend(figure, {arm: looks[arm] for arm in curves if arm in drawn})
         return figure
 
 
@@ -120,7 +122,7 @@ def bars_with_intervals(
         ax.grid(False, axis="y")
         ax.set_xlabel(label)
         ax.margins(x=0.08)
-        _legend(figure, {f"{name}: {_number(value, 3)}": looks[name] for name, value in references.items()})
+        legend(figure, {f"{name}: {_number(value, 3)}": looks[name] for name, value in references.items()})
         return figure
 
 
@@ -173,8 +175,8 @@ def _plain_axis(axis) -> None:
         axis.set_major_formatter(ticker.StrMethodFormatter("{x:.3g}"))
 
 
-def _log_axis(axis) -> None:
-    axis.axes.set_yscale("log")
+def log_axis(axis: Axis) -> None:
+    """Plain numbers on an axis whose scale is logarithmic: evenly spaced ones where it spans less than a factor of five."""
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
     if decades < 0.7:
@@ -185,8 +187,8 @@ def _log_axis(axis) -> None:
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _legend(figure, looks) -> None:
-    """looks: name -> how its line is drawn."""
+def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Above the panels. looks: name -> how its line is drawn."""
     if not looks:
         return
     room = figure.get_size_inches()[0] * 72 - 20

@@ -214,12 +214,14 @@ def _lines(lines: Mapping[str, Sequence[tuple[float, float, float]]], x_label: s
     """Log-log lines of (x, y, yardstick)."""
     with style():
         figure = new_figure(4.2, 3.2, layout="constrained")
-        ax = figure.subplots()
+        ax, looks = figure.subplots(), {}
         for index, (name, points) in enumerate(lines.items()):
             x, y, yardstick = zip(*sorted(points), strict=True)
-            color = PALETTE[index % 7]
-            ax.plot(x, y, "o-", markersize=3.5, color=color, label=name)
-            ax.plot(x, yardstick, "--", linewidth=0.9, color=color)
+            looks[name] = {"color": PALETTE[index % 7], "marker": "o", "markersize": 3.5}
+            ax.plot(x, y, **looks[name])
+            ax.plot(x, yardstick, "--", linewidth=0.9, color=looks[name]["color"])
         ax.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label)
-        ax.legend()
+        figures.log_axis(ax.xaxis)
+        figures.log_axis(ax.yaxis)
+        figures.legend(figure, looks)
     return figure
