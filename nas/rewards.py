@@ -63,18 +63,17 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         def loss(used: Params) -> tuple[Array, Array]:
             return recurrent.loss(used, cell, batch.tokens, hidden, **options, dropout=dropout, deferred=deferred)
 
-        used = recurrent.gather(state.params, cell)
-        (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(used)
-        if axis_name is not None:  # every device trained its own cell: what moves is any of the stored weights
-            used = state.params
-        gradient, value = _mean_gradient(used, cell, gradient, axis_name), mean_over_devices(value, axis_name)
+        (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(recurrent.gather(state.params, cell))
+        gradient, value = _mean_gradient(state.params, cell, gradient, axis_name), mean_over_devices(value, axis_name)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
         rate = _learning_rate(config, epoch.astype(jnp.float32))
         # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
-        used = optax.apply_updates(used, jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped))
-        params = used if axis_name is not None else recurrent.scatter(state.params, cell, used)
+        updates = jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped)
+        # Of several devices each trained its own cell: what moves is any of the stored weights.
+        alone = axis_name is None
+        params = recurrent.add(state.params, cell, updates) if alone else optax.apply_updates(state.params, updates)
         info = {"loss": value, "gradient_norm": norm, "learning_rate": rate, "skipped": 1.0 - finite.astype(jnp.float32)}
         return SupernetState(params, optimiser), jnp.where(finite, hidden, 0.0), info
 

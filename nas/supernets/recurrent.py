@@ -89,12 +89,15 @@ def gather(params: Params, cell: Cell) -> Params:
     return params | {"recurrent": tuple(params["recurrent"][edge] for edge in cell.edge)}
 
 
-def scatter(params: Params, cell: Cell, used: Params) -> Params:
-    """`params` with the weights that a cell uses replaced; the inverse of `gather`. A cell uses no matrix twice."""
+def add(params: Params, cell: Cell, updates: Params) -> Params:
+    """`params` plus updates of the weights that a cell uses, as `gather` has them. A cell uses no matrix twice.
+
+    Each matrix is read from the stack that it is written to: while an older one is still needed, XLA copies all of it.
+    """
     recurrent = params["recurrent"]
-    for edge, matrix in zip(cell.edge, used["recurrent"], strict=True):
-        recurrent = recurrent.at[edge].set(matrix)
-    return used | {"recurrent": recurrent}
+    for edge, update in zip(cell.edge, updates["recurrent"], strict=True):
+        recurrent = recurrent.at[edge].add(update)
+    return {name: params[name] + update for name, update in updates.items() if name != "recurrent"} | {"recurrent": recurrent}
 
 
 def sample_dropout(config: SupernetConfig, key: Array, rows: int) -> Dropout:

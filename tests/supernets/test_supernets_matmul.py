@@ -94,6 +94,20 @@ def test_where_bfloat16_is_kept_as_float32(has_loop, multiplies, settled, monkey
     assert (settle("bfloat16"), settle("float32")) == (settled, "float32")
 
 
+@pytest.mark.parametrize("settled", ROUNDED)
+def test_steps_and_rewards_compute_as_the_machine_is_fastest_at(settled, monkeypatch):
+    monkeypatch.setattr(recurrent, "settle", lambda matmul: settled)
+    params, decisions, tokens, hidden = problem()
+
+    def score(params, decisions, tokens, hidden):
+        cells = jax.vmap(functools.partial(recurrent.read_cell, SPACE))(decisions[None])
+        return recurrent.losses(params, cells, tokens, hidden[None], max_norm=25.0, matmul="bfloat16", chunk=1)
+
+    for run in (gradients.__wrapped__(matmul="bfloat16"), jax.jit(score)):
+        text = run.lower(params, decisions[0], tokens, hidden).as_text()
+        assert ("bf16" in text, "reduce_precision" in text) == (settled == "bfloat16", settled == "rounded")
+
+
 @pytest.mark.parametrize("matmul", ROUNDED)
 def test_bfloat16_is_float32_but_for_rounding(matmul):
     for seed in range(3):

@@ -203,16 +203,14 @@ def test_initial_weights_fill_the_given_range():
         assert abs(leaf.mean()) < 5 * 0.25 / np.sqrt(3 * leaf.size)
 
 
-def test_gather_takes_the_matrices_of_a_cell_and_scatter_puts_them_back():
+def test_gather_takes_the_matrices_of_a_cell_and_add_moves_no_others():
     space = RecurrentSpace(num_nodes=4)
     weights = single_precision(problem(4).weights)
     cell = read_cell(space, np.array([0, 0, 1, 1, 2, 0, 3], np.int32))  # edges (0, 1), (1, 2), (0, 3)
     rows = [0, 1, 3, 4]
-    gather, scatter = jax.jit(recurrent.gather), jax.jit(recurrent.scatter)
-    used = jax.tree.map(np.asarray, gather(weights, cell))
+    used = jax.tree.map(np.asarray, jax.jit(recurrent.gather)(weights, cell))
     np.testing.assert_array_equal(used["recurrent"], weights["recurrent"][rows])
-    jax.tree.map(np.testing.assert_array_equal, scatter(weights, cell, used), weights)
-    moved = scatter(weights, cell, jax.tree.map(lambda leaf: leaf + 1, used))
+    moved = jax.jit(recurrent.add)(weights, cell, jax.tree.map(np.ones_like, used))
     for row in range(7):
         np.testing.assert_array_equal(moved["recurrent"][row], weights["recurrent"][row] + (1 if row in rows else 0))
     for name in ("embedding", "bias", "input"):
@@ -310,7 +308,7 @@ def compiled_gradients(space, max_norm, deferred):
             return value + jnp.sum(direction * state)
 
         of_used, of_hidden = jax.grad(objective, argnums=(0, 1))(recurrent.gather(weights, cell), hidden)
-        return recurrent.scatter(jax.tree.map(jnp.zeros_like, weights), cell, of_used), of_hidden
+        return recurrent.add(jax.tree.map(jnp.zeros_like, weights), cell, of_used), of_hidden
 
     return run
 
