@@ -441,11 +441,11 @@ XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame, void (*function)(Call&)) {
 }  // namespace
 
 // Whether the processor has instructions for products of bfloat16.
-extern "C" bool multiplies_bfloat16() {
+extern "C" int multiplies_bfloat16() {
 #if defined(__AVX512BF16__) || defined(__AMX_BF16__)
-  return true;
+  return 1;
 #else
-  return false;
+  return 0;
 #endif
 }
 

@@ -44,7 +44,7 @@ def available(dtype: str) -> bool:
 
 def multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for that, of which this loop makes no use; asked where it is available."""
-    return _library("float32").multiplies_bfloat16()
+    return bool(_library("float32").multiplies_bfloat16())
 
 
 def prepare() -> None:
@@ -93,8 +93,7 @@ def _register(dtype):
     if jax.default_backend() != "cpu" or dtype not in _TYPES:
         return None
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            library = ctypes.CDLL(str(_compiled(_TYPES[dtype], user_cache("native") or pathlib.Path(temporary))))
+        library = _load(_TYPES[dtype])
     except OSError as error:
         logging.getLogger(__name__).warning("time loops are left to XLA, which takes longer: %s", error)
         return None
@@ -105,6 +104,12 @@ def _register(dtype):
 
 def _padded(columns):
     return -(-columns // _LANES) * _LANES
+
+
+def _load(real):
+    """The library of the loops for that type of C++, from the user's cache; where that cannot be written, it leaves no file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return ctypes.CDLL(str(_compiled(real, user_cache("native") or pathlib.Path(temporary))))
 
 
 def _compiled(real, folder):

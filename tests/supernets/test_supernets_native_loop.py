@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import platform
 import subprocess
 import sys
@@ -202,10 +203,18 @@ def test_numbers_of_another_type_are_refused():
 
 
 def test_it_is_compiled_once(tmp_path, monkeypatch):
-    library = native_loop._compiled("float", tmp_path)
-    assert list(tmp_path.iterdir()) == [library]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library = pathlib.Path(native_loop._load("float")._name)
+    assert library.is_relative_to(tmp_path) and list(library.parent.iterdir()) == [library]
     made = library.stat().st_mtime_ns
-    assert native_loop._compiled("float", tmp_path) == library and library.stat().st_mtime_ns == made
+    assert native_loop._load("float")._name == str(library) and library.stat().st_mtime_ns == made
+
+
+def test_without_a_cache_it_leaves_no_file(monkeypatch):
+    monkeypatch.setattr(native_loop, "user_cache", lambda name: None)
+    library = native_loop._load("float")
+    assert library.multiplies_bfloat16() == native_loop.multiplies_bfloat16()
+    assert not pathlib.Path(library._name).parent.exists()
 
 
 @pytest.mark.parametrize("cxx, reason", [("no-such-compiler", "tried no-such-compiler"), ("false", "failed")])
@@ -218,7 +227,7 @@ def test_without_a_compiler_it_warns_and_leaves_the_loop_to_xla(cxx, reason, tmp
 
 
 def test_accelerators_and_other_types_have_none(monkeypatch):
-    assert not native_loop.available("float16")
+    assert not native_loop.available("bfloat16") and not native_loop.available("float16")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert native_loop._register.__wrapped__("float32") is None
 

@@ -210,7 +210,9 @@ def test_gather_takes_the_matrices_of_a_cell_and_add_moves_no_others():
     rows = [0, 1, 3, 4]
     used = jax.tree.map(np.asarray, jax.jit(recurrent.gather)(weights, cell))
     np.testing.assert_array_equal(used["recurrent"], weights["recurrent"][rows])
-    moved = jax.jit(recurrent.add)(weights, cell, jax.tree.map(np.ones_like, used))
+    add = jax.jit(recurrent.add)
+    jax.tree.map(np.testing.assert_array_equal, add(weights, cell, jax.tree.map(np.zeros_like, used)), weights)
+    moved = add(weights, cell, jax.tree.map(np.ones_like, used))
     for row in range(7):
         np.testing.assert_array_equal(moved["recurrent"][row], weights["recurrent"][row] + (1 if row in rows else 0))
     for name in ("embedding", "bias", "input"):
