@@ -10,18 +10,16 @@ Each is kept in the study's folder and read again by later calls:
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.search_tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import derivation, metrics, runs, training
+from nas import derivation, metrics, progress, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
@@ -50,7 +48,7 @@ class Trained(NamedTuple):
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
     """Name -> `derive` of each of its runs, several side by side."""
     missing = [run for found in searched.values() for run in found if not _derived(run, samples).is_file()]
-    side_by_side.run([Piece(_derive_in, (run.workdir, samples)) for run in missing], "derivation")
+    side_by_side.run([Piece(f"derive {run.workdir.name}", _derive_in, (run.workdir, samples)) for run in missing])
     return {name: [derive(run, samples) for run in found] for name, found in searched.items()}
 
 
@@ -62,7 +60,6 @@ def derive(run: Run, samples: int) -> Cells:
     """
     path = _derived(run, samples)
     if not path.is_file():
-        print(f"deriving: {run.workdir}", file=sys.stderr)
         found = derivation.derive(run, samples, seed=run.config.seed)
         cells = Cells(found.decisions, score(run, found.decisions), found.held_out[0])
         save_arrays(path, cells._asdict())
@@ -123,11 +120,9 @@ def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], *
     """
     plans = {which: _plan(root, base, *which) for which in wanted}
     missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
-    side_by_side.run([Piece(runs.train, arguments, options) for arguments in missing], "training")
+    side_by_side.run([Piece(workdir.name, runs.train, (config, workdir), options) for config, workdir in missing])
     trained = {}
     for which, (config, workdir) in plans.items():
-        if not (workdir / runs.RESULT).is_file():
-            print(f"training: {workdir}", file=sys.stderr)
         result, lines = runs.train(config, workdir, **options), metrics.read(workdir)
         epochs = metrics.curves(lines, "valid")["loss"][1]
         trained[which] = Trained(result, epochs, sum(line["seconds"] for line in lines))
@@ -155,8 +150,8 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
     windows = run.valid_windows()
-    with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
-        return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))
+    with progress.track("scores", total=len(decisions) * len(windows.start), unit="window") as advance:
+        return run.log_perplexities(decisions, windows, lambda count: advance(count * len(windows.start)))
 
 
 def _plan(root, base, seed, architecture):
@@ -178,7 +173,6 @@ def _crossed(run, proposer, decisions):
     path = run.workdir / f"crossed-{proposer}.npz"
     if path.is_file() and np.array_equal((saved := load_arrays(path))["decisions"], decisions):
         return saved["log_perplexity"]
-    print(f"scoring cells of {proposer}: {run.workdir}", file=sys.stderr)
     values = score(run, decisions)
     save_arrays(path, {"decisions": decisions, "log_perplexity": values})
     return values

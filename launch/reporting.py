@@ -4,12 +4,14 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import measurements, metrics, runs
+from nas import estimate, measurements, metrics, runs, search
+from nas.config import Config
+from nas.controllers import has_state
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
 from nas.report import evidence, evidence_page, training
@@ -30,14 +32,7 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
       architectures: of each evaluation set; 0: as many as the configuration says.
     """
     common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
-    lender = next((key for key, (_, seeds) in arms.items() if seeds[0].has_state), next(iter(arms)))
-    missing = [
-        Piece(_measure, (run.workdir, weights and weights.workdir, architectures, key == lender))
-        for key, (_, seeds) in arms.items()
-        for run, weights in zip(seeds, common, strict=True)
-        if not (run.workdir / measurements.FILE).is_file()
-    ]
-    side_by_side.run(missing, "evaluation")
+    lender = _lender({key: seeds[0].has_state for key, (_, seeds) in arms.items()})
     measured, untrained = {}, []
     for key, (title, seeds) in arms.items():
         found = [
@@ -71,6 +66,46 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
     )
     print(f"report: {path}")
     return path
+
+
+def evaluations(
+    folders: Mapping[str, Sequence[pathlib.Path]], configs: Mapping[str, Config], *, architectures: int = 0
+) -> list[Piece]:
+    """The measurements that `report` would make of runs which may still have to be searched; they are kept.
+
+    Args:
+      folders: key -> run directory of each seed, keys as for `report`. Its piece begins after those of the folders' names.
+      configs: key -> configuration of a run, its seed aside.
+      architectures: as for `report`.
+    """
+    lender = _lender({key: _has_state(config) for key, config in configs.items()})
+    common = folders.get(COMMON, [None] * len(folders[lender]))
+
+    def of_a_set(config):
+        return (architectures or config.evaluation.architectures) * estimate.evaluation_tokens(config)
+
+    return [
+        Piece(
+            f"evaluate {workdir.name}",
+            _measure,
+            (workdir, weights, architectures, key == lender),
+            work=(3 if key == lender else 2) * len({workdir, weights or workdir}) * of_a_set(configs[key]),
+            after=tuple(path.name for path in (workdir, weights) if path),
+        )
+        for key, seeds in folders.items()
+        for workdir, weights in zip(seeds, common, strict=True)
+        if not (workdir / measurements.FILE).is_file()
+    ]
+
+
+def _lender(with_state: Mapping[str, bool]) -> str:
+    """The arm under whose weights the untrained controller is measured: the first that has a hidden state."""
+    return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
+
+
+def _has_state(config):
+    parts = search.components(config)
+    return has_state(parts.space, parts.policy)
 
 
 def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nas import search
+from nas import progress, search
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.runs import Run
@@ -28,9 +28,7 @@ class Derived(NamedTuple):
     repeated: int  # samples left out because they were drawn before
 
 
-def derive(
-    run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | None = None, progress_bar: bool = True
-) -> Derived:
+def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | None = None) -> Derived:
     """Ranks so many samples of the run's strategy as it is now, each of them once.
 
     In every round the worse half leaves, and the others are read on twice as many slices of the half of the validation split
@@ -43,8 +41,6 @@ def derive(
     Raises:
       UserError: the corpus cannot be read, is too short for two halves, or no cell's perplexity is finite.
     """
-    from tqdm import tqdm
-
     strategy = search.components(run.config).strategy
     sampled = _distinct(np.asarray(strategy.propose(run.state.strategy, jax.random.key(seed), architectures)))
     decisions = sampled if given is None else _distinct(np.concatenate([given[None], sampled]))
@@ -56,10 +52,10 @@ def derive(
     windows = (slices + sizes[-1] * len(reporting)) * len(ranking[0].start)
     totals, read, alive = np.zeros(len(decisions)), np.zeros(len(decisions), int), np.arange(len(decisions))
     held_out = np.full(len(decisions), np.nan)
-    with tqdm(total=windows, unit="window", unit_scale=True, disable=not progress_bar) as bar:
+    with progress.track("derivation", total=windows, unit="window") as advance:
 
         def log_perplexities(rows, part):
-            return run.log_perplexities(decisions[rows], part, lambda count: bar.update(count * len(part.start)))
+            return run.log_perplexities(decisions[rows], part, lambda count: advance(count * len(part.start)))
 
         for size, end in zip(sizes, ends, strict=True):
             alive = alive[np.lexsort((totals[alive], ~is_given[alive]))][:size]  # NaN is last

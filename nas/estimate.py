@@ -8,14 +8,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nas import metrics, runs
+from nas import metrics, progress, runs
 from nas.config import Config
 from nas.data import load_corpus
 from nas.data.tokens import Windows
 from nas.parallel import choose_devices
 
 _STEPS = 20
-_WORTH_IT = 100_000  # steps: of fewer, the progress bar tells soon enough
+_ALL = 60_000  # tokens of a validation split: 44,000 of kjv, 74,000 of ptb
+_WORTH_IT = 100_000  # steps: of fewer, what is shown meanwhile tells soon enough
 
 
 def announce(config: Config, workdir: pathlib.Path, **options) -> None:
@@ -39,8 +40,8 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
         data=dataclasses.replace(config.data, eval_tokens=1),
         search=dataclasses.replace(config.search, **plan),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        runs.start(short, pathlib.Path(folder), **options, progress_bar=False)
+    with tempfile.TemporaryDirectory() as folder, progress.listening(None):
+        runs.start(short, pathlib.Path(folder), **options)
         if not devices.is_main:
             return
         lines = metrics.read(pathlib.Path(folder))
@@ -67,6 +68,19 @@ def scaled(lines: Iterable[dict], config: Config, *, windows: int) -> float:
             of_step[line["phase"]].append(line["seconds"])
     counts = (*_steps(config), config.search.epochs * windows)
     return sum(count * np.mean(found) for count, found in zip(counts, of_step.values(), strict=True) if found)
+
+
+def search_tokens(config: Config) -> float:
+    """Tokens that a search passes through a cell; a step of training, forward and backward, counts as three passes."""
+    data, plan = config.data, config.search
+    shared, controller = _steps(config)
+    rows = 3 * shared * data.batch + controller * plan.architectures * data.eval_batch
+    return float(rows * data.steps + plan.epochs * plan.valid_architectures * evaluation_tokens(config))
+
+
+def evaluation_tokens(config: Config) -> int:
+    """Tokens that one evaluation passes through a cell; an assumption where it reads all."""
+    return config.data.eval_tokens or _ALL
 
 
 def _steps(config):

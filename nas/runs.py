@@ -91,11 +91,11 @@ class Run:
         data = self.config.data
         return Windows.of(self.corpus.valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
 
-    def log_perplexities(self, decisions: np.ndarray, windows: Batch, progress: Callable[[int], object]) -> np.ndarray:
+    def log_perplexities(self, decisions: np.ndarray, windows: Batch, advance: Callable[[int], object]) -> np.ndarray:
         """[n] nats a token of architectures [n, T] under the shared weights, on windows stacked [W, ...] from a zero state.
 
         Args:
-          progress: told how many more architectures are done.
+          advance: told how many more architectures are done.
         """
         evaluate = jax.jit(self.reward.evaluate)
         values = [np.zeros(0, np.float32)]
@@ -103,7 +103,7 @@ class Run:
             group = decisions[start : start + _TOGETHER]
             padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])
             values.append(np.asarray(evaluate(self.state.reward, padded, windows))[: len(group)])
-            progress(len(group))
+            advance(len(group))
         return np.concatenate(values)
 
 
@@ -114,7 +114,6 @@ def start(
     corpus_dir: str | None = None,
     data_dir: str | None = None,
     parallel: str = "",
-    progress_bar: bool = True,
 ) -> search.SearchState:
     """Starts a search in `workdir`, or continues the one that is there.
 
@@ -136,7 +135,7 @@ def start(
     with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
             _write_json(workdir / METADATA, _metadata(data_dir))
-        return search.run(config, workdir, train, valid, devices=devices, progress_bar=progress_bar)
+        return search.run(config, workdir, train, valid, devices=devices)
 
 
 def train(
@@ -145,7 +144,6 @@ def train(
     *,
     corpus_dir: str | None = None,
     data_dir: str | None = None,
-    progress_bar: bool = True,
 ) -> training.Result:
     """Trains the model of `config.training` from scratch in `workdir`, continues the one there or reads what it found.
 
@@ -164,7 +162,7 @@ def train(
         if (workdir / RESULT).is_file():
             return training.Result(**_read_json(workdir / RESULT))
         _write_json(workdir / METADATA, _metadata(data_dir))
-        result = training.run(model, config, workdir, train, valid, test, progress_bar=progress_bar)
+        result = training.run(model, config, workdir, train, valid, test)
         _write_json(workdir / RESULT, result._asdict())
         return result
 

@@ -26,6 +26,7 @@ from nas.controllers import POLICIES
 from nas.data.tokens import Windows
 from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, share
+from nas.progress import track
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.strategies import STRATEGIES
@@ -212,7 +213,6 @@ def run(
     valid: Windows,
     *,
     devices: Devices | None = None,
-    progress_bar: bool = True,
 ) -> SearchState:
     """Runs or resumes the search in `workdir` until its last epoch, a signal, or a fault.
 
@@ -226,7 +226,7 @@ def run(
         cannot be read or written, or rows that cannot be divided over the devices.
       Interrupted: SIGTERM or Ctrl-C, after the chunk was finished and saved.
     """
-    return _Search(config, workdir, train, valid, devices or choose_devices(), progress_bar).run()
+    return _Search(config, workdir, train, valid, devices or choose_devices()).run()
 
 
 def _for_one_call():
@@ -237,7 +237,7 @@ def _for_one_call():
 class _Search:
     """One process's search; the methods are the phases."""
 
-    def __init__(self, config, workdir, train, valid, devices, progress_bar):
+    def __init__(self, config, workdir, train, valid, devices):
         self.config, self.workdir, self.devices = config, workdir, devices
         train_rows = devices.rows("data.batch", config.data.batch)
         self.train = Windows(train.rows[train_rows], train.steps)
@@ -257,8 +257,6 @@ class _Search:
         self.validation = devices.lift(validation(config, parts))
         self.writer = metrics.Writer(workdir, self._limits()) if devices.is_main else None
         self.signal = 0
-        self.shown = {}
-        self.progress_bar = progress_bar and devices.is_main
         if compiling:
             compiling.join()
 
@@ -278,8 +276,6 @@ class _Search:
         return thread
 
     def run(self):
-        from tqdm import tqdm
-
         search = self.config.search
         total = search.epochs * search.shared_steps + max(0, search.epochs - search.warmup_epochs) * search.controller_steps
         done = self._shared_step() + self._controller_step()
@@ -287,7 +283,7 @@ class _Search:
         try:
             with (
                 np.errstate(over="ignore"),  # of the perplexity of a run that diverges: what stops it is checked
-                tqdm(total=total, initial=done, unit="step", disable=not self.progress_bar, mininterval=0.5) as self.bar,
+                self._tracked(total, done) as self.advance,
             ):
                 while self.progress.epoch < search.epochs:
                     self._epoch()
@@ -336,10 +332,14 @@ class _Search:
         progress.architectures += rewards.size
         self._advance(count, **{name: info[name].mean() for name in ("reward", "entropy") if name in info})
 
+    def _tracked(self, total, done):
+        if self.devices.is_main:
+            return track("search", total=total, unit="step", done=done)
+        return contextlib.nullcontext(lambda *_, **__: None)
+
     def _advance(self, count, **shown):
-        self.shown |= {name: f"{value:.4g}" for name, value in shown.items()}
-        self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update(count)
+        epoch = f"{self.progress.epoch + 1}/{self.config.search.epochs}"
+        self.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
         if number := self.devices.agree(self.signal):
             self._save()
             code = 130 if number == signal.SIGINT else 0

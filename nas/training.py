@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nas import metrics
+from nas import metrics, progress
 from nas.checkpoint import Checkpoints
 from nas.config import Config, TrainingConfig
 from nas.data.tokens import Windows, num_windows
@@ -120,8 +120,6 @@ def run(
     train: Windows,
     valid: Windows,
     test: Windows,
-    *,
-    progress_bar: bool = True,
 ) -> Result:
     """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
 
@@ -129,8 +127,6 @@ def run(
       UserError: a loss that is not finite (step and last good checkpoint are named), or a checkpoint that cannot be read or
         written.
     """
-    from tqdm import tqdm
-
     settings, steps = config.training, num_windows(train.rows, train.steps)
     chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
     evaluate = evaluation(model)
@@ -138,10 +134,9 @@ def run(
     best = state.params
     checkpoints = Checkpoints(workdir, config.search.keep)
     if restored := checkpoints.restore({"state": state, "best": best}):
-        saved, progress = restored
-        state, best, losses = saved["state"], saved["best"], progress["losses"]
+        saved, numbers = restored
+        state, best, losses = saved["state"], saved["best"], numbers["losses"]
     writer = metrics.Writer(workdir, {"train": len(losses) * steps, "valid": len(losses)})
-    bar = tqdm(total=settings.epochs * steps, initial=len(losses) * steps, unit="step", disable=not progress_bar)
 
     def log(phase, epoch, first_step, values, started):
         for name, column in values.items():
@@ -153,30 +148,30 @@ def run(
                 )
         writer.write(phase, epoch, first_step, values, time.perf_counter() - started)
 
+    planned = {"total": settings.epochs * steps, "done": len(losses) * steps}
     try:
-        for epoch in range(len(losses), settings.epochs):
-            averaging_from = averaging_start(losses, settings.patience)
-            rate = learning_rate(settings, epoch, averaging_from)
-            numbers = np.float32(rate), np.bool_(averaging_from is not None)
-            carry, end = model.initial_carry(len(train.rows)), (epoch + 1) * steps
-            for first in range(epoch * steps, end, config.search.chunk):
-                started, count = time.perf_counter(), min(config.search.chunk, end - first)
-                state, carry, info = chunk(
-                    state, carry, train.take(first, count), np.uint32(config.seed), np.int32(first), *numbers
-                )
-                info = jax.tree.map(np.asarray, info)
-                log("train", epoch, first, info, started)
-                bar.set_postfix(loss=f"{info['loss'].mean():.4g}", refresh=False)
-                bar.update(count)
-            started = time.perf_counter()
-            loss = float(evaluate(state.average, valid.head(0)))
-            log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
-            if loss < min(losses, default=math.inf):
-                best = state.average
-            losses = [*losses, loss]
-            checkpoints.save(len(losses), {"state": state, "best": best}, {"losses": losses})
+        with progress.track("training", unit="step", **planned) as advance:
+            for epoch in range(len(losses), settings.epochs):
+                averaging_from = averaging_start(losses, settings.patience)
+                rate = learning_rate(settings, epoch, averaging_from)
+                numbers = np.float32(rate), np.bool_(averaging_from is not None)
+                carry, end = model.initial_carry(len(train.rows)), (epoch + 1) * steps
+                for first in range(epoch * steps, end, config.search.chunk):
+                    started, count = time.perf_counter(), min(config.search.chunk, end - first)
+                    state, carry, info = chunk(
+                        state, carry, train.take(first, count), np.uint32(config.seed), np.int32(first), *numbers
+                    )
+                    info = jax.tree.map(np.asarray, info)
+                    log("train", epoch, first, info, started)
+                    advance(count, epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{info['loss'].mean():.4g}")
+                started = time.perf_counter()
+                loss = float(evaluate(state.average, valid.head(0)))
+                log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
+                if loss < min(losses, default=math.inf):
+                    best = state.average
+                losses = [*losses, loss]
+                checkpoints.save(len(losses), {"state": state, "best": best}, {"losses": losses})
     finally:
-        bar.close()
         writer.close()
         checkpoints.close()
     return Result(

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments.benchmarks import measuring
 from experiments.benchmarks.products import Point, bare_products, large_product, products, used_products
@@ -26,6 +25,7 @@ from launch import common
 from nas.config import SupernetConfig
 from nas.errors import UserError
 from nas.parallel import Devices
+from nas.progress import each
 from nas.report import performance
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
@@ -73,7 +73,7 @@ def main():
         raise UserError(f"--matmul: must be of {', '.join(available)} on this device, got {unknown[0]!r}")
     environment = measuring.environment()
     cases = [(Point(*x, FLAGS.steps), matmul) for x in itertools.product(*axes) for matmul in FLAGS.matmul or available]
-    measured = [measure(*case, architectures, LARGE[platform]) for case in tqdm(cases, desc="grid")]
+    measured = [measure(*case, architectures, LARGE[platform]) for case in each("grid", cases, unit="point")]
     results = {
         "environment": environment,
         "operations": [row for operations, _ in measured for row in operations],
@@ -159,7 +159,8 @@ def measure_growth(base: Point) -> list[dict]:
     for axis in ("width", "nodes", "batch", "vocabulary"):
         for factor in (2, 4):
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
-    operations = {key: shared_step(point, "float32") for key, point in tqdm(points.items(), desc="growth: compile")}
+    compiling = each("growth: compile", points.items(), unit="point")
+    operations = {key: shared_step(point, "float32") for key, point in compiling}
     seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
     seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
     flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}

@@ -39,20 +39,20 @@ STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
 METRICS = {"L2": "euclidean", "cosine": "cosine"}
 
 
-def edit_distances(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[D, P] int32 exact edit distances of all pairs, a row a definition of EDIT_DISTANCES."""
     return np.stack(
         [
-            squareform(edit_distance.pairwise_edit_distance(space, decisions, progress=progress, **definition), checks=False)
+            squareform(edit_distance.pairwise_edit_distance(space, decisions, **definition), checks=False)
             for definition in EDIT_DISTANCES.values()
         ]
     )
 
 
-def first_approximation(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+def first_approximation(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[P'] int32: networkx's first approximation, for the first MAX_APPROXIMATED architectures."""
     few = decisions[: edit_distance.MAX_APPROXIMATED]
-    return squareform(edit_distance.first_approximation(space, few, progress=progress), checks=False)
+    return squareform(edit_distance.first_approximation(space, few), checks=False)
 
 
 def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
-from tqdm import tqdm
 
+from nas import progress
 from nas.errors import UserError
 from nas.evaluation._edit_distance_graphs import (
     MAX_NODES,
@@ -108,7 +108,6 @@ def pairwise_edit_distance(
     labelled: bool = True,
     io: bool = True,
     forced: bool = True,
-    progress: bool = True,
     threads: int = 0,
 ) -> np.ndarray:
     """int32[n, n] exact edit distances between all architectures.
@@ -122,14 +121,13 @@ def pairwise_edit_distance(
       labelled: whether a differing label costs 1; without, all labels but the forced ones are the same.
       io: whether the graphs have input and output nodes.
       forced: whether these may only be matched to each other; needs `io`.
-      progress: whether to show a progress bar.
       threads: 0 uses all cores.
 
     Raises:
       UserError: invalid decisions; a graph with more than 16 nodes, a cycle, an unknown label or without the forced nodes.
     """
     packed = pack_decisions(space, decisions, labelled=labelled, io=io, forced=forced)
-    return _all_pairs(packed, None, progress, threads, keep_lower=False)[1]
+    return _all_pairs(packed, None, threads, keep_lower=False)[1]
 
 
 def pairwise_edit_distance_bounds(
@@ -140,7 +138,6 @@ def pairwise_edit_distance_bounds(
     io: bool = True,
     forced: bool = True,
     limit: int = 10_000,
-    progress: bool = True,
     threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds int32[n, n] on the distances of graphs of up to 64 nodes.
@@ -149,16 +146,16 @@ def pairwise_edit_distance_bounds(
 
     Args:
       limit: search nodes after which a pair is left open.
-      space, decisions, labelled, io, forced, progress, threads: as for `pairwise_edit_distance`.
+      space, decisions, labelled, io, forced, threads: as for `pairwise_edit_distance`.
 
     Raises:
       UserError: as `pairwise_edit_distance`, from 65 nodes on.
     """
     packed = pack_decisions(space, decisions, labelled=labelled, io=io, forced=forced, max_nodes=MAX_NODES_BOUNDS)
-    return _all_pairs(packed, limit, progress, threads, keep_lower=True)
+    return _all_pairs(packed, limit, threads, keep_lower=True)
 
 
-def first_approximation(space: SearchSpace, decisions, *, io: bool = True, progress: bool = True) -> np.ndarray:
+def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np.ndarray:
     """int32[n, n] upper bounds: the first approximation of networkx, labels ignored, which the paper reports as edit distance.
 
     It depends on the order of the nodes and is not symmetric (each pair is computed once, the earlier architecture first). On
@@ -168,7 +165,6 @@ def first_approximation(space: SearchSpace, decisions, *, io: bool = True, progr
       space: what the decisions mean.
       decisions: [n, T], n at most 100.
       io: whether the graphs have input and output nodes.
-      progress: whether to show a progress bar.
 
     Raises:
       UserError: invalid decisions or too many.
@@ -179,11 +175,11 @@ def first_approximation(space: SearchSpace, decisions, *, io: bool = True, progr
         raise UserError(f"the first approximation of networkx is slow: at most {MAX_APPROXIMATED} architectures, got {n}")
     graphs = [space.to_graph(row, io=io) for row in decisions]
     result = np.zeros((n, n), np.int32)
-    with tqdm(total=n * (n - 1) // 2, desc="first approximation", unit="pair", disable=not progress) as bar:
+    with progress.track("first approximation", total=n * (n - 1) // 2, unit="pair") as advance:
         for i in range(n):
             for j in range(i + 1, n):
                 result[i, j] = result[j, i] = next(nx.optimize_graph_edit_distance(graphs[i], graphs[j]))
-                bar.update()
+                advance(1)
     return result
 
 
@@ -209,7 +205,6 @@ def compare(
     *,
     limit: int | None = None,
     threads: int = 0,
-    progress: bool = False,
 ) -> Comparison:
     """Compares graphs first[k] and second[k] for every k.
 
@@ -218,7 +213,6 @@ def compare(
       first, second: [k] indices of graphs.
       limit: search nodes after which a pair is left open; None never leaves one open.
       threads: 0 uses all cores.
-      progress: whether to show a progress bar.
 
     Raises:
       UserError: an index of no graph, or a different number of them.
@@ -232,7 +226,7 @@ def compare(
     def search_block(search, block):
         search(first[block], second[block], *(part[block] for part in found))
 
-    _search_blocks(packed, len(first), search_block, limit, threads, progress)
+    _search_blocks(packed, len(first), search_block, limit, threads)
     return found
 
 
@@ -241,7 +235,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _all_pairs(packed, limit, progress, threads, keep_lower):
+def _all_pairs(packed, limit, threads, keep_lower):
     """Lower and upper bounds int32[n, n]; the same array unless `keep_lower`."""
     n = len(packed.sizes)
     upper = np.zeros((n, n), np.int32)
@@ -262,7 +256,7 @@ def _all_pairs(packed, limit, progress, threads, keep_lower):
         lower[i, j] = lower[j, i] = found.lower
         upper[i, j] = upper[j, i] = found.upper
 
-    _search_blocks(packed, lengths.sum(), search_block, limit, threads, progress)
+    _search_blocks(packed, lengths.sum(), search_block, limit, threads)
     for matrix in (lower, upper) if keep_lower else (upper,):
         for i in distinct:
             matrix[i] = matrix[i, representatives]
@@ -292,7 +286,6 @@ def _search_blocks(
     search_block: Callable[[Callable, slice], None],
     limit: int | None,
     threads: int,
-    progress: bool,
 ) -> None:
     """Calls search_block(search, block) for slices that cover all pairs, on several threads that are stopped with the caller.
 
@@ -330,7 +323,7 @@ def _search_blocks(
 
     count = min(threads or available_cores(), -(-num_pairs // _BLOCK))
     workers = [threading.Thread(target=run, daemon=True) for _ in range(count)]
-    with tqdm(total=num_pairs, desc="edit distance", unit="pair", disable=not progress) as bar:
+    with progress.track("edit distance", total=num_pairs, unit="pair") as advance:
         nothing = np.zeros(0, np.int64)
         # Compiled here, not in a thread, so that it can be interrupted.
         search_with(make_workspace(num_nodes, token))(
@@ -345,7 +338,7 @@ def _search_blocks(
                 if isinstance(outcome, BaseException):
                     raise outcome
                 done += outcome
-                bar.update(outcome)
+                advance(outcome)
         finally:
             interrupt[0] = 1
             for worker in workers:
