@@ -82,7 +82,8 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
                 OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured), approximation),
             }
             controllers[name] = Measured(samples, _behaviour(run, params[name], own[name], uniform))
-        best = float(run.reward.evaluate(run.state.reward, run.state.best_decisions[None], run.valid_windows(whole=True))[0])
+        whole = run.valid_windows(whole=True)
+        best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
     arrays = {
         f"{name}/{which}/{field}": array
         for name, controller in controllers.items()

@@ -75,7 +75,7 @@ class Run:
     def untrained_policy_params(self) -> Params:
         """Parameters with which the same controller started."""
         parts = search.components(self.config)
-        return search.initial_state(self.config, parts).strategy.params["policy"]
+        return jax.jit(lambda: search.initial_state(self.config, parts).strategy.params["policy"])()
 
     def metrics(self) -> list[dict]:
         """What the run logged."""

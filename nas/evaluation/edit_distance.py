@@ -7,6 +7,7 @@ Isomorphic architectures are compared once. Graphs with the same colour refineme
 graphs always have, are merged if the search finds the distance 0 between them.
 """
 
+import itertools
 import os
 import queue
 import threading
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from nas import progress
 from nas.errors import UserError
@@ -29,6 +31,7 @@ from nas.evaluation._edit_distance_graphs import (
 )
 from nas.evaluation._edit_distance_search import Workspace, make_workspace, search_pairs
 from nas.spaces import SearchSpace
+from nas.spaces.space import ABSENT
 
 __all__ = [
     "MAX_APPROXIMATED",
@@ -158,29 +161,51 @@ def pairwise_edit_distance_bounds(
 def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np.ndarray:
     """int32[n, n] upper bounds: the first approximation of networkx, labels ignored, which the paper reports as edit distance.
 
-    It depends on the order of the nodes and is not symmetric (each pair is computed once, the earlier architecture first). On
-    random cells of 12 nodes it is about three times the exact distance without labels, half as much again as the one with.
+    It matches nodes before it looks at edges, and without labels all matches of nodes cost the same: nodes are matched by
+    where they stand alone, so that two graphs of one size differ by |E1| + |E2| - 2 |edges in common by position|. It is not
+    symmetric for two sizes (each pair is computed once, the earlier architecture first). On random cells of 12 nodes it is
+    about three times the exact distance without labels, half as much again as the one with.
 
     Args:
       space: what the decisions mean.
-      decisions: [n, T], n at most 100.
+      decisions: [n, T].
       io: whether the graphs have input and output nodes.
 
     Raises:
-      UserError: invalid decisions or too many.
+      UserError: invalid decisions.
     """
-    decisions = space.validate(decisions)
-    n = len(decisions)
-    if n > MAX_APPROXIMATED:
-        raise UserError(f"the first approximation of networkx is slow: at most {MAX_APPROXIMATED} architectures, got {n}")
-    graphs = [space.to_graph(row, io=io) for row in decisions]
-    result = np.zeros((n, n), np.int32)
-    with progress.track("first approximation", total=n * (n - 1) // 2, unit="pair") as advance:
-        for i in range(n):
-            for j in range(i + 1, n):
-                result[i, j] = result[j, i] = next(nx.optimize_graph_edit_distance(graphs[i], graphs[j]))
-                advance(1)
-    return result
+    adjacency, labels = space.graphs(space.validate(decisions), io=io)
+    sizes = (labels != ABSENT).sum(axis=1)
+    groups = {size: np.flatnonzero(sizes == size) for size in np.unique(sizes)}
+    compact = {
+        size: np.array([adjacency[i][np.ix_(*[labels[i] != ABSENT] * 2)] for i in group], np.float32)
+        for size, group in groups.items()
+    }
+    result = np.zeros((len(labels), len(labels)), np.int32)
+    for (m, rows), (n, columns) in itertools.product(groups.items(), repeat=2):
+        of_first, of_second = _matched_nodes(m, n)
+        first, second = compact[m], compact[n]
+        common = np.einsum(
+            "iab,jab->ij",
+            first[:, of_first[:, None], of_first[None]],
+            second[:, of_second[:, None], of_second[None]],
+            optimize=True,
+        )
+        edges = first.sum(axis=(1, 2))[:, None] + second.sum(axis=(1, 2))[None]
+        result[np.ix_(rows, columns)] = np.rint(abs(m - n) + edges - 2 * common)
+    upper = np.triu(result, 1)
+    return upper + upper.T
+
+
+def _matched_nodes(m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of m nodes networkx matches with which of n when all matches are free and an unmatched node costs 1."""
+    never = m + n + 1
+    cost = np.zeros((m + n, m + n))
+    cost[:m, n:] = np.where(np.eye(m) > 0, 1, never)
+    cost[m:, :n] = np.where(np.eye(n) > 0, 1, never)
+    rows, columns = linear_sum_assignment(cost)
+    matched = (rows < m) & (columns < n)
+    return rows[matched], columns[matched]
 
 
 def pack_decisions(

@@ -148,7 +148,10 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
                     trace.log_prob, trace.entropy, advantage, weights.entropy
                 )
             )
-            supervised = supervised_loss(params, remembered)
+            # With lambda = 0 it is not computed: it costs several times what the policy gradient does.
+            supervised = jax.lax.cond(
+                weights.supervised > 0, lambda: supervised_loss(params, remembered), lambda: jnp.float32(0)
+            )
             info = {
                 "policy_loss": gradient_loss,
                 "supervised_loss": supervised,
