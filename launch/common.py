@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import runpy
+import select
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     try:
         try:
-            app.run(lambda _: _call(main), flags_parser=_parse)
+            _run(main)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be told from a bug
     except BrokenPipeError:
@@ -168,19 +169,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         for stream in closed:  # or the interpreter would try once more, and complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         _exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _exit(130)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        _exit(stop.code)
-    except Exception as error:
-        if message := _message(error):
-            _fail(message)
-        if _SUPERVISED not in os.environ:
-            raise
-        traceback.print_exc()
-        _exit(1)
 
 
 def select_device(platform: str) -> list[Any]:
@@ -225,6 +213,26 @@ def select_device(platform: str) -> list[Any]:
     return devices
 
 
+def _run(main):
+    try:
+        app.run(lambda _: _call(main), flags_parser=_parse)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        _exit(130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        _exit(stop.code)
+    except Exception as error:
+        if message := _message(error):
+            _fail(message)
+        if _SUPERVISED not in os.environ:
+            raise
+        traceback.print_exc()
+        _exit(1)
+
+
 def _call(main):
     if _is_one_of_many() and _SUPERVISED not in os.environ:
         return _supervise()
@@ -233,12 +241,10 @@ def _call(main):
 
 
 def _is_closed(stream):
-    """Whether nobody reads any more what is written to it."""
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether the reader of a pipe has left."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _is_one_of_many():

@@ -138,7 +138,7 @@ def test_gradients_are_those_of_the_plain_loop():
         jax.value_and_grad(lambda *of, states=states: jnp.sum(weights * states(*of)), argnums=(0, 1))(recurrent, inputs)
         for states in (own, plain)
     )
-    assert value == pytest.approx(expected_value, rel=1e-5)
+    assert float(value) == pytest.approx(float(expected_value), rel=1e-5)
     for ours, theirs in zip(found, expected, strict=True):
         assert np.all(theirs != 0)  # every weight and every row takes part
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
