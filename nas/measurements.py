@@ -71,19 +71,20 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
     every = np.concatenate(list(compared.values()))
     weights = [run] if common is None or common is run else [run, common]
     with track("evaluation", total=len(weights) * len(every), unit="architecture") as advance:
-        values = [of.log_perplexities(every, run.valid_windows(), advance).reshape(-1, n) for of in weights]
         exact = [edit_distances(run.space, decisions) for decisions in compared.values()]
-        measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
-        controllers = {}
-        for i, name in enumerate(names, 1):
-            approximation = first_approximation(run.space, compared[name])
-            samples = {
-                UNIFORM: _sample(run, params[name], uniform[:n], *(of[0] for of in measured), np.zeros(0, np.int32)),
-                OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured), approximation),
-            }
-            controllers[name] = Measured(samples, _behaviour(run, params[name], own[name], uniform))
+        behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
         whole = run.valid_windows(whole=True)
         best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
+        values = [of.log_perplexities(every, run.valid_windows(), advance).reshape(-1, n) for of in weights]
+    measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
+    controllers = {}
+    for i, name in enumerate(names, 1):
+        approximation = first_approximation(run.space, compared[name])
+        samples = {
+            UNIFORM: _sample(run, params[name], uniform[:n], *(of[0] for of in measured), np.zeros(0, np.int32)),
+            OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured), approximation),
+        }
+        controllers[name] = Measured(samples, behaviours[name])
     arrays = {
         f"{name}/{which}/{field}": array
         for name, controller in controllers.items()
