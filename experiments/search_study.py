@@ -149,9 +149,8 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
-    windows = run.valid_windows()
-    with progress.track("scores", total=len(decisions) * len(windows.start), unit="window") as advance:
-        return run.log_perplexities(decisions, windows, lambda count: advance(count * len(windows.start)))
+    with progress.track("scores", total=len(decisions), unit="cell") as advance:
+        return run.log_perplexities(decisions, run.valid_batches(), advance)
 
 
 def _plan(root, base, seed, architecture):

@@ -20,8 +20,8 @@ from launch.side_by_side import Piece
 from nas import progress, standalone, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
-from nas.data import Corpus, load_corpus
-from nas.data.tokens import Windows, num_windows, stream
+from nas.data import Corpus
+from nas.data.tokens import corpus_splits, load_splits
 from nas.spaces import RecurrentSpace
 
 _KEY = 1905  # of the cells that are drawn
@@ -39,7 +39,7 @@ class Halved(NamedTuple):
 
 def random_cells(config: Config, corpus: Corpus) -> list[str]:
     """The cells that random search trains from scratch, as text; the seed is that of `config`."""
-    epoch = num_windows(stream(corpus.train, config.data.batch), config.data.steps)
+    epoch = corpus_splits(corpus, config.data).train.length
     count = max(1, round(training_steps(config.search) / (config.training.epochs * epoch)))
     space = RecurrentSpace(num_nodes=config.nodes)
     return [space.format(decisions) for decisions in _drawn(space, config.seed, count)]
@@ -87,22 +87,21 @@ def successive_halving(count: int, unit: int, advance: Callable[[int, int], floa
 
 
 def _halve(path, config, cells, **options):
-    corpus, data, started = load_corpus(config.data, **options), config.data, time.perf_counter()
-    train = Windows.of(corpus.train, data.batch, data.steps)
-    valid = Windows.of(corpus.valid, data.eval_batch, data.steps).head(data.eval_tokens)
+    splits, data, started = load_splits(config.data, **options), config.data, time.perf_counter()
+    valid = splits.valid.head(data.eval_tokens)
     space, settings = RecurrentSpace(num_nodes=config.nodes), config.training
     decisions = _drawn(space, config.seed, cells)
     models = [standalone.cell(space, one, config.supernet, data.vocabulary) for one in decisions]
     evaluations = [training.evaluation(m) for m in models]
     programs = [training.train_chunk(m, clip=settings.clip, weight_decay=settings.weight_decay) for m in models]
-    states = [[training.initial_state(m, config.seed), m.initial_carry(len(train.rows))] for m in models]
+    states = [[training.initial_state(m, config.seed), m.initial_carry(data.batch)] for m in models]
     done, rate = np.zeros(cells, int), np.float32(settings.learning_rate)
     unit = first_rung(cells, int(training_steps(config.search)))
 
     def train_until(candidate, end):
         for first in range(done[candidate], end, unit):  # of one length, so that a cell is compiled once
-            batch = train.take(first, unit)
-            arguments = batch, np.uint32(config.seed), np.int32(first), rate, np.bool_(False)
+            steps = np.arange(first, first + unit, dtype=np.int32)
+            arguments = splits.train.take(first, unit), np.uint32(config.seed), steps, rate, np.bool_(False)
             *states[candidate], _ = programs[candidate](*states[candidate], *arguments)
             advance(unit)
         done[candidate] = end

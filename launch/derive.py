@@ -54,8 +54,8 @@ def _rows(space, derived):
     with np.errstate(over="ignore"):  # of cells that have diverged
         perplexity, held_out = np.exp(derived.log_perplexity), np.exp(derived.held_out)
     for i, decisions in enumerate(derived.decisions):
-        lasted = derived.tokens[i] == derived.tokens[0]
-        cells = [i + 1.0, space.format(decisions), float(derived.tokens[i]), float(perplexity[i])]
+        lasted = derived.examples[i] == derived.examples[0]
+        cells = [i + 1.0, space.format(decisions), float(derived.examples[i]), float(perplexity[i])]
         rows.append(Row([*cells, float(held_out[i]) if lasted else Empty("left before")], bool(derived.given[i])))
     return rows
 

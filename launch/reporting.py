@@ -11,7 +11,6 @@ import numpy as np
 from launch.side_by_side import Piece
 from nas import estimate, measurements, metrics, runs, search
 from nas.config import Config
-from nas.controllers import has_state
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
 from nas.report import evidence, evidence_page, training
@@ -78,7 +77,7 @@ def evaluations(
       configs: key -> configuration of a run, its seed aside.
       architectures: as for `report`.
     """
-    lender = _lender({key: _has_state(config) for key, config in configs.items()})
+    lender = _lender({key: search.components(config).policy.state_width > 0 for key, config in configs.items()})
     common = folders.get(COMMON, [None] * len(folders[lender]))
 
     def of_a_set(config):
@@ -101,11 +100,6 @@ def evaluations(
 def _lender(with_state: Mapping[str, bool]) -> str:
     """The arm under whose weights the untrained controller is measured: the first that has a hidden state."""
     return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
-
-
-def _has_state(config):
-    parts = search.components(config)
-    return has_state(parts.space, parts.policy)
 
 
 def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:

@@ -73,9 +73,9 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
     with track("evaluation", total=len(weights) * len(every), unit="architecture") as advance:
         exact = [edit_distances(run.space, decisions) for decisions in compared.values()]
         behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
-        whole = run.valid_windows(whole=True)
+        whole = run.valid_batches(whole=True)
         best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
-        values = [of.log_perplexities(every, run.valid_windows(), advance).reshape(-1, n) for of in weights]
+        values = [of.log_perplexities(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
     measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
     for i, name in enumerate(names, 1):

@@ -20,11 +20,10 @@ import optax
 from nas import metrics, progress
 from nas.checkpoint import Checkpoints
 from nas.config import Config, TrainingConfig
-from nas.data.tokens import Windows, num_windows
 from nas.errors import UserError
 from nas.standalone import Model, num_parameters
 from nas.supernets.recurrent import sample_dropout
-from nas.types import Array, Batch, Info, Params
+from nas.types import Array, Batch, Info, Params, Splits
 
 _INIT, _DROPOUT = range(2)  # streams of random numbers
 
@@ -73,17 +72,18 @@ def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None
 
 
 def train_chunk(model: Model, *, clip: float, weight_decay: float):
-    """The compiled function (state, carry, batch [K, ...], seed, first step, rate, averaging) -> state, carry, info [K]."""
+    """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate, averaging)
+    -> state, carry, info [K]."""
     direction = optax.chain(optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay))
 
     @jax.jit
-    def run(state: TrainState, carry, batch: Batch, seed, first_step, rate, averaging) -> tuple[TrainState, Array, Info]:
+    def run(state: TrainState, carry, batch: Batch, seed, steps, rate, averaging) -> tuple[TrainState, Array, Info]:
         def step(carried, x):
             state, carry = carried
             (tokens, start), index = x
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), index)
             dropout = sample_dropout(model.config, key, len(tokens))
-            carry = jax.tree.map(lambda leaf: jnp.where(start, 0.0, leaf), carry)
+            carry = jax.tree.map(lambda leaf: jnp.where(start[:, None], 0.0, leaf), carry)
             (loss, carry), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, tokens, carry, dropout)
             downhill, _ = direction.update(gradient, direction.init(state.params), state.params)
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, downhill)
@@ -92,7 +92,6 @@ def train_chunk(model: Model, *, clip: float, weight_decay: float):
             average = jax.tree.map(lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params)
             return (TrainState(params, average, count), carry), {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
 
-        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
         (state, carry), info = jax.lax.scan(step, (state, carry), (batch, steps))
         return state, carry, info
 
@@ -117,9 +116,7 @@ def run(
     model: Model,
     config: Config,
     workdir: pathlib.Path,
-    train: Windows,
-    valid: Windows,
-    test: Windows,
+    splits: Splits,
 ) -> Result:
     """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
 
@@ -127,7 +124,7 @@ def run(
       UserError: a loss that is not finite (step and last good checkpoint are named), or a checkpoint that cannot be read or
         written.
     """
-    settings, steps = config.training, num_windows(train.rows, train.steps)
+    settings, steps = config.training, splits.train.length
     chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
     evaluate = evaluation(model)
     state, losses = initial_state(model, config.seed), []
@@ -155,17 +152,17 @@ def run(
                 averaging_from = averaging_start(losses, settings.patience)
                 rate = learning_rate(settings, epoch, averaging_from)
                 numbers = np.float32(rate), np.bool_(averaging_from is not None)
-                carry, end = model.initial_carry(len(train.rows)), (epoch + 1) * steps
+                carry, end = model.initial_carry(config.data.batch), (epoch + 1) * steps
                 for first in range(epoch * steps, end, config.search.chunk):
                     started, count = time.perf_counter(), min(config.search.chunk, end - first)
-                    state, carry, info = chunk(
-                        state, carry, train.take(first, count), np.uint32(config.seed), np.int32(first), *numbers
-                    )
+                    indices = np.arange(first, first + count, dtype=np.int32)
+                    batches = splits.train.take(first, count)
+                    state, carry, info = chunk(state, carry, batches, np.uint32(config.seed), indices, *numbers)
                     info = jax.tree.map(np.asarray, info)
                     log("train", epoch, first, info, started)
                     advance(count, epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{info['loss'].mean():.4g}")
                 started = time.perf_counter()
-                loss = float(evaluate(state.average, valid.head(0)))
+                loss = float(evaluate(state.average, splits.valid.head(0)))
                 log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
                 if loss < min(losses, default=math.inf):
                     best = state.average
@@ -176,7 +173,7 @@ def run(
         checkpoints.close()
     return Result(
         log_perplexity=min(losses),
-        test_log_perplexity=float(evaluate(best, test.head(0))),
+        test_log_perplexity=float(evaluate(best, splits.test.head(0))),
         best_epoch=int(np.argmin(losses)),
         averaging_from=averaging_start(losses[:-1], settings.patience),
         parameters=num_parameters(model),

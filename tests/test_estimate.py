@@ -14,7 +14,7 @@ def test_lines_are_scaled_to_the_whole_search():
     lines = [{"phase": "shared", "epoch": 0, "seconds": 99.0}]  # compiled
     lines += [{"phase": "shared", "epoch": 1, "seconds": seconds} for seconds in (1.0, 3.0)]
     lines += [{"phase": "controller", "epoch": 1, "seconds": 0.5}, {"phase": "valid", "epoch": 1, "seconds": 4.0}]
-    assert estimate.scaled(lines, config, windows=7) == pytest.approx(10 * 50 * 2 + 6 * 30 * 0.5 + 10 * 7 * 4)
+    assert estimate.scaled(lines, config, batches=7) == pytest.approx(10 * 50 * 2 + 6 * 30 * 0.5 + 10 * 7 * 4)
 
 
 def test_the_quick_studies_are_not_measured_first():

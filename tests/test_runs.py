@@ -29,12 +29,13 @@ def corpus():
     rng = np.random.default_rng(0)
     streams = [rng.integers(0, 50, length, dtype=np.int32) for length in (200, 120, 100)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.runs, "load_corpus", lambda *args, **kwargs: Corpus(*streams, tuple(map(str, range(50)))))
+        for module in (nas.runs, nas.data.tokens):
+            patch.setattr(module, "load_corpus", lambda *args, **kwargs: Corpus(*streams, tuple(map(str, range(50)))))
         yield
 
 
 def start(config, workdir, **options):
-    return runs.start(config, workdir, **{"parallel": "jit", "progress_bar": False} | options)
+    return runs.start(config, workdir, **{"parallel": "jit"} | options)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_a_finished_run(finished):
     initial = search.initial_state(CONFIG, search.components(CONFIG)).strategy.params["policy"]
     assert_same_bits(run.untrained_policy_params(), initial)
     assert np.any(np.asarray(run.policy_params["start"]) != np.asarray(initial["start"]))
-    assert run.valid_windows().tokens.shape == (2, 4, 6)  # 40 tokens in windows of 4 x 5
-    assert run.valid_windows(whole=True).tokens.shape == (5, 4, 6)  # 30 tokens a row
+    assert run.valid_batches().tokens.shape == (2, 4, 6)  # 40 tokens in windows of 4 x 5
+    assert run.valid_batches(whole=True).tokens.shape == (5, 4, 6)  # 30 tokens a row
 
 
 def test_opening_writes_nothing(finished):
@@ -97,7 +98,7 @@ def test_a_finished_run_is_kept(workdir, finished, capfd):
 
 def test_an_unfinished_run_is_finished(workdir, finished, capfd):
     shutil.rmtree(workdir / "checkpoints" / "33")
-    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    runs.finish(CONFIG, workdir, parallel="jit")
     assert capfd.readouterr().err == f"searching: {workdir}\n"
     assert_same_run(CONFIG, workdir, finished)
 
@@ -105,7 +106,7 @@ def test_an_unfinished_run_is_finished(workdir, finished, capfd):
 def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(workdir, finished, capfd):
     next((workdir / "checkpoints" / "33" / "progress").glob("metadata")).write_bytes(b"")
     assert runs.open_run(workdir).progress["epoch"] == 2
-    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    runs.finish(CONFIG, workdir, parallel="jit")
     lines = [line.partition(" in ")[0] for line in capfd.readouterr().err.splitlines()]
     assert set(lines) == {"checkpoint 33", f"searching: {workdir}"}
     assert_same_run(CONFIG, workdir, finished)
@@ -247,7 +248,7 @@ def test_a_directory_that_cannot_be_written(disk, finished, capfd):
     assert make_read_only()
     assert fails(start, CONFIG, disk / "run") == f"--workdir: cannot write to {disk / 'run'}: Read-only file system"
     run = runs.open_run(disk / "run")
-    assert fails(measurements.measure, run, untrained=False, progress_bar=False).startswith("cannot write ")
+    assert fails(measurements.measure, run, untrained=False).startswith("cannot write ")
     assert capfd.readouterr() == ("", "")
     assert_same_run(CONFIG, disk / "run", finished)
 
@@ -271,13 +272,13 @@ def test_a_disk_that_fills_during_the_run(disk, finished, capfd):
 @pytest.fixture
 def measuring(monkeypatch):
     """Counts how often perplexities are computed."""
-    compute, calls = measurements._log_perplexities, []
-    monkeypatch.setattr(measurements, "_log_perplexities", lambda *args: calls.append(1) or compute(*args))
+    compute, calls = runs.Run.log_perplexities, []
+    monkeypatch.setattr(runs.Run, "log_perplexities", lambda *args: calls.append(1) or compute(*args))
     return calls
 
 
 def measure(workdir, **options):
-    return measurements.measure(runs.open_run(workdir), progress_bar=False, **options)
+    return measurements.measure(runs.open_run(workdir), **options)
 
 
 def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring):
@@ -319,7 +320,7 @@ def test_damaged_measurements_are_made_again(workdir, measuring, content):
 def test_measurements_are_of_the_run(workdir):
     measured, best = measure(workdir)
     run = runs.open_run(workdir)
-    windows = run.valid_windows()
+    windows = run.valid_batches()
     for controller, (samples, behaviour) in measured.items():
         params = run.policy_params if controller == "trained" else run.untrained_policy_params()
         own = run.policy.score(params, behaviour.own)
@@ -356,12 +357,12 @@ def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):
     scratch = dataclasses.replace(CONFIG, training=TrainingConfig(architecture="lstm", epochs=1))
     assert "training.architecture: must be empty in a search" in fails(start, scratch, tmp_path / "search")
     assert not (tmp_path / "search").exists()
-    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere", progress_bar=False)
+    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere")
     assert "holds a model trained from scratch, not a search" in fails(runs.open_run, tmp_path / "model")
     assert "training.architecture: 'lstm' -> ''" in fails(start, CONFIG, tmp_path / "model")
     assert "training.architecture: '' -> 'lstm'" in fails(runs.train, scratch, finished)
     with unchanged(tmp_path / "model"):
-        assert runs.train(scratch, tmp_path / "model", progress_bar=False) == result
+        assert runs.train(scratch, tmp_path / "model") == result
 
 
 def test_a_search_by_evolution_has_no_controller(tmp_path):

@@ -14,10 +14,10 @@ import pytest
 
 from nas import metrics, search
 from nas.checkpoint import Checkpoints, load_arrays
-from nas.data.tokens import Windows
+from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
 from nas.parallel import Devices, choose_devices
-from nas.types import Batch
+from nas.types import Splits
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -49,7 +49,7 @@ def run(config, workdir):
         Windows.of(rng.integers(0, config.data.vocabulary, 4 * length, dtype=np.int32), 4, config.data.steps)
         for length in (41, 26)
     )
-    return search.run(config, workdir, train, valid, devices=choose_devices("jit"), progress_bar=False)
+    return search.run(config, workdir, Splits(train, valid, valid), devices=choose_devices("jit"))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,10 @@ def test_one_compilation_serves_every_seed():
         config = tiny(seed=seed)
         parts = search.components(config)
         state, carry = search.initial_state(config, parts), parts.reward.initial_carry(4)
-        batch, common = Batch(np.zeros((2, 4, 6), np.int32), np.zeros(2, bool)), (np.int32(0), np.int32(0))
+        batch, common = (
+            Tokens(np.zeros((2, 4, 6), np.int32), np.zeros((2, 4), bool)),
+            (np.arange(2, dtype=np.int32), np.int32(0)),
+        )
         chunks = (search.shared_chunk, search.controller_chunk)
         return [
             choose_devices("jit").lift(make(config, parts)).compiled.lower(state, carry, batch, common).as_text()

@@ -23,6 +23,7 @@ from experiments.benchmarks import measuring
 from experiments.benchmarks.products import Point, bare_products, large_product, products, used_products
 from launch import common
 from nas.config import SupernetConfig
+from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices
 from nas.progress import each
@@ -30,7 +31,6 @@ from nas.report import performance
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import recurrent
-from nas.types import Batch
 
 flags.DEFINE_list("widths", "64,200", "Hidden widths of the grid.")
 flags.DEFINE_list("nodes", "8,12", "Nodes of the cell.")
@@ -250,7 +250,7 @@ def _setting(point, matmul, deferred=True, architectures=16):
     rng = np.random.default_rng(0)
     decisions = rng.integers(space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32)
     tokens = rng.integers(point.vocabulary, size=(point.batch, point.steps + 1), dtype=np.int32)
-    return space, source, jax.jit(source.init)(jax.random.key(0)), decisions, Batch(tokens, np.array(False))
+    return space, source, jax.jit(source.init)(jax.random.key(0)), decisions, Tokens(tokens, np.zeros(len(tokens), bool))
 
 
 def _compile(jitted, *arguments):

@@ -80,7 +80,7 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
         every = log_probs(params, hidden[:, :-1], slice(None))
         return Trace(masking.take(every, decisions), masking.entropy(every), every, hidden)
 
-    return Policy(init, sample, score)
+    return Policy(init, sample, score, width)
 
 
 def _lstm_cell(recurrent: Array, hidden: Array, cell: Array, gates: Array) -> tuple[Array, Array]:

@@ -12,10 +12,10 @@ import pytest
 from experiments.benchmarks import measuring
 from experiments.benchmarks.products import Point, bare_products, products, used_products
 from nas.config import SupernetConfig
+from nas.data.tokens import Tokens
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import native_loop
-from nas.types import Batch
 
 POINT = Point(width=2, nodes=3, batch=4, vocabulary=5, steps=6)  # 24 rows, 18 products of nodes
 
@@ -64,7 +64,7 @@ def test_arithmetic_is_that_of_the_traced_code(architectures, monkeypatch):
     space = RecurrentSpace(num_nodes=point.nodes)
     source = supernet_reward(space, SupernetConfig(width=point.width), point.vocabulary)
     state = jax.eval_shape(source.init, jax.random.key(0))
-    batch = Batch(np.zeros((point.batch, point.steps + 1), np.int32), np.array(False))
+    batch = Tokens(np.zeros((point.batch, point.steps + 1), np.int32), np.zeros(point.batch, bool))
     decisions = np.zeros((architectures, space.num_decisions), np.int32)
     score = jax.make_jaxpr(source.score)(state, decisions, batch)
     train = jax.make_jaxpr(source.train)(

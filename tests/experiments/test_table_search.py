@@ -18,9 +18,9 @@ from experiments.search_tables import Found, Scratch
 from nas import config as configs
 from nas import derivation, metrics, runs, search
 from nas.checkpoint import load_arrays
+from nas.data.tokens import Tokens
 from nas.spaces import RecurrentSpace
 from nas.tables import SPACE
-from nas.types import Batch
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
@@ -78,8 +78,8 @@ def searched(tmp_path):
         reward = types.SimpleNamespace(evaluate=evaluate)
         state = types.SimpleNamespace(reward=float(weights))
         run = runs.Run(tmp_path / name, tiny(seed=5), {}, SPACE, None, reward, state, {})
-        windows = Batch(np.zeros((1, 2, 3), np.int32), np.zeros(1, bool))
-        object.__setattr__(run, "valid_windows", lambda windows=windows: windows)
+        windows = Tokens(np.zeros((1, 2, 3), np.int32), np.zeros((1, 2), bool))
+        object.__setattr__(run, "valid_batches", lambda windows=windows: windows)
         found[name] = run
     return found
 
@@ -264,9 +264,9 @@ def test_the_program(study, user_environment):
         assert row["search (s)"] == f"{seconds:.0f}"
     unit = without_sharing.first_rung(2, int(training_steps(run.config.search)))
     np.testing.assert_array_equal(halved["steps"], [4 * unit, unit])
-    expected = derivation.derive(run, 12, seed=1, progress_bar=False)
+    expected = derivation.derive(run, 12, seed=1)
     np.testing.assert_array_equal(derived[1]["decisions"], expected.decisions)
-    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_windows()))
+    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_batches()))
     mean = math.exp(scores.astype(float).mean())
     assert rows[1]["mean of derived cells, shared weights"] == f"{mean:.1f}"
     crossed = [row[1:3] for row in csv.reader((folder / "crossed.csv").open())][1:]
