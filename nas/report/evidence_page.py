@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from nas.evaluation import correlations
+from nas.evaluation import correlations, overlap
 from nas.evaluation.conditioning import Conditioning, by_lag
 from nas.evaluation.probes import Probe
 from nas.report import evidence, evidence_figures, figures, training
@@ -122,11 +122,11 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "Distances of states":
         return {
             "overlap": (
-                each(lambda arm: _density(space, arm, correlations.TOTAL, "total overlap (decisions)")),
+                each(lambda arm: _density(arm, _total_overlap(space, arm), "total overlap (decisions)")),
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
-                each(lambda arm: _density(space, arm, correlations.EDIT_DISTANCE, "exact edit distance (edits)")),
+                each(lambda arm: _density(arm, _edit_distance(arm), "exact edit distance (edits)")),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }
@@ -166,11 +166,17 @@ def _forest(space, arms):
     return figures.bars_with_intervals(names, mean, low, high, label="difference of correlations") if found else None
 
 
-def _density(space, arm, measure, x_label):
-    sample = arm.samples[0]["uniform"]
-    distance = correlations.distances(sample.after)
-    x = correlations.measures(space, sample)[measure]
+def _density(arm, x, x_label):
+    distance = correlations.distances(arm.samples[0]["uniform"].after)
     return evidence_figures.density(arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)")
+
+
+def _total_overlap(space, arm):
+    return overlap.common_decisions(space, arm.samples[0]["uniform"].decisions, *dict.fromkeys(space.kinds))
+
+
+def _edit_distance(arm):
+    return arm.samples[0]["uniform"].edit_distance[list(correlations.EDIT_DISTANCES).index(correlations.EDIT_DISTANCE)]
 
 
 def _components(space, arm):
