@@ -21,15 +21,15 @@ ONE_SEED = Empty("one seed")
 PERMUTED = "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are not multiplied up."
 
 
-def _once(method):
-    """Keeps with an arm what a method of it gave for these arguments: numbers, not arrays of pairs, which are many."""
-    name = f"_{method.__name__}_found"
+def once(function):
+    """Keeps with an arm what `function(arm, *arguments)` gives: for numbers, not for arrays of pairs, which are many."""
+    name = f"{function.__module__}.{function.__qualname__}"
 
-    @functools.wraps(method)
-    def kept(self, *arguments):
-        found = self.__dict__.setdefault(name, {})
+    @functools.wraps(function)
+    def kept(arm, *arguments):
+        found = arm.__dict__.setdefault(name, {})
         if arguments not in found:
-            found[arguments] = method(self, *arguments)
+            found[arguments] = function(arm, *arguments)
         return found[arguments]
 
     return kept
@@ -51,18 +51,18 @@ class Arm:
     def has_state(self) -> bool:
         return self.samples[0]["own"].after.shape[1] > 0
 
-    @_once
+    @once
     def correlations(self, space: SearchSpace, which: str) -> dict[str, list[float]]:
         """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
         found = [correlations.correlations(measures(space, sample[which]), sample[which].after) for sample in self.samples]
         return {name: [seed[name] for seed in found] for name in found[0]}
 
-    @_once
+    @once
     def protocol(self, space: SearchSpace) -> list[dict[tuple[str, str, str], float]]:
         """`correlations.paper_protocol` of the own samples, one a seed."""
         return [correlations.paper_protocol(space, sample["own"]) for sample in self.samples]
 
-    @_once
+    @once
     def performance_tests(self, space: SearchSpace, which: str, field: str) -> list[tuple[st.Mantel, st.Mantel]]:
         """Of each seed, the distance of states against |difference| of a field of the samples of one of the SETS.
 

@@ -45,7 +45,31 @@ class Report:
     def __init__(self, title: str, summary: str = ""):
         self._title = title
         self._summary = _paragraphs(summary)
+        self._answers: list[dict] = []
         self._blocks: list[dict] = []
+
+    def answer(
+        self,
+        question: str,
+        sentence: str,
+        figure: Figure,
+        *,
+        alt: str,
+        table: str,
+        published: str = "",
+        caption: str = "",
+    ) -> None:
+        """A question with its answer. Answers open the page, before all blocks, in the order in which they are added.
+
+        Args:
+          figure: one, as for `figure`.
+          alt: as for `figure`.
+          table: anchor of the table that holds the numbers.
+          published: what the paper says of it.
+          caption: what the figure shows.
+        """
+        texts = {"question": question, "sentence": sentence, "published": published, "caption": caption}
+        self._answers.append({**texts, "image": _embed(figure, alt), "table": table})
 
     def section(self, heading: str) -> None:
         """Starts a section; sections are listed at the top of the page."""
@@ -55,9 +79,9 @@ class Report:
         """Paragraphs, separated by empty lines."""
         self._add("text", paragraphs=_paragraphs(text))
 
-    def table(self, table: Table) -> None:
-        """A table with its notes and the command that makes it."""
-        self._add("table", table=table, rows=list(zip(table.rows, table.cells(), strict=True)))
+    def table(self, table: Table, anchor: str = "") -> None:
+        """A table with its notes and the command that makes it; `anchor` is where links to it lead."""
+        self._add("table", table=table, rows=list(zip(table.rows, table.cells(), strict=True)), anchor=anchor)
 
     def figure(self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]) -> None:
         """One figure, or several under one caption: side by side where there is room, else one below another.
@@ -81,9 +105,21 @@ class Report:
         self._add("details", items=[(str(name), str(value)) for name, value in mapping.items()])
 
     def write(self, path: str | os.PathLike) -> pathlib.Path:
-        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes."""
+        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes.
+
+        Raises:
+          ValueError: the table of an answer is not on the page.
+        """
+        tables = {block["anchor"]: block["table"].title for block in self._blocks if block["kind"] == "table"}
+        if missing := [answer["table"] for answer in self._answers if answer["table"] not in tables]:
+            raise ValueError(f"answers link to tables that are not on the page: {', '.join(missing)}")
         page = _ENVIRONMENT.get_template("page.html").render(
-            title=self._title, summary=self._summary, blocks=self._blocks, sections=self._sections()
+            title=self._title,
+            summary=self._summary,
+            answers=self._answers,
+            tables=tables,
+            blocks=self._blocks,
+            sections=self._sections(),
         )
         return write_atomic(path, page)
 
@@ -111,6 +147,7 @@ def _embed(figure: Figure, alt: str) -> _Image:
     """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
     with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):  # the same bytes every time
         kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
+    figure.set_layout_engine("none")  # what was laid out stays: to do it again takes longer than to draw it
     if len(data) > _SVG_BYTES:
         png = io.BytesIO()
         image = PIL.Image.open(io.BytesIO(_render(figure, "png", dpi=_DPI))).convert("RGB")
