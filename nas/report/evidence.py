@@ -206,7 +206,8 @@ def _correlation_cells(space, arm, which):
     if not arm.has_state:
         return [NO_STATE] * len(_SHOWN)
     found = arm.correlations(space, which)
-    return _measure_cells([found[name] for name in _SHOWN], [sample[which] for sample in arm.samples])
+    samples = [sample[which] for sample in arm.samples]
+    return _measure_cells([found[name] for name in _SHOWN], samples)
 
 
 def _measure_cells(columns, samples):

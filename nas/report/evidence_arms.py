@@ -20,9 +20,14 @@ NO_STATE = Empty("no state")
 ONE_SEED = Empty("one seed")
 PERMUTED = "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are not multiplied up."
 
+_Tests = tuple[st.Mantel, st.Mantel]  # simple and partial
+
 
 def once(function):
-    """Keeps with an arm what `function(arm, *arguments)` gives: for numbers, not for arrays of pairs, which are many."""
+    """Keeps with an arm what `function(arm, *arguments)` gives.
+
+    For numbers, not for arrays of pairs, which are large.
+    """
     name = f"{function.__module__}.{function.__qualname__}"
 
     @functools.wraps(function)
@@ -54,7 +59,8 @@ class Arm:
     @once
     def correlations(self, space: SearchSpace, which: str) -> dict[str, list[float]]:
         """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
-        found = [correlations.correlations(measures(space, sample[which]), sample[which].after) for sample in self.samples]
+        samples = [seed[which] for seed in self.samples]
+        found = [correlations.correlations(measures(space, one), one.after) for one in samples]
         return {name: [seed[name] for seed in found] for name in found[0]}
 
     @once
@@ -63,10 +69,10 @@ class Arm:
         return [correlations.paper_protocol(space, sample["own"]) for sample in self.samples]
 
     @once
-    def performance_tests(self, space: SearchSpace, which: str, field: str) -> list[tuple[st.Mantel, st.Mantel]]:
-        """Of each seed, the distance of states against |difference| of a field of the samples of one of the SETS.
+    def performance_tests(self, space: SearchSpace, which: str, field: str) -> list[_Tests]:
+        """Of each seed, the distance of states against |difference| of a field of the samples.
 
-        Mantel's test, and the partial one at a fixed total overlap.
+        Mantel's test, and the partial one at a fixed total overlap, on one of the SETS.
         """
         found = []
         for sample in (seed[which] for seed in self.samples):
@@ -77,7 +83,7 @@ class Arm:
         return found
 
     def probe_gains(self, space: SearchSpace) -> list[float]:
-        """[S] accuracy of the probes less that of the majority, mean over decisions with a choice."""
+        """[S] accuracy of the probes less that of the majority, mean over free decisions."""
         free = np.array(space.num_choices) > 1
         return [float((probe.accuracy - probe.majority)[free].mean()) for probe in self.probes]
 

@@ -59,7 +59,7 @@ class Report:
         published: str = "",
         caption: str = "",
     ) -> None:
-        """A question with its answer. Answers open the page, before all blocks, in the order in which they are added.
+        """A question with its answer. Answers open the page, in the order in which they are added.
 
         Args:
           figure: one, as for `figure`.
@@ -68,8 +68,9 @@ class Report:
           published: what the paper says of it.
           caption: what the figure shows.
         """
-        texts = {"question": question, "sentence": sentence, "published": published, "caption": caption}
-        self._answers.append({**texts, "image": _embed(figure, alt), "table": table})
+        texts = {"question": question, "sentence": sentence, "published": published}
+        image = _embed(figure, alt)
+        self._answers.append({**texts, "caption": caption, "image": image, "table": table})
 
     def section(self, heading: str) -> None:
         """Starts a section; sections are listed at the top of the page."""
@@ -79,9 +80,14 @@ class Report:
         """Paragraphs, separated by empty lines."""
         self._add("text", paragraphs=_paragraphs(text))
 
+    def items(self, sentences: Sequence[str]) -> None:
+        """A list of sentences."""
+        self._add("items", sentences=list(sentences))
+
     def table(self, table: Table, anchor: str = "") -> None:
-        """A table with its notes and the command that makes it; `anchor` is where links to it lead."""
-        self._add("table", table=table, rows=list(zip(table.rows, table.cells(), strict=True)), anchor=anchor)
+        """A table with its notes and the command that makes it; links to `anchor` lead to it."""
+        rows = list(zip(table.rows, table.cells(), strict=True))
+        self._add("table", table=table, rows=rows, anchor=anchor)
 
     def figure(self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]) -> None:
         """One figure, or several under one caption: side by side where there is room, else one below another.
@@ -110,9 +116,11 @@ class Report:
         Raises:
           ValueError: the table of an answer is not on the page.
         """
-        tables = {block["anchor"]: block["table"].title for block in self._blocks if block["kind"] == "table"}
-        if missing := [answer["table"] for answer in self._answers if answer["table"] not in tables]:
-            raise ValueError(f"answers link to tables that are not on the page: {', '.join(missing)}")
+        blocks = [block for block in self._blocks if block["kind"] == "table"]
+        tables = {block["anchor"]: block["table"].title for block in blocks}
+        linked = [answer["table"] for answer in self._answers]
+        if missing := [anchor for anchor in linked if anchor not in tables]:
+            raise ValueError(f"answers link to tables that are not there: {', '.join(missing)}")
         page = _ENVIRONMENT.get_template("page.html").render(
             title=self._title,
             summary=self._summary,
@@ -135,7 +143,17 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _typeset(cell: Cell) -> str:
-    return re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", cell.text) if cell.kind == "number" else cell.text
+    return _true_minus(cell.text) if cell.kind == "number" else cell.text
+
+
+def _prose(sentence: str) -> str:
+    """A sentence with numbers in it: true minus signs, and intervals that no line breaks."""
+    whole = "\N{NO-BREAK SPACE}"
+    return re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", whole), _true_minus(sentence))
+
+
+def _true_minus(text: str) -> str:
+    return re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", text)
 
 
 def _tokens(command: str) -> list[str]:
@@ -147,7 +165,7 @@ def _embed(figure: Figure, alt: str) -> _Image:
     """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
     with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):  # the same bytes every time
         kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
-    figure.set_layout_engine("none")  # what was laid out stays: to do it again takes longer than to draw it
+    figure.set_layout_engine("none")  # what is laid out stays: that takes as long as to draw it
     if len(data) > _SVG_BYTES:
         png = io.BytesIO()
         image = PIL.Image.open(io.BytesIO(_render(figure, "png", dpi=_DPI))).convert("RGB")
@@ -171,4 +189,4 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"typeset": _typeset, "tokens": _tokens}
+_ENVIRONMENT.filters |= {"typeset": _typeset, "prose": _prose, "tokens": _tokens}

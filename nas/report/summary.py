@@ -1,9 +1,10 @@
 """The paper's table beside ours and what its numbers say: arrays in, a table and sentences out.
 
-A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed it comes from
-resampling the architectures, and speaks of others that could have been compared, not of other seeds. "Follows", "more" and
-"less" mean that the interval, of a correlation or of a difference of two, leaves out zero; no interval is adjusted for the
-number of comparisons, which the tables of `nas.report.evidence` are for.
+A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed
+it comes from resampling the architectures, and speaks of others that could have been compared, not
+of other seeds. "Follows", "more" and "less" mean that the interval, of a correlation or of a
+difference of two, leaves out zero. No interval is adjusted for the number of comparisons: the
+tables of `nas.report.evidence` are for that.
 """
 
 import math
@@ -27,6 +28,8 @@ WIDTH = 100  # columns of a terminal
 UNTRAINED, PG = REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
 MEMORY = ("memory", "memory_next")  # the paper's regulariser in its two readings
 ONE_SEED = "one seed cannot tell"
+_STATISTIC = ("Spearman", "L2")  # of `correlations.PAPER_PROTOCOL`
+_INTERVAL = re.compile(r"\[[^]]*\]")
 _RESAMPLES = 400  # of architectures, where there is one seed
 _NAMED = 4  # arms whose best cells are named
 
@@ -37,12 +40,13 @@ class Measure(NamedTuple):
     name: str
     which: str  # of `samples.SETS`; "own": by the paper's protocol
     key: str  # of `correlations.measures`; of "own": of `correlations.PROTOCOL`
-    sign: int  # of the correlation where states follow the architectures: -1 of a similarity, 1 of a difference
+    sign: int  # of the correlation if states follow it: -1 of a similarity, 1 of a difference
 
     @property
     def paper(self) -> float | None:
         """What the paper reports with the memory (Adam and Lorraine 2019)."""
-        return correlations.PAPER_PROTOCOL.get((self.key, "Spearman", "L2")) if self.which == "own" else None
+        published = correlations.PAPER_PROTOCOL.get((self.key, *_STATISTIC))
+        return published if self.which == "own" else None
 
 
 SHARED = Measure("paper's activations", "own", correlations.LABELLED_EDGES, -1)
@@ -52,11 +56,14 @@ CONNECTIONS = Measure("common connections", "uniform", correlations.CONNECTIONS,
 EDITS = Measure("edit distance", "uniform", correlations.EDIT_DISTANCE, 1)
 PERFORMANCE = Measure("performance difference", "uniform", correlations.PERFORMANCE, 1)
 ROWS = (SHARED, PERPLEXITY, ACTIVATIONS, CONNECTIONS, EDITS, PERFORMANCE)
-TOTAL = Measure("total overlap", "uniform", correlations.TOTAL, -1)  # no row: activations and connections together
+TOTAL = Measure("total overlap", "uniform", correlations.TOTAL, -1)  # no row: two rows together
 
 
 def lead(arms: Mapping[str, Arm]) -> str | None:
-    """Key of the arm that sentences are about: the memory, else another, else the untrained; None: no arm has a state."""
+    """Key of the arm that sentences are about: the memory, else another, else the untrained.
+
+    None: no arm has a state.
+    """
     with_state = [key for key, arm in arms.items() if arm.has_state]
     others = [key for key in with_state if key not in (*MEMORY, *REFERENCES)]
     wanted = (*MEMORY, *others, PG, UNTRAINED)
@@ -71,12 +78,12 @@ def references(arms: Mapping[str, Arm], key: str) -> list[str]:
 def values(space: SearchSpace, arm: Arm, measure: Measure) -> list[float]:
     """[S] Spearman's correlation of each seed; as in the tables of the evidence."""
     if measure.which == "own":
-        return [seed[measure.key, "Spearman", "L2"] for seed in arm.protocol(space)]
+        return [seed[measure.key, *_STATISTIC] for seed in arm.protocol(space)]
     return arm.correlations(space, measure.which)[measure.key]
 
 
 def estimate(space: SearchSpace, arm: Arm, measure: Measure) -> Interval:
-    """The correlation with its interval: over seeds, or over architectures where there is one seed."""
+    """The correlation with its interval: over seeds, or of one seed over architectures."""
     found = values(space, arm, measure)
     if len(found) > 1:
         return st.mean_interval(found)
@@ -86,11 +93,13 @@ def estimate(space: SearchSpace, arm: Arm, measure: Measure) -> Interval:
 def difference(space: SearchSpace, arm: Arm, reference: Arm, measure: Measure) -> Interval:
     """The correlation of `arm` less that of `reference`, paired by seed.
 
-    Of one seed the interval is made of both intervals over architectures as if these were drawn apart (Zou 2007, "Toward using
-    confidence intervals to compare correlations"), which is too wide where the two see the same ones.
+    Of one seed the interval is made of both intervals over architectures as if these were drawn
+    apart (Zou 2007, "Toward using confidence intervals to compare correlations"), which is too wide
+    where the two see the same ones.
     """
     if len(arm.samples) > 1:
-        paired = st.paired_difference(values(space, arm, measure), values(space, reference, measure))
+        both = (values(space, one, measure) for one in (arm, reference))
+        paired = st.paired_difference(*both)
         return Interval(paired.mean, paired.low, paired.high)
     a, b = (estimate(space, one, measure) for one in (arm, reference))
     mean = a.estimate - b.estimate
@@ -100,7 +109,7 @@ def difference(space: SearchSpace, arm: Arm, reference: Arm, measure: Measure) -
 
 
 def direction(found: Interval) -> int | None:
-    """-1 or 1: the side of zero on which all of an interval lies; 0: it holds zero; None: it is undefined."""
+    """-1 or 1: the side of zero on which an interval lies; 0: it holds zero; None: undefined."""
     if math.isnan(found.low) or math.isnan(found.high):
         return None
     return (found.low > 0) - (found.high < 0)
@@ -116,14 +125,21 @@ def shown(found: Interval, digits: int = 3) -> str:
     return f"{found.estimate:+z.{digits}f} [{low}, {high}]"
 
 
-def summary_table(space: SearchSpace, arms: Mapping[str, Arm], command: str, *, width: int | None = None) -> Table:
+def summary_table(
+    space: SearchSpace,
+    arms: Mapping[str, Arm],
+    command: str,
+    *,
+    width: int | None = None,
+) -> Table:
     """The paper's table beside ours.
 
     Args:
       space: what the decisions mean.
       arms: as for `evidence.tables`.
       command: that makes the table.
-      width: columns of characters that there are; arms for which there is no room are left out. None: all that have a state.
+      width: columns of characters that there are; arms for which there is no room are left out.
+        None: all arms that have a state are there.
     """
     with_state = [key for key, arm in arms.items() if arm.has_state]
     first = [key for key in (*REFERENCES, *MEMORY) if key in with_state]
@@ -136,28 +152,33 @@ def summary_table(space: SearchSpace, arms: Mapping[str, Arm], command: str, *, 
 
 
 def readings(space: SearchSpace, arms: Mapping[str, Arm]) -> list[str]:
-    """A sentence for each row: what the number means, beside the untrained controller and PG, and whether seeds can tell."""
+    """A sentence for each row: what the number means beside REFERENCES, and what seeds can tell."""
     key = lead(arms)
     if key is None:
-        return ["No controller here has a hidden state: there are no distances between states to read."]
+        return ["No controller here has a hidden state: there are no distances to read."]
     return [f"{row.name}, {row.which}: {_reading(space, arms, key, row)}." for row in ROWS]
 
 
 def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> str:
-    """One sentence: validation perplexities of the best cells beside those of n-gram models, name -> perplexity."""
+    """One sentence: validation perplexities of the best cells beside those of n-gram models.
+
+    Args:
+      trained: an arm each.
+      yardsticks: name of a model -> its perplexity.
+    """
     perplexities = {arm.title: np.exp(arm.best_log_perplexity) for arm in trained}
     cells = [f"{title} {_number(found)}" for title, found in list(perplexities.items())[:_NAMED]]
     if len(perplexities) > _NAMED:
         cells.append(f"{len(perplexities) - _NAMED} more in the report")
     models = [f"{name} {value:.1f}" for name, value in yardsticks.items()]
-    best_model = min(yardsticks, key=yardsticks.get)
-    below = [title for title, found in perplexities.items() if np.mean(found) < yardsticks[best_model]]
-    verdict = f"below the {best_model}: {', '.join(below)}" if below else f"none is below the {best_model}"
+    model, least = min(yardsticks.items(), key=lambda item: item[1])
+    below = [title for title, found in perplexities.items() if np.mean(found) < least]
+    verdict = f"below the {model}: {', '.join(below)}" if below else f"none is below the {model}"
     return f"Best cell, validation perplexity: {', '.join(cells)}; {', '.join(models)}; {verdict}."
 
 
 def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: object) -> str:
-    """What a terminal shows of a study: lines of at most WIDTH characters, but for a path that is longer.
+    """What a terminal shows of a study: lines of at most WIDTH characters, unless a path is longer.
 
     Args:
       ran: what was run.
@@ -199,8 +220,10 @@ def _one_hot(space: SearchSpace, arm: Arm, row: Measure) -> float:
     """The correlation, mean over seeds, if the decisions themselves were the states of `arm`."""
     found = []
     for sample in (seed[row.which] for seed in arm.samples):
-        column = _protocol(space, sample, row) if row.which == "own" else measures(space, sample)[row.key]
-        found.append(correlations.spearman(correlations.distances(overlap.one_hot(space, sample.decisions)), column))
+        own = row.which == "own"
+        column = _protocol(space, sample, row) if own else measures(space, sample)[row.key]
+        distance = correlations.distances(overlap.one_hot(space, sample.decisions))
+        found.append(correlations.spearman(distance, column))
     return float(np.mean(found))
 
 
@@ -210,10 +233,21 @@ def _table(space, arms, keys, command):
     for row in ROWS:
         numbers = [_cell(values(space, arms[key], row)) for key in keys]
         yardstick = NO_STATE if principal is None else _one_hot(space, arms[principal], row)
-        rows.append(Row([row.name, row.which, *numbers, yardstick, Empty("-") if row.paper is None else row.paper]))
+        rows.append(
+            Row(
+                [
+                    row.name,
+                    row.which,
+                    *numbers,
+                    yardstick,
+                    Empty("-") if row.paper is None else row.paper,
+                ]
+            )
+        )
     columns = [
         *(Column(name) for name in ("measure", "set")),
-        *(Column(name, 3, True) for name in (*(arms[key].title for key in keys), "one-hot", "paper")),
+        *(Column(arms[key].title, 3, True) for key in keys),
+        *(Column(name, 3, True) for name in ("one-hot", "paper")),
     ]
     return Table(
         "Spearman's correlation of the distance between two hidden states with ...",
@@ -227,10 +261,11 @@ def _table(space, arms, keys, command):
 def _notes(arms, keys, principal):
     samples = arms[UNTRAINED].samples
     count, seeds = len(samples[0]["uniform"].decisions), len(samples)
-    basis = f"± and [low, high]: 95 % over {seeds} seeds" if seeds > 1 else "[low, high]: 95 % over architectures, not seeds"
+    one, several = "[low, high]: 95 % over architectures, not seeds", "± and [low, high]: 95 % over"
     yardstick = f"one-hot: decisions of {arms[principal].title} as states; " if principal else ""
     notes = [
-        f"own: {count} samples of each controller, read as in the paper; uniform: the same {count} for all; {yardstick}{basis}."
+        f"own: {count} samples of each controller, read as in the paper; uniform: the same {count} "
+        f"for all; {yardstick}{one if seeds == 1 else f'{several} {seeds} seeds'}."
     ]
     others = [arm.title for key, arm in arms.items() if key not in keys and arm.has_state]
     stateless = [arm.title for key, arm in arms.items() if not arm.has_state]
@@ -248,26 +283,22 @@ def _cell(found):
 def _reading(space, arms, key, row):
     arm, seeds = arms[key], len(arms[key].samples)
     found = estimate(space, arm, row)
-    side = direction(found)
+    side, number = direction(found), shown(found)
     if math.isnan(found.estimate):
         undefined = "its states are all alike, or a perplexity is not finite"
         return f"undefined with {arm.title}, where {undefined}"
     if side is None:
-        return f"{shown(found)} with {arm.title}; {ONE_SEED}"
-    against = {name: direction(difference(space, arm, arms[name], row)) for name in references(arms, key)}
-    compared = {
-        words: [arms[name].title for name, way in against.items() if way == wanted]
-        for wanted, words in _comparisons(side, row.sign).items()
-    }
-    clauses = [f"{words} {' and '.join(titles)}" for words, titles in compared.items() if titles]
-    if seeds == 1:
-        told = ONE_SEED
-    else:
-        told = f"{seeds} seeds can tell" if side else f"{seeds} seeds cannot tell it from 0"
-    number = shown(found)
+        return f"{number} with {arm.title}; {ONE_SEED}"
+    others = {name: difference(space, arm, arms[name], row) for name in references(arms, key)}
+    clauses = [_meaning(side, row.sign) + f" with {arm.title}"]
     if key in MEMORY and row.paper is not None:
         number += f"; the paper's {'inside' if found.low <= row.paper <= found.high else 'outside'}"
-    return f"{_meaning(side, row.sign)} with {arm.title} ({number}){''.join(f', {c}' for c in clauses)}; {told}"
+    clauses[0] += f" ({number})"
+    for wanted, words in _comparisons(side).items():
+        if titles := [arms[name].title for name in others if direction(others[name]) == wanted]:
+            clauses.append(f"{words} {' and '.join(titles)}")
+    told = f"{seeds} seeds can tell" if side else f"{seeds} seeds cannot tell it from 0"
+    return f"{', '.join(clauses)}; {ONE_SEED if seeds == 1 else told}"
 
 
 def _meaning(side, sign):
@@ -277,11 +308,10 @@ def _meaning(side, sign):
     return f"the more two {more}, the {'nearer' if side < 0 else 'farther apart'} their states"
 
 
-def _comparisons(side, sign):
+def _comparisons(side):
     """Direction of a difference to a reference -> words for it, after those of `_meaning`."""
     if side == 0:
-        more, less = ("lower than", "higher than")
-        return {-1: more, 1: less, 0: "not told apart from"}
+        return {-1: "lower than", 1: "higher than", 0: "not told apart from"}
     return {side: "more so than", -side: "less so than", 0: "not told apart from"}
 
 
@@ -293,7 +323,7 @@ def _number(found):
 
 
 def _wrap(text, indent=""):
-    whole = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", "\xa0"), text)  # no line ends in an interval
+    whole = _INTERVAL.sub(lambda found: found[0].replace(" ", "\xa0"), text)  # of one line
     filled = textwrap.fill(
         whole,
         WIDTH,

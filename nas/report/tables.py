@@ -74,12 +74,12 @@ class Table:
         return formatted
 
     def text(self) -> str:
-        """The table in plain characters, for a terminal, with its title and all that is said of it."""
+        """The table in plain characters, for a terminal, with title, notes and command."""
         command = [f"Made by: {self.command}"] if self.command else []
         return "\n".join([self.title, "", self.body(), "", *self.notes, *command]).rstrip() + "\n"
 
     def body(self) -> str:
-        """Header and rows alone in plain characters; a rule separates reference rows from the others."""
+        """Header and rows in plain characters; a rule separates reference rows from the others."""
         lines = []
         for r, cells in enumerate(self.cells()):
             if r and self.rows[r].reference != self.rows[r - 1].reference:
