@@ -31,7 +31,7 @@ ONE_SEED = "one seed cannot tell"
 _STATISTIC = ("Spearman", "L2")  # of `correlations.PAPER_PROTOCOL`
 _INTERVAL = re.compile(r"\[[^]]*\]")
 _RESAMPLES = 400  # of architectures, where there is one seed
-_NAMED = 4  # arms whose best cells are named
+_NAMED = 3  # arms whose best cells are named
 
 
 class Measure(NamedTuple):
@@ -164,17 +164,18 @@ def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> s
 
     Args:
       trained: an arm each.
-      yardsticks: name of a model -> its perplexity.
+      yardsticks: name of a model -> its perplexity; what follows a comma in a name is left out.
     """
     perplexities = {arm.title: np.exp(arm.best_log_perplexity) for arm in trained}
     cells = [f"{title} {_number(found)}" for title, found in list(perplexities.items())[:_NAMED]]
     if len(perplexities) > _NAMED:
         cells.append(f"{len(perplexities) - _NAMED} more in the report")
-    models = [f"{name} {value:.1f}" for name, value in yardsticks.items()]
-    model, least = min(yardsticks.items(), key=lambda item: item[1])
+    short = {name.partition(",")[0]: value for name, value in yardsticks.items()}
+    models = [f"{name} {value:.1f}" for name, value in short.items()]
+    model, least = min(short.items(), key=lambda item: item[1])
     below = [title for title, found in perplexities.items() if np.mean(found) < least]
-    verdict = f"below the {model}: {', '.join(below)}" if below else f"none is below the {model}"
-    return f"Best cell, validation perplexity: {', '.join(cells)}; {', '.join(models)}; {verdict}."
+    verdict = f"{', '.join(below)} better" if below else "no cell is better"
+    return f"Best cell's perplexity: {', '.join(cells)}; {', '.join(models)}; {verdict} than the {model}."
 
 
 def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: object) -> str:
@@ -187,7 +188,11 @@ def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: o
       best: of `best_cells`.
       path: of the report.
     """
-    paragraphs = [_wrap(ran), "", table.title, table.body(), *map(_wrap, table.notes), ""]
+    legend, *others = table.notes
+    paragraphs = [_wrap(ran), "", table.title, table.body(), _wrap(legend)]
+    if others:
+        paragraphs.append(textwrap.shorten(" ".join(others), WIDTH, placeholder=" ..."))
+    paragraphs += [""]
     paragraphs += [*(_wrap(sentence, "  ") for sentence in (*sentences, best)), f"report: {path}"]
     return "\n".join(paragraphs)
 
@@ -216,15 +221,18 @@ def _protocol(space: SearchSpace, sample: Sample, row: Measure) -> np.ndarray:
     return overlap.feature_difference(np.exp(sample.log_perplexity))
 
 
-def _one_hot(space: SearchSpace, arm: Arm, row: Measure) -> float:
-    """The correlation, mean over seeds, if the decisions themselves were the states of `arm`."""
-    found = []
-    for sample in (seed[row.which] for seed in arm.samples):
-        own = row.which == "own"
-        column = _protocol(space, sample, row) if own else measures(space, sample)[row.key]
-        distance = correlations.distances(overlap.one_hot(space, sample.decisions))
-        found.append(correlations.spearman(distance, column))
-    return float(np.mean(found))
+@once
+def _one_hot(arm: Arm, space: SearchSpace) -> dict[Measure, float]:
+    """The correlations, mean over seeds, if the decisions of `arm` themselves were its states."""
+    found = {row: [] for row in ROWS}
+    for sample in arm.samples:
+        uniform = measures(space, sample["uniform"])
+        for row in ROWS:
+            one = sample[row.which]
+            column = _protocol(space, one, row) if row.which == "own" else uniform[row.key]
+            distance = correlations.distances(overlap.one_hot(space, one.decisions))
+            found[row].append(correlations.spearman(distance, column))
+    return {row: float(np.mean(seeds)) for row, seeds in found.items()}
 
 
 def _table(space, arms, keys, command):
@@ -232,18 +240,9 @@ def _table(space, arms, keys, command):
     principal = lead(arms)
     for row in ROWS:
         numbers = [_cell(values(space, arms[key], row)) for key in keys]
-        yardstick = NO_STATE if principal is None else _one_hot(space, arms[principal], row)
-        rows.append(
-            Row(
-                [
-                    row.name,
-                    row.which,
-                    *numbers,
-                    yardstick,
-                    Empty("-") if row.paper is None else row.paper,
-                ]
-            )
-        )
+        yardstick = NO_STATE if principal is None else _one_hot(arms[principal], space)[row]
+        paper = Empty("-") if row.paper is None else row.paper
+        rows.append(Row([row.name, row.which, *numbers, yardstick, paper]))
     columns = [
         *(Column(name) for name in ("measure", "set")),
         *(Column(arms[key].title, 3, True) for key in keys),
@@ -261,7 +260,7 @@ def _table(space, arms, keys, command):
 def _notes(arms, keys, principal):
     samples = arms[UNTRAINED].samples
     count, seeds = len(samples[0]["uniform"].decisions), len(samples)
-    one, several = "[low, high]: 95 % over architectures, not seeds", "± and [low, high]: 95 % over"
+    one, several = "[low, high]: 95 % over architectures, not seeds", "±: 95 % over"
     yardstick = f"one-hot: decisions of {arms[principal].title} as states; " if principal else ""
     notes = [
         f"own: {count} samples of each controller, read as in the paper; uniform: the same {count} "
@@ -283,7 +282,8 @@ def _cell(found):
 def _reading(space, arms, key, row):
     arm, seeds = arms[key], len(arms[key].samples)
     found = estimate(space, arm, row)
-    side, number = direction(found), shown(found)
+    side = direction(found)
+    number = shown(found) if seeds == 1 else f"{found.estimate:+z.3f}"  # ± is in the table
     if math.isnan(found.estimate):
         undefined = "its states are all alike, or a perplexity is not finite"
         return f"undefined with {arm.title}, where {undefined}"
@@ -297,7 +297,7 @@ def _reading(space, arms, key, row):
     for wanted, words in _comparisons(side).items():
         if titles := [arms[name].title for name in others if direction(others[name]) == wanted]:
             clauses.append(f"{words} {' and '.join(titles)}")
-    told = f"{seeds} seeds can tell" if side else f"{seeds} seeds cannot tell it from 0"
+    told = f"{seeds} seeds {'can tell' if side else 'cannot tell'}"
     return f"{', '.join(clauses)}; {ONE_SEED if seeds == 1 else told}"
 
 
