@@ -1,8 +1,9 @@
 """The paper's table: do distances between hidden states follow the similarity of architectures, with and without the memory?
 
-Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates them, prints the
-tables beside the paper's figures and writes the report. The shared weights of the arm `uniform`, where it is asked for, also
-measure the architectures of all other arms.
+Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates
+them, prints what was found beside the paper's figures and writes the report, which holds all
+tables. The shared weights of the arm `uniform`, where it is asked for, also measure the
+architectures of all other arms.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ flags.DEFINE_list(
     "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the untrained its weights.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
+common.define_verbose_flag()
 side_by_side.define_flag()
 FLAGS = flags.FLAGS
 
@@ -44,7 +46,8 @@ def main():
         root, base, names, seeds, then=lambda folders: reporting.evaluations(folders, configs), **common.run_options()
     )
     if opened[names[0]]:  # in the process that writes
-        reporting.report(root, {name: (ARMS[name].title, runs) for name, runs in opened.items()})
+        arms = {name: (ARMS[name].title, runs) for name, runs in opened.items()}
+        reporting.report(root, arms, verbose=FLAGS.verbose)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ def define_device_flags() -> None:
     )
 
 
+def define_verbose_flag() -> None:
+    """Defines --verbose, of scripts that print an answer and write a report."""
+    flags.DEFINE_bool("verbose", False, "Print all tables of the report before the answer.")
+
+
 def run_options() -> dict[str, Any]:
     """What `nas.runs.start` takes from the flags, besides the configuration and the directory."""
     return {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir, "parallel": FLAGS.parallel}

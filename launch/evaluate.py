@@ -1,6 +1,7 @@
 """Evaluates a run: do distances between its controller's hidden states follow the similarity of architectures?
 
-Needs only the run directory. Writes evaluation.npz and the folder report (index.html, tables, figures) into it.
+Needs only the run directory. Prints the answer and writes evaluation.npz and the folder report
+(index.html, tables, figures) into it.
 """
 
 from absl import flags
@@ -8,6 +9,7 @@ from absl import flags
 from launch import common
 
 common.define_flags()
+common.define_verbose_flag()
 flags.DEFINE_integer("architectures", 0, "Architectures of each evaluation set; 0: as many as the run's configuration says.")
 FLAGS = flags.FLAGS
 
@@ -24,7 +26,7 @@ def main():
     run = runs.open_run(workdir)
     weight = run.config.strategy.supervised_weight
     arm = {"pg": ("PG only", [run])} if weight == 0 else {"memory": (f"PG + {weight:g} x memory", [run])}
-    reporting.report(workdir, arm, architectures=FLAGS.architectures)
+    reporting.report(workdir, arm, architectures=FLAGS.architectures, verbose=FLAGS.verbose)
 
 
 if __name__ == "__main__":

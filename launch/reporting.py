@@ -1,4 +1,4 @@
-"""From opened runs to the printed tables and the HTML report; shared by launch.evaluate and the drivers of experiments."""
+"""From opened runs to the printed answer and the report; for launch.evaluate and experiments."""
 
 import dataclasses
 import json
@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from launch.display import duration
 from launch.side_by_side import Piece
 from nas import estimate, measurements, metrics, runs, search
 from nas.config import Config
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
-from nas.report import evidence, evidence_page, training
+from nas.report import answers, evidence, evidence_page, summary, training
 from nas.report.evidence_arms import Arm
 from nas.report.training import Trained
 from nas.runs import Run
@@ -21,14 +22,21 @@ from nas.runs import Run
 COMMON = "uniform"  # the arm whose shared weights measure the architectures of all
 
 
-def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, architectures: int = 0) -> pathlib.Path:
-    """Measures the runs, prints the tables, writes tables, figures and index.html into `folder`/report; returns its path.
+def report(
+    folder: pathlib.Path,
+    arms: dict[str, tuple[str, list[Run]]],
+    *,
+    architectures: int = 0,
+    verbose: bool = False,
+) -> pathlib.Path:
+    """Measures the runs, writes `folder`/report and prints the answer; returns the path of its page.
 
     Args:
       arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The untrained controller is measured
         under the weights of the first arm that has a hidden state. Where `COMMON` is among them, its shared weights of the
         same seed measure the architectures of every arm as well.
       architectures: of each evaluation set; 0: as many as the configuration says.
+      verbose: print all tables before the answer.
     """
     common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
     lender = _lender({key: seeds[0].has_state for key, (_, seeds) in arms.items()})
@@ -43,7 +51,9 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
         if key == lender:
             untrained = [seed.controllers[UNTRAINED] for seed in found]
     compared = {"untrained": _arm("untrained", untrained, [math.nan] * len(untrained)), **measured}
-    trained = [_trained(title, seeds, measured[key].best_log_perplexity) for key, (title, seeds) in arms.items()]
+    logged = {key: [run.metrics() for run in seeds] for key, (_, seeds) in arms.items()}
+    best = {key: arm.best_log_perplexity for key, arm in measured.items()}
+    trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
     size, command = len(run.corpus.vocabulary), runs.command()
     yardsticks = {
@@ -52,8 +62,9 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
     }
     tables = evidence.tables(run.space, compared, size, command)
     tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
-    for table in tables.values():
-        print(table.text())
+    tables["summary"] = summary.summary_table(run.space, compared, command)
+    spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
+    ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
     path = evidence_page.write_report(
         folder / "report" / "index.html",
         run.space,
@@ -62,8 +73,15 @@ def report(folder: pathlib.Path, arms: dict[str, tuple[str, list[Run]]], *, arch
         tables,
         list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
         runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
+        ran=ran,
+        sentences=sentences,
+        found=answers.answers(run.space, compared, trained, yardsticks),
     )
-    print(f"report: {path}")
+    if verbose:
+        for table in tables.values():
+            print(table.text())
+    narrow = summary.summary_table(run.space, compared, command, width=summary.WIDTH)
+    print(summary.printed(ran, narrow, sentences, summary.best_cells(trained, yardsticks), path))
     return path
 
 
@@ -102,6 +120,23 @@ def _lender(with_state: Mapping[str, bool]) -> str:
     return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
 
 
+def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float) -> str:
+    """One sentence: arms, seeds, epochs, corpus, and the seconds of all searches together."""
+    every = [run for _, seeds in arms.values() for run in seeds]
+    seeds = list(dict.fromkeys(str(run.config.seed) for run in every))
+    epochs = every[0].config.search.epochs
+    data = every[0].config.data
+    titles, numbers = (", ".join(names) for names in ([title for title, _ in arms.values()], seeds))
+    parts = [
+        titles,
+        f"seed{'s' * (len(seeds) > 1)} {numbers}",
+        f"{epochs} epoch{'s' * (epochs > 1)}",
+        f"{data.corpus}, {data.vocabulary:,} words",
+        f"{duration(spent)} of search",
+    ]
+    return f"Searched: {'; '.join(parts)}."
+
+
 def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:
     run = runs.open_run(workdir)
     weights = run if common == workdir else common and runs.open_run(common)
@@ -112,14 +147,17 @@ def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
     return Arm(title, [seed.samples for seed in measured], [seed.behaviour for seed in measured], best)
 
 
-def _trained(title: str, seeds: list[Run], best: list[float]) -> Trained:
-    lines = [run.metrics() for run in seeds]
+def _trained(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Trained:
     steps, loss = metrics.curves(lines[0], "shared")["loss"]
+    curves = metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))}
+    has_memory = seeds[0].config.strategy.supervised_weight > 0
+    if not has_memory:  # the supervised loss is then not computed
+        curves.pop("supervised_loss", None)
     return Trained(
         title,
-        curves=metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))},
+        curves=curves,
         epochs=[metrics.curves(seed, "valid") for seed in lines],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
         best_log_perplexity=best,
-        has_memory=seeds[0].config.strategy.supervised_weight > 0,
+        has_memory=has_memory,
     )

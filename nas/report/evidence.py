@@ -15,8 +15,18 @@ import numpy as np
 from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.edit_distance import MAX_APPROXIMATED
-from nas.evaluation.samples import SETS, Sample
-from nas.report.evidence_arms import NO_STATE, ONE_SEED, PERMUTED, Arm, interval, p_values, seeds
+from nas.evaluation.samples import SETS
+from nas.report.evidence_arms import (
+    COMMON_PERFORMANCE,
+    NO_STATE,
+    ONE_SEED,
+    PERMUTED,
+    Arm,
+    interval,
+    measures,
+    p_values,
+    seeds,
+)
 from nas.report.evidence_policy import behaviour_table, identical_states_table
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import SearchSpace
@@ -25,7 +35,6 @@ REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is th
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
 PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
 WEIGHTS = {"own": "log_perplexity", "common": "common_log_perplexity"}  # shared weights -> field of a sample
-COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
 _SHOWN = (*correlations.MEASURES, COMMON_PERFORMANCE)
 _NOT_MEASURED = Empty("not measured")
 _SIGNS = (
@@ -59,12 +68,6 @@ def tables(space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, comma
         "behaviour": behaviour_table(space, arms, command),
         "identical_states": identical_states_table(space, arms, command),
     }
-
-
-def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
-    """name -> [P] value of every pair, for all columns of the correlations."""
-    common = overlap.feature_difference(sample.common_log_perplexity)
-    return correlations.measures(space, sample) | {COMMON_PERFORMANCE: common}
 
 
 def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, command: str) -> Table:
@@ -109,7 +112,7 @@ def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Ta
     """The paper's own protocol on each arm's own samples."""
     compared = [arm for arm in arms.values() if arm.has_state]
     few = min(MAX_APPROXIMATED, len(arms["untrained"].samples[0]["own"].decisions))
-    found = [[correlations.paper_protocol(space, sample["own"]) for sample in arm.samples] for arm in compared]
+    found = [arm.protocol(space) for arm in compared]
     rows = []
     for key in itertools.product(correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS):
         paper = correlations.PAPER_PROTOCOL.get(key, Empty("-"))
@@ -154,7 +157,7 @@ def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) ->
 def differences(space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]) -> dict[tuple[str, str, str], st.Paired]:
     """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those `keys` that have a state."""
     compared = [name for name in dict.fromkeys((*REFERENCES, *keys)) if name in arms and arms[name].has_state]
-    values = {name: _correlations(space, arms[name], "uniform") for name in compared}
+    values = {name: arms[name].correlations(space, "uniform") for name in compared}
     found = {}
     for key in filter(values.get, keys):
         for reference in REFERENCES[: REFERENCES.index(key) if key in REFERENCES else None]:
@@ -169,7 +172,7 @@ def performance_table(space: SearchSpace, arms: dict[str, Arm], which: str, voca
     """Whether states tell performance (Q5), on one of the SETS, with own and with common weights."""
     limit = math.log(vocabulary_size)
     rows = [
-        Row([arm.title, weights, *_performance_cells(space, [sample[which] for sample in arm.samples], field, limit)])
+        Row([arm.title, weights, *_performance_cells(space, arm, which, field, limit)])
         for arm in arms.values()
         for weights, field in WEIGHTS.items()
     ]
@@ -199,16 +202,12 @@ def performance_table(space: SearchSpace, arms: dict[str, Arm], which: str, voca
     return Table(title, columns, rows, notes, command)
 
 
-def _correlations(space, arm, which):
-    """name -> [S] correlation of each seed."""
-    found = [correlations.correlations(measures(space, sample[which]), sample[which].after) for sample in arm.samples]
-    return {name: [seed[name] for seed in found] for name in _SHOWN}
-
-
 def _correlation_cells(space, arm, which):
     if not arm.has_state:
         return [NO_STATE] * len(_SHOWN)
-    return _measure_cells(_correlations(space, arm, which).values(), [sample[which] for sample in arm.samples])
+    found = arm.correlations(space, which)
+    samples = [sample[which] for sample in arm.samples]
+    return _measure_cells([found[name] for name in _SHOWN], samples)
 
 
 def _measure_cells(columns, samples):
@@ -296,7 +295,8 @@ def _pairs(space, sample, log_perplexity, kept):
     )
 
 
-def _performance_cells(space, samples, field, limit):
+def _performance_cells(space, arm, which, field, limit):
+    samples = [sample[which] for sample in arm.samples]
     if not _is_measured(samples, field):
         return [_NOT_MEASURED] * 9
     measured = [getattr(sample, field) for sample in samples]
@@ -307,8 +307,7 @@ def _performance_cells(space, samples, field, limit):
     )
     states, states_without = [NO_STATE] * 5, NO_STATE
     if samples[0].after.shape[1]:
-        tested = [st.mantel_and_partial(pairs.distance, pairs.performance, pairs.overlap) for pairs in everything]
-        simple, partial = zip(*tested, strict=True)
+        simple, partial = zip(*arm.performance_tests(space, which, field), strict=True)
         r = [test.r for test in simple]
         states = [
             interval(r, 3, "+"),

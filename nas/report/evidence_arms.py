@@ -6,20 +6,46 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.conditioning import Conditioning, conditioning
 from nas.evaluation.probes import Probe, probe_accuracy
 from nas.evaluation.samples import Behaviour, Sample
 from nas.report.tables import Empty
+from nas.spaces import SearchSpace
+
+COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
 
 NO_STATE = Empty("no state")
 ONE_SEED = Empty("one seed")
 PERMUTED = "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are not multiplied up."
 
+_Tests = tuple[st.Mantel, st.Mantel]  # simple and partial
+
+
+def once(function):
+    """Keeps with an arm what `function(arm, *arguments)` gives.
+
+    For numbers, not for arrays of pairs, which are large.
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+
+    @functools.wraps(function)
+    def kept(arm, *arguments):
+        found = arm.__dict__.setdefault(name, {})
+        if arguments not in found:
+            found[arguments] = function(arm, *arguments)
+        return found[arguments]
+
+    return kept
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One controller, measured after the same seeds as the others; an entry a seed in each list."""
+    """One controller, measured after the same seeds as the others; an entry a seed in each list.
+
+    What tables, answers and figures derive from it is computed once.
+    """
 
     title: str
     samples: list[dict[str, Sample]]  # set -> sample
@@ -29,6 +55,37 @@ class Arm:
     @property
     def has_state(self) -> bool:
         return self.samples[0]["own"].after.shape[1] > 0
+
+    @once
+    def correlations(self, space: SearchSpace, which: str) -> dict[str, list[float]]:
+        """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
+        samples = [seed[which] for seed in self.samples]
+        found = [correlations.correlations(measures(space, one), one.after) for one in samples]
+        return {name: [seed[name] for seed in found] for name in found[0]}
+
+    @once
+    def protocol(self, space: SearchSpace) -> list[dict[tuple[str, str, str], float]]:
+        """`correlations.paper_protocol` of the own samples, one a seed."""
+        return [correlations.paper_protocol(space, sample["own"]) for sample in self.samples]
+
+    @once
+    def performance_tests(self, space: SearchSpace, which: str, field: str) -> list[_Tests]:
+        """Of each seed, the distance of states against |difference| of a field of the samples.
+
+        Mantel's test, and the partial one at a fixed total overlap, on one of the SETS.
+        """
+        found = []
+        for sample in (seed[which] for seed in self.samples):
+            total = overlap.common_decisions(space, sample.decisions, *dict.fromkeys(space.kinds))
+            performance = overlap.feature_difference(getattr(sample, field))
+            distance = correlations.distances(sample.after)
+            found.append(st.mantel_and_partial(distance, performance, total))
+        return found
+
+    def probe_gains(self, space: SearchSpace) -> list[float]:
+        """[S] accuracy of the probes less that of the majority, mean over free decisions."""
+        free = np.array(space.num_choices) > 1
+        return [float((probe.accuracy - probe.majority)[free].mean()) for probe in self.probes]
 
     @functools.cached_property
     def probes(self) -> list[Probe]:
@@ -44,6 +101,12 @@ class Arm:
     def uniform_conditioning(self) -> list[Conditioning]:
         """Of uniform sequences, the same for every arm."""
         return [conditioning(behaviour.uniform_log_probs) for behaviour in self.behaviours]
+
+
+def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
+    """name -> [P] value of every pair, for all columns of the correlations."""
+    common = overlap.feature_difference(sample.common_log_perplexity)
+    return correlations.measures(space, sample) | {COMMON_PERFORMANCE: common}
 
 
 def interval(values: Sequence[float], digits: int, sign: str = "") -> str | float | Empty:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from nas.evaluation import correlations
+from nas.evaluation import correlations, overlap
 from nas.evaluation.conditioning import Conditioning, by_lag
 from nas.evaluation.probes import Probe
 from nas.report import evidence, evidence_figures, figures, training
+from nas.report.answers import Answer
 from nas.report.evidence_arms import Arm
 from nas.report.evidence_figures import Curve, Panel
 from nas.report.html import Report
@@ -20,8 +21,14 @@ from nas.spaces import SearchSpace
 
 _PREFIXES = 20  # own samples in a heat map
 _POSITION = "position of the decision"
+_REST = (
+    "What follows is the evidence: several arms and seeds, distances of hidden states against the "
+    "similarity and performance of architectures, and how the policies decide. Only the primary "
+    "comparisons test a claim; everything else is exploratory."
+)
 _DPI = 150  # of the PNG files
 _SECTIONS = {  # heading -> tables
+    "The paper's table beside ours": ("summary",),
     "What the memory changes": ("primary", "exploratory"),
     "Distances of states": ("correlations_uniform", "correlations_own", "correlations_own_yardsticks", "protocol"),
     "Performance": ("performance_uniform", "performance_own", "perplexity"),
@@ -37,17 +44,40 @@ def write_report(
     tables: dict[str, Table],
     commands: Sequence[str],
     details: Mapping[str, object],
+    *,
+    ran: str = "",
+    sentences: Sequence[str] = (),
+    found: Sequence[Answer] = (),
 ) -> pathlib.Path:
-    """Writes the page to `path`, its tables beside it as NAME.csv and its figures as NAME-ARM.png; returns `path`."""
-    report = Report(
-        "Does the controller know what it is building?",
-        "Several arms and seeds: distances of hidden states against the similarity and performance of architectures, and how "
-        "the policies decide. Only the primary comparisons test a claim; everything else is exploratory.",
-    )
+    """Writes the page to `path`, beside it tables as NAME.csv and figures as NAME-ARM.png.
+
+    Returns `path`.
+
+    Args:
+      ran: what was run.
+      sentences: what the rows of the table "summary" say.
+      found: answers, which open the page.
+    """
+    report = Report("Does the controller know what it is building?", ran)
+    for number, answer in enumerate(found, 1):
+        anchor = _anchor(answer.table)
+        report.answer(
+            answer.question,
+            answer.sentence,
+            answer.figure,
+            alt=f"{answer.question} {answer.caption}",
+            table=anchor,
+            published=answer.published,
+            caption=answer.caption,
+        )
+        _save(answer.figure, path.parent / f"answer-{number}.png")
     for heading, names in _SECTIONS.items():
         report.section(heading)
-        for name in names:
+        for name in (name for name in names if name in tables):
             add_table(report, path.parent, name, tables[name])
+        if "summary" in names:
+            report.items(sentences)
+            report.text(_REST)
         for name, (drawn, caption) in _figures(heading, space, arms).items():
             add_figures(report, path.parent, name, drawn, caption)
     training.add_sections(report, space, trained)
@@ -59,7 +89,7 @@ def write_report(
 
 def add_table(report: Report, folder: pathlib.Path, name: str, table: Table) -> None:
     """Adds a table to the page and writes it as NAME.csv."""
-    report.table(table)
+    report.table(table, _anchor(name))
     table.csv(folder / f"{name}.csv")
 
 
@@ -67,7 +97,7 @@ def add_figures(report: Report, folder: pathlib.Path, name: str, drawn: Mapping[
     """Adds figures to the page, under one caption, and writes each as NAME-KEY.png."""
     report.figure(list(drawn.values()), caption, [f"{caption} {key}" for key in drawn])
     for key, figure in drawn.items():
-        figure.savefig(folder / f"{name}-{key}.png", dpi=_DPI, facecolor="white")
+        _save(figure, folder / f"{name}-{key}.png")
 
 
 def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
@@ -109,6 +139,15 @@ def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray
     return {f"fraction {label}": (chosen == k).mean(axis=1) for k, label in enumerate(labels)}
 
 
+def _anchor(name: str) -> str:
+    """Where links to the table NAME.csv lead."""
+    return f"table-{name}"
+
+
+def _save(figure: Figure, path: pathlib.Path) -> None:
+    figure.savefig(path, dpi=_DPI, facecolor="white")
+
+
 def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     """name -> (arm -> figure, caption)."""
     with_state = {key: arm for key, arm in arms.items() if arm.has_state}
@@ -119,14 +158,16 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "What the memory changes":
         found = _forest(space, arms)
         return {"primary": ({"all": found}, "Primary differences with their 95 % intervals.")} if found else {}
+    if heading == "The paper's table beside ours":
+        return {}
     if heading == "Distances of states":
         return {
             "overlap": (
-                each(lambda arm: _density(space, arm, correlations.TOTAL, "total overlap (decisions)")),
+                each(lambda arm: _density(arm, _overlap(space, arm), "total overlap (decisions)")),
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
-                each(lambda arm: _density(space, arm, correlations.EDIT_DISTANCE, "exact edit distance (edits)")),
+                each(lambda arm: _density(arm, _edit_distance(arm), "exact edit distance (edits)")),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }
@@ -166,11 +207,19 @@ def _forest(space, arms):
     return figures.bars_with_intervals(names, mean, low, high, label="difference of correlations") if found else None
 
 
-def _density(space, arm, measure, x_label):
-    sample = arm.samples[0]["uniform"]
-    distance = correlations.distances(sample.after)
-    x = correlations.measures(space, sample)[measure]
+def _density(arm, x, x_label):
+    distance = correlations.distances(arm.samples[0]["uniform"].after)
     return evidence_figures.density(arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)")
+
+
+def _overlap(space, arm):
+    decisions = arm.samples[0]["uniform"].decisions
+    return overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds))
+
+
+def _edit_distance(arm):
+    row = list(correlations.EDIT_DISTANCES).index(correlations.EDIT_DISTANCE)
+    return arm.samples[0]["uniform"].edit_distance[row]
 
 
 def _components(space, arm):

@@ -10,13 +10,12 @@ from nas.spaces import SearchSpace
 
 def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
     """How the policies decide (Q1), and whether they have collapsed."""
-    free = np.array(space.num_choices) > 1
     rows = []
     for arm in arms.values():
         own, uniform = arm.own_conditioning, arm.uniform_conditioning
         untrained = np.isnan(arm.best_log_perplexity).all()
         unique = [len(np.unique(behaviour.own, axis=0)) for behaviour in arm.behaviours]
-        gains = [(probe.accuracy - probe.majority)[free].mean() for probe in arm.probes] if arm.has_state else None
+        gains = arm.probe_gains(space) if arm.has_state else None
         rows.append(
             Row(
                 [

@@ -45,7 +45,32 @@ class Report:
     def __init__(self, title: str, summary: str = ""):
         self._title = title
         self._summary = _paragraphs(summary)
+        self._answers: list[dict] = []
         self._blocks: list[dict] = []
+
+    def answer(
+        self,
+        question: str,
+        sentence: str,
+        figure: Figure,
+        *,
+        alt: str,
+        table: str,
+        published: str = "",
+        caption: str = "",
+    ) -> None:
+        """A question with its answer. Answers open the page, in the order in which they are added.
+
+        Args:
+          figure: one, as for `figure`.
+          alt: as for `figure`.
+          table: anchor of the table that holds the numbers.
+          published: what the paper says of it.
+          caption: what the figure shows.
+        """
+        texts = {"question": question, "sentence": sentence, "published": published}
+        image = _embed(figure, alt)
+        self._answers.append({**texts, "caption": caption, "image": image, "table": table})
 
     def section(self, heading: str) -> None:
         """Starts a section; sections are listed at the top of the page."""
@@ -55,9 +80,14 @@ class Report:
         """Paragraphs, separated by empty lines."""
         self._add("text", paragraphs=_paragraphs(text))
 
-    def table(self, table: Table) -> None:
-        """A table with its notes and the command that makes it."""
-        self._add("table", table=table, rows=list(zip(table.rows, table.cells(), strict=True)))
+    def items(self, sentences: Sequence[str]) -> None:
+        """A list of sentences."""
+        self._add("items", sentences=list(sentences))
+
+    def table(self, table: Table, anchor: str = "") -> None:
+        """A table with its notes and the command that makes it; links to `anchor` lead to it."""
+        rows = list(zip(table.rows, table.cells(), strict=True))
+        self._add("table", table=table, rows=rows, anchor=anchor)
 
     def figure(self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]) -> None:
         """One figure, or several under one caption: side by side where there is room, else one below another.
@@ -81,9 +111,23 @@ class Report:
         self._add("details", items=[(str(name), str(value)) for name, value in mapping.items()])
 
     def write(self, path: str | os.PathLike) -> pathlib.Path:
-        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes."""
+        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes.
+
+        Raises:
+          ValueError: the table of an answer is not on the page.
+        """
+        blocks = [block for block in self._blocks if block["kind"] == "table"]
+        tables = {block["anchor"]: block["table"].title for block in blocks}
+        linked = [answer["table"] for answer in self._answers]
+        if missing := [anchor for anchor in linked if anchor not in tables]:
+            raise ValueError(f"answers link to tables that are not there: {', '.join(missing)}")
         page = _ENVIRONMENT.get_template("page.html").render(
-            title=self._title, summary=self._summary, blocks=self._blocks, sections=self._sections()
+            title=self._title,
+            summary=self._summary,
+            answers=self._answers,
+            tables=tables,
+            blocks=self._blocks,
+            sections=self._sections(),
         )
         return write_atomic(path, page)
 
@@ -99,7 +143,17 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _typeset(cell: Cell) -> str:
-    return re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", cell.text) if cell.kind == "number" else cell.text
+    return _true_minus(cell.text) if cell.kind == "number" else cell.text
+
+
+def _prose(sentence: str) -> str:
+    """A sentence with numbers in it: true minus signs, and intervals that no line breaks."""
+    whole = "\N{NO-BREAK SPACE}"
+    return re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", whole), _true_minus(sentence))
+
+
+def _true_minus(text: str) -> str:
+    return re.sub(r"(?<!\w)-(?=[\d.])", "\N{MINUS SIGN}", text)
 
 
 def _tokens(command: str) -> list[str]:
@@ -111,6 +165,7 @@ def _embed(figure: Figure, alt: str) -> _Image:
     """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
     with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):  # the same bytes every time
         kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
+    figure.set_layout_engine("none")  # what is laid out stays: that takes as long as to draw it
     if len(data) > _SVG_BYTES:
         png = io.BytesIO()
         image = PIL.Image.open(io.BytesIO(_render(figure, "png", dpi=_DPI))).convert("RGB")
@@ -134,4 +189,4 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"typeset": _typeset, "tokens": _tokens}
+_ENVIRONMENT.filters |= {"typeset": _typeset, "prose": _prose, "tokens": _tokens}

@@ -74,13 +74,18 @@ class Table:
         return formatted
 
     def text(self) -> str:
-        """The table in plain characters, for a terminal; a rule separates reference rows from the others."""
+        """The table in plain characters, for a terminal, with title, notes and command."""
+        command = [f"Made by: {self.command}"] if self.command else []
+        return "\n".join([self.title, "", self.body(), "", *self.notes, *command]).rstrip() + "\n"
+
+    def body(self) -> str:
+        """Header and rows in plain characters; a rule separates reference rows from the others."""
         lines = []
         for r, cells in enumerate(self.cells()):
             if r and self.rows[r].reference != self.rows[r - 1].reference:
                 lines.append(tabulate.SEPARATING_LINE)
             lines.append([cell.text for cell in cells])
-        body = tabulate.tabulate(
+        return tabulate.tabulate(
             lines,
             headers=[column.name for column in self.columns],
             tablefmt="simple",
@@ -88,8 +93,6 @@ class Table:
             colalign=["left" if column.digits is None else "right" for column in self.columns] if lines else None,
             maxheadercolwidths=16,
         )
-        command = [f"Made by: {self.command}"] if self.command else []
-        return "\n".join([self.title, "", body, "", *self.notes, *command]).rstrip() + "\n"
 
     def csv(self, path: str | os.PathLike) -> pathlib.Path:
         """Writes the header and the formatted cells to `path`; an empty cell holds its reason."""

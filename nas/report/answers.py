@@ -1,0 +1,350 @@
+"""The five questions of the paper (Adam and Lorraine 2019), each with an answer computed from the numbers.
+
+Arrays in; a sentence and a figure for each out. What "follows", "more" and "less" mean is said in
+`nas.report.summary`; of one seed, "more" and "less" of a number without interval are its sign, and the
+sentence says that one seed cannot tell.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nas.evaluation import statistics as st
+from nas.evaluation.samples import SETS
+from nas.evaluation.statistics import Interval
+from nas.report import answers_figures, evidence_figures, summary
+from nas.report.answers_figures import Dots, Range
+from nas.report.evidence_arms import Arm
+from nas.report.evidence_figures import Curve, Panel
+from nas.report.style import PALETTE, QUIET
+from nas.report.summary import (
+    MEMORY,
+    ONE_SEED,
+    PERFORMANCE,
+    PG,
+    UNTRAINED,
+    Measure,
+    direction,
+    shown,
+)
+from nas.report.training import Trained
+from nas.spaces import SearchSpace
+
+UNIFORM = "uniform"  # the arm that is random search with weight sharing
+_POSITION = "position of the decision"
+_LEAST_GAIN = 0.01  # one decision in a hundred; less is no sign of encoding
+_LEAST_NATS = 0.05  # of an axis: less looks like nothing
+_DRAWN = 4  # arms that one figure tells apart
+_NO_STATE = "No controller here has a hidden state, so there is nothing to read."
+_FOLLOWING = {  # side on which a correlation lies; 1: where it would if states followed -> words
+    1: "follows",
+    0: "shows no sign of",
+    -1: "runs against",
+    None: "tells nothing certain of",
+}
+
+
+class Answer(NamedTuple):
+    """One question."""
+
+    question: str
+    sentence: str
+    published: str  # what the paper says
+    figure: Figure
+    caption: str
+    table: str  # name of the table that holds the numbers, as in `evidence.tables`
+
+
+def answers(
+    space: SearchSpace,
+    arms: Mapping[str, Arm],
+    trained: Sequence[Trained],
+    yardsticks: Mapping[str, float],
+) -> list[Answer]:
+    """Q1 to Q5.
+
+    Args:
+      space: what the decisions mean.
+      arms: as for `evidence.tables`.
+      trained: what their searches left behind.
+      yardsticks: n-gram model -> its perplexity of the validation split.
+    """
+    return [
+        _encoding(space, arms),
+        _sharing(arms, yardsticks),
+        _forcing(space, arms, {arm.title for arm in trained if arm.has_memory}),
+        _similarity(space, arms),
+        _performance(space, arms),
+    ]
+
+
+def _encoding(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
+    key = PG if PG in arms and arms[PG].has_state else summary.lead(arms)
+    drawn = _drawn(arms)
+    free = np.flatnonzero(np.array(space.num_choices) > 1)
+    curves = [
+        Curve(
+            arms[name].title,
+            free,
+            np.stack([p.accuracy - p.majority for p in arms[name].probes])[:, free],
+            color,
+        )
+        for name, color in drawn.items()
+    ]
+    return Answer(
+        "Q1. Does the hidden state encode past decisions?",
+        _NO_STATE if key is None else _encoding_sentence(space, arms, key),
+        "The paper: no, without a memory; the controller does not condition on its past choices.",
+        evidence_figures.stacked_curves("", [Panel(curves, "accuracy gained")], _POSITION),
+        "How often a linear reading of the final state is right about a decision, less how often its "
+        "most frequent choice is; bands, where there are several seeds: 95 %.",
+        "behaviour",
+    )
+
+
+def _encoding_sentence(space, arms, key):
+    arm, free = arms[key], np.array(space.num_choices) > 1
+    gain, dependence = st.mean_interval(arm.probe_gains(space)), st.mean_interval(_dependence(arm))
+    possible = np.mean([(1 - probe.majority)[free].mean() for probe in arm.probes])
+    verdict, beside = "Untrained", ""
+    if key != UNTRAINED:
+        before = arms[UNTRAINED].probe_gains(space)
+        way = _way(_paired(arm.probe_gains(space), before))
+        words = {1: "More than", -1: "Less than", 0: "Not told from what it does"}
+        verdict, beside = (
+            f"{words.get(way, 'Beside')} before training",
+            f" (untrained {shown(st.mean_interval(before))})",
+        )
+    if _way(gain) != 1 or gain.estimate < _LEAST_GAIN:
+        verdict = "No sign of it"
+    return (
+        f"{verdict}: with {arm.title} a linear reading of the state gains {shown(gain)} of the "
+        f"{possible:.3f} that there is to gain over a decision's most frequent choice{beside}, and "
+        f"decisions depend on each other by {shown(dependence)} nats; "
+        f"{_told(len(arms[UNTRAINED].samples))}."
+    )
+
+
+def _sharing(arms: Mapping[str, Arm], yardsticks: Mapping[str, float]) -> Answer:
+    best = {key: np.exp(arm.best_log_perplexity) for key, arm in arms.items() if key != UNTRAINED}
+    rows = [
+        Range(
+            arms[key].title,
+            {title: _perplexities(arms[key], which) for which, title in SETS.items()},
+            float(np.mean(found)),
+        )
+        for key, found in best.items()
+    ]
+    return Answer(
+        "Q2. Is weight sharing why the search is no better than random?",
+        _sharing_sentence(arms, best),
+        "The paper: weight sharing is the confounder.",
+        answers_figures.ranges(rows, yardsticks),
+        "Cells under the shared weights of each search: the uniform set, which is the same for all, and "
+        "own samples, which the controller proposes; lines: quartiles and median.",
+        "perplexity",
+    )
+
+
+def _sharing_sentence(arms, best):
+    key = PG if PG in best else next(iter(best))
+    title, seeds = arms[key].title, len(best[key])
+    if UNIFORM in best and key != UNIFORM:
+        less = shown(_paired(best[key], best[UNIFORM]), 1)
+        seen = f"the best of {title}, less that of the {arms[UNIFORM].title}, has {less} in perplexity"
+    else:
+        seen = f"the best of {title} has a perplexity of {_perplexity(best[key])}"
+    return (
+        f"This study cannot tell, since it sees cells under shared weights alone, where {seen} "
+        f"({_told(seeds)}); python -m experiments.table_search trains cells of several searches "
+        "alone, experiments.isomorphs and experiments.rank_agreement ask what sharing does to their "
+        "ranking."
+    )
+
+
+def _forcing(space: SearchSpace, arms: Mapping[str, Arm], with_memory: set[str]) -> Answer:
+    with_state = {key: arm for key, arm in arms.items() if arm.has_state}
+    keys = [key for key in MEMORY if key in with_state]
+    others = [key for key in with_state if key not in MEMORY]
+    keys += [key for key in others if arms[key].title in with_memory]
+    return Answer(
+        "Q3. Does a memory of old architectures force the controller to condition on its past?",
+        _forcing_sentence(space, with_state, keys),
+        "The paper: yes; the likeliest action then depends on earlier decisions, and different "
+        "architectures get different states.",
+        _forcing_figure(space, with_state),
+        "What states tell of all decisions, uniform set (the more negative, the more), and how far "
+        f"decisions depend on each other, own samples; lines: {_basis(arms)}.",
+        "exploratory" if keys and keys[0] not in MEMORY else "primary",
+    )
+
+
+def _forcing_sentence(space, arms, keys):
+    if not keys:
+        return (
+            "This study cannot tell, since no controller here has both a hidden state and a memory; "
+            "python -m experiments.table_correlations --arms=pg,memory compares one with policy "
+            "gradient alone."
+        )
+    arm, reference = arms[keys[0]], arms.get(PG, arms[UNTRAINED])
+    changed = summary.difference(space, arm, reference, summary.TOTAL)
+    dependence = _paired(_dependence(arm), _dependence(reference))
+    states = {-1: "More encoding", 1: "Less encoding", 0: "No more encoding that is told"}
+    decisions = {
+        1: "more conditioning",
+        -1: "less conditioning",
+        0: "no more conditioning that is told",
+    }
+    verdict = ", ".join(
+        [
+            states.get(direction(changed), "Encoding that may differ"),
+            decisions.get(_way(dependence), "conditioning that may differ"),
+        ]
+    )
+    return (
+        f"{verdict}: {arm.title} less {reference.title}, the correlation of states with total overlap "
+        f"is {shown(changed)}, and decisions depend on each other by {shown(dependence)} nats; "
+        f"{_told(len(arm.samples))}."
+    )
+
+
+def _forcing_figure(space, arms):
+    if not arms:
+        return answers_figures.nothing(_NO_STATE)
+    names = [arm.title for arm in arms.values()]
+    overlap = np.array([summary.estimate(space, arm, summary.TOTAL) for arm in arms.values()])
+    dependence = np.array([st.mean_interval(_dependence(arm)) for arm in arms.values()])
+    panels = [
+        Dots(names, {"": overlap}, "Spearman's r with total overlap"),
+        Dots(names, {"": dependence}, "total correlation of decisions (nats)", _LEAST_NATS),
+    ]
+    colors = {arms[key].title: color for key, color in _colors(arms).items()}
+    return answers_figures.dots(panels, colors)
+
+
+def _similarity(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
+    rows = (summary.SHARED, summary.ACTIVATIONS, summary.CONNECTIONS, summary.EDITS)
+    return Answer(
+        "Q4. How far do distances between hidden states reflect the similarity of architectures?",
+        _following_sentence(space, arms, rows),
+        f"The paper: Spearman's r {summary.SHARED.paper:+.3f} with its common activations with the "
+        "memory; nothing significant without.",
+        _correlations_figure(space, arms, rows),
+        "If states follow the architectures, similarities lie to the left of 0, edit distances to the "
+        f"right; lines: {_basis(arms)}.",
+        "summary",
+    )
+
+
+def _performance(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
+    rows = (summary.PERPLEXITY, PERFORMANCE)
+    further, key = "", summary.lead(arms)
+    if key is not None:
+        tests = arms[key].performance_tests(space, PERFORMANCE.which, "log_perplexity")
+        fixed = st.mean_interval([partial.r for _, partial in tests])
+        further = f", {shown(fixed)} where its overlap is held fixed"
+    return Answer(
+        "Q5. And differences in validation performance?",
+        _following_sentence(space, arms, rows, further),
+        f"The paper: Spearman's r {summary.PERPLEXITY.paper:+.3f} with the memory; nothing significant without.",
+        _correlations_figure(space, arms, rows),
+        f"States that tell performance lie to the right of 0; lines: {_basis(arms)}.",
+        "performance_uniform",
+    )
+
+
+def _following_sentence(space, arms, rows: Sequence[Measure], further: str = "") -> str:
+    """Which of `rows` the states of the leading arm follow, with the numbers.
+
+    `further` is said of the last row.
+    """
+    key = summary.lead(arms)
+    if key is None:
+        return _NO_STATE
+    groups: dict[int | None, list[str]] = {}
+    for row in rows:
+        found = summary.estimate(space, arms[key], row)
+        paper = f", the paper's {row.paper:+.3f}" if key in MEMORY and row.paper is not None else ""
+        side, last = direction(found), further if row == rows[-1] else ""
+        text = f"{_named(row)} ({shown(found)}{paper}{last})"
+        groups.setdefault(None if side is None else side * row.sign, []).append(text)
+    parts = [f"{_FOLLOWING[side]} {_listed(groups[side])}" for side in _FOLLOWING if side in groups]
+    told = _told(len(arms[key].samples))
+    return f"With {arms[key].title} the distance of states {', and '.join(parts)}; {told}."
+
+
+def _named(row: Measure) -> str:
+    if row.name == PERFORMANCE.name:
+        return f"differences in performance, {SETS[row.which]}"
+    return f"the {row.name}" if row == summary.SHARED else row.name
+
+
+def _correlations_figure(space, arms, rows: Sequence[Measure]) -> Figure:
+    if not (drawn := _drawn(arms)):
+        return answers_figures.nothing(_NO_STATE)
+    series = {}
+    for arm in (arms[key] for key in drawn):
+        series[arm.title] = np.array([summary.estimate(space, arm, row) for row in rows])
+    paper = [np.nan if row.paper is None else row.paper for row in rows]
+    panel = Dots([f"{row.name}, {row.which}" for row in rows], series, "Spearman's r", paper=paper)
+    return answers_figures.dots([panel], {arms[key].title: color for key, color in drawn.items()})
+
+
+def _drawn(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Key -> colour of the arms that one figure tells apart."""
+    return dict(list(_colors(arms).items())[:_DRAWN])
+
+
+def _colors(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Key of an arm with a state -> its colour, the same in every figure; the best known first."""
+    with_state = [key for key, arm in arms.items() if arm.has_state]
+    first = [key for key in (UNTRAINED, PG, *MEMORY) if key in with_state]
+    colors = itertools.cycle(PALETTE[:7])
+    keys = dict.fromkeys((*first, *with_state))
+    return {key: QUIET if key == UNTRAINED else next(colors) for key in keys}
+
+
+def _dependence(arm: Arm) -> list[float]:
+    """[S] total correlation of its own decisions, nats."""
+    return [found.total for found in arm.own_conditioning]
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> Interval:
+    paired = st.paired_difference(a, b)
+    return Interval(paired.mean, paired.low, paired.high)
+
+
+def _way(found: Interval) -> int | None:
+    """Which way an interval over seeds points; of one seed, which can only hint at it, its sign."""
+    if np.isnan(found.low):
+        return None if np.isnan(found.estimate) else int(np.sign(found.estimate))
+    return direction(found)
+
+
+def _told(seeds: int) -> str:
+    return ONE_SEED if seeds == 1 else f"{seeds} seeds"
+
+
+def _basis(arms: Mapping[str, Arm]) -> str:
+    """What intervals speak of."""
+    several = len(arms[UNTRAINED].samples) > 1
+    return "95 % over seeds" if several else "95 % over architectures, not seeds"
+
+
+def _perplexities(arm: Arm, which: str) -> np.ndarray:
+    """Of the cells of a set, all seeds in one row; infinite where there is no such number."""
+    with np.errstate(over="ignore"):
+        return np.exp(np.float64([seed[which].log_perplexity for seed in arm.samples])).ravel()
+
+
+def _perplexity(found: np.ndarray) -> str:
+    mean = st.mean_interval(found)
+    limits = "" if np.isnan(mean.low) else f" [{mean.low:.1f}, {mean.high:.1f}]"
+    return f"{mean.estimate:.1f}{limits}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,334 @@
+"""The paper's table beside ours and what its numbers say: arrays in, a table and sentences out.
+
+A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed
+it comes from resampling the architectures, and speaks of others that could have been compared, not
+of other seeds. "Follows", "more" and "less" mean that the interval, of a correlation or of a
+difference of two, leaves out zero. No interval is adjusted for the number of comparisons: the
+tables of `nas.report.evidence` are for that.
+"""
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nas.evaluation import correlations, overlap
+from nas.evaluation import statistics as st
+from nas.evaluation.samples import Sample
+from nas.evaluation.statistics import Interval
+from nas.report.evidence_arms import NO_STATE, Arm, interval, measures, once
+from nas.report.tables import Column, Empty, Row, Table
+from nas.report.training import Trained
+from nas.spaces import SearchSpace
+
+WIDTH = 100  # columns of a terminal
+UNTRAINED, PG = REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
+MEMORY = ("memory", "memory_next")  # the paper's regulariser in its two readings
+ONE_SEED = "one seed cannot tell"
+_STATISTIC = ("Spearman", "L2")  # of `correlations.PAPER_PROTOCOL`
+_INTERVAL = re.compile(r"\[[^]]*\]")
+_RESAMPLES = 400  # of architectures, where there is one seed
+_NAMED = 3  # arms whose best cells are named
+
+
+class Measure(NamedTuple):
+    """What the distance between two states is correlated with: a row of the table."""
+
+    name: str
+    which: str  # of `samples.SETS`; "own": by the paper's protocol
+    key: str  # of `correlations.measures`; of "own": of `correlations.PROTOCOL`
+    sign: int  # of the correlation if states follow it: -1 of a similarity, 1 of a difference
+
+    @property
+    def paper(self) -> float | None:
+        """What the paper reports with the memory (Adam and Lorraine 2019)."""
+        published = correlations.PAPER_PROTOCOL.get((self.key, *_STATISTIC))
+        return published if self.which == "own" else None
+
+
+SHARED = Measure("paper's activations", "own", correlations.LABELLED_EDGES, -1)
+PERPLEXITY = Measure("performance difference", "own", correlations.PERPLEXITY, 1)
+ACTIVATIONS = Measure("common activations", "uniform", correlations.ACTIVATIONS, -1)
+CONNECTIONS = Measure("common connections", "uniform", correlations.CONNECTIONS, -1)
+EDITS = Measure("edit distance", "uniform", correlations.EDIT_DISTANCE, 1)
+PERFORMANCE = Measure("performance difference", "uniform", correlations.PERFORMANCE, 1)
+ROWS = (SHARED, PERPLEXITY, ACTIVATIONS, CONNECTIONS, EDITS, PERFORMANCE)
+TOTAL = Measure("total overlap", "uniform", correlations.TOTAL, -1)  # no row: two rows together
+
+
+def lead(arms: Mapping[str, Arm]) -> str | None:
+    """Key of the arm that sentences are about: the memory, else another, else the untrained.
+
+    None: no arm has a state.
+    """
+    with_state = [key for key, arm in arms.items() if arm.has_state]
+    others = [key for key in with_state if key not in (*MEMORY, *REFERENCES)]
+    wanted = (*MEMORY, *others, PG, UNTRAINED)
+    return next((key for key in wanted if key in with_state), None)
+
+
+def references(arms: Mapping[str, Arm], key: str) -> list[str]:
+    """Keys of the REFERENCES that arm `key` can be compared with."""
+    return [name for name in REFERENCES if name != key and name in arms and arms[name].has_state]
+
+
+def values(space: SearchSpace, arm: Arm, measure: Measure) -> list[float]:
+    """[S] Spearman's correlation of each seed; as in the tables of the evidence."""
+    if measure.which == "own":
+        return [seed[measure.key, *_STATISTIC] for seed in arm.protocol(space)]
+    return arm.correlations(space, measure.which)[measure.key]
+
+
+def estimate(space: SearchSpace, arm: Arm, measure: Measure) -> Interval:
+    """The correlation with its interval: over seeds, or of one seed over architectures."""
+    found = values(space, arm, measure)
+    if len(found) > 1:
+        return st.mean_interval(found)
+    return _resampled(arm, space)[measure]
+
+
+def difference(space: SearchSpace, arm: Arm, reference: Arm, measure: Measure) -> Interval:
+    """The correlation of `arm` less that of `reference`, paired by seed.
+
+    Of one seed the interval is made of both intervals over architectures as if these were drawn
+    apart (Zou 2007, "Toward using confidence intervals to compare correlations"), which is too wide
+    where the two see the same ones.
+    """
+    if len(arm.samples) > 1:
+        both = (values(space, one, measure) for one in (arm, reference))
+        paired = st.paired_difference(*both)
+        return Interval(paired.mean, paired.low, paired.high)
+    a, b = (estimate(space, one, measure) for one in (arm, reference))
+    mean = a.estimate - b.estimate
+    below = math.hypot(a.estimate - a.low, b.high - b.estimate)
+    above = math.hypot(a.high - a.estimate, b.estimate - b.low)
+    return Interval(mean, mean - below, mean + above)
+
+
+def direction(found: Interval) -> int | None:
+    """-1 or 1: the side of zero on which an interval lies; 0: it holds zero; None: undefined."""
+    if math.isnan(found.low) or math.isnan(found.high):
+        return None
+    return (found.low > 0) - (found.high < 0)
+
+
+def shown(found: Interval, digits: int = 3) -> str:
+    """A number with its interval, where it has one."""
+    if math.isnan(found.estimate):
+        return "undefined"
+    if math.isnan(found.low):
+        return f"{found.estimate:+z.{digits}f}"
+    low, high = (f"{limit:+z.{digits}f}" for limit in found[1:])
+    return f"{found.estimate:+z.{digits}f} [{low}, {high}]"
+
+
+def summary_table(
+    space: SearchSpace,
+    arms: Mapping[str, Arm],
+    command: str,
+    *,
+    width: int | None = None,
+) -> Table:
+    """The paper's table beside ours.
+
+    Args:
+      space: what the decisions mean.
+      arms: as for `evidence.tables`.
+      command: that makes the table.
+      width: columns of characters that there are; arms for which there is no room are left out.
+        None: all arms that have a state are there.
+    """
+    with_state = [key for key, arm in arms.items() if arm.has_state]
+    first = [key for key in (*REFERENCES, *MEMORY) if key in with_state]
+    keys = list(dict.fromkeys((*first, *with_state)))
+    table = _table(space, arms, keys, command)
+    while width and len(keys) > 1 and max(map(len, table.body().splitlines())) > width:
+        keys.pop()
+        table = _table(space, arms, keys, command)
+    return table
+
+
+def readings(space: SearchSpace, arms: Mapping[str, Arm]) -> list[str]:
+    """A sentence for each row: what the number means beside REFERENCES, and what seeds can tell."""
+    key = lead(arms)
+    if key is None:
+        return ["No controller here has a hidden state: there are no distances to read."]
+    return [f"{row.name}, {row.which}: {_reading(space, arms, key, row)}." for row in ROWS]
+
+
+def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> str:
+    """One sentence: validation perplexities of the best cells beside those of n-gram models.
+
+    Args:
+      trained: an arm each.
+      yardsticks: name of a model -> its perplexity; what follows a comma in a name is left out.
+    """
+    perplexities = {arm.title: np.exp(arm.best_log_perplexity) for arm in trained}
+    cells = [f"{title} {_number(found)}" for title, found in list(perplexities.items())[:_NAMED]]
+    if len(perplexities) > _NAMED:
+        cells.append(f"{len(perplexities) - _NAMED} more in the report")
+    short = {name.partition(",")[0]: value for name, value in yardsticks.items()}
+    models = [f"{name} {value:.1f}" for name, value in short.items()]
+    model, least = min(short.items(), key=lambda item: item[1])
+    below = [title for title, found in perplexities.items() if np.mean(found) < least]
+    verdict = f"{', '.join(below)} better" if below else "no cell is better"
+    return f"Best cell's perplexity: {', '.join(cells)}; {', '.join(models)}; {verdict} than the {model}."
+
+
+def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: object) -> str:
+    """What a terminal shows of a study: lines of at most WIDTH characters, unless a path is longer.
+
+    Args:
+      ran: what was run.
+      table: of `summary_table`, with a width.
+      sentences: of `readings`.
+      best: of `best_cells`.
+      path: of the report.
+    """
+    legend, *others = table.notes
+    paragraphs = [_wrap(ran), "", table.title, table.body(), _wrap(legend)]
+    if others:
+        paragraphs.append(textwrap.shorten(" ".join(others), WIDTH, placeholder=" ..."))
+    paragraphs += [""]
+    paragraphs += [*(_wrap(sentence, "  ") for sentence in (*sentences, best)), f"report: {path}"]
+    return "\n".join(paragraphs)
+
+
+@once
+def _resampled(arm: Arm, space: SearchSpace) -> dict[Measure, Interval]:
+    """Of the first seed, with intervals over architectures."""
+    sample, found = arm.samples[0], {}
+    uniform = measures(space, sample["uniform"])
+    for row in (*ROWS, TOTAL):
+        one = sample[row.which]
+        states = one.before if row.which == "own" else one.after
+        column = _protocol(space, one, row) if row.which == "own" else uniform[row.key]
+        distance = correlations.distances(states)
+        if math.isnan(correlations.spearman(distance, column)):
+            found[row] = Interval(math.nan, math.nan, math.nan)
+        else:
+            found[row] = st.bootstrap_correlation(distance, column, resamples=_RESAMPLES)
+    return found
+
+
+def _protocol(space: SearchSpace, sample: Sample, row: Measure) -> np.ndarray:
+    """[P] as in `correlations.paper_protocol`."""
+    if row == SHARED:
+        return overlap.common_labelled_edges(space, sample.decisions)
+    return overlap.feature_difference(np.exp(sample.log_perplexity))
+
+
+@once
+def _one_hot(arm: Arm, space: SearchSpace) -> dict[Measure, float]:
+    """The correlations, mean over seeds, if the decisions of `arm` themselves were its states."""
+    found = {row: [] for row in ROWS}
+    for sample in arm.samples:
+        uniform = measures(space, sample["uniform"])
+        for row in ROWS:
+            one = sample[row.which]
+            column = _protocol(space, one, row) if row.which == "own" else uniform[row.key]
+            distance = correlations.distances(overlap.one_hot(space, one.decisions))
+            found[row].append(correlations.spearman(distance, column))
+    return {row: float(np.mean(seeds)) for row, seeds in found.items()}
+
+
+def _table(space, arms, keys, command):
+    rows = []
+    principal = lead(arms)
+    for row in ROWS:
+        numbers = [_cell(values(space, arms[key], row)) for key in keys]
+        yardstick = NO_STATE if principal is None else _one_hot(arms[principal], space)[row]
+        paper = Empty("-") if row.paper is None else row.paper
+        rows.append(Row([row.name, row.which, *numbers, yardstick, paper]))
+    columns = [
+        *(Column(name) for name in ("measure", "set")),
+        *(Column(arms[key].title, 3, True) for key in keys),
+        *(Column(name, 3, True) for name in ("one-hot", "paper")),
+    ]
+    return Table(
+        "Spearman's correlation of the distance between two hidden states with ...",
+        columns,
+        rows,
+        _notes(arms, keys, principal),
+        command,
+    )
+
+
+def _notes(arms, keys, principal):
+    samples = arms[UNTRAINED].samples
+    count, seeds = len(samples[0]["uniform"].decisions), len(samples)
+    one, several = "[low, high]: 95 % over architectures, not seeds", "±: 95 % over"
+    yardstick = f"one-hot: decisions of {arms[principal].title} as states; " if principal else ""
+    notes = [
+        f"own: {count} samples of each controller, read as in the paper; uniform: the same {count} "
+        f"for all; {yardstick}{one if seeds == 1 else f'{several} {seeds} seeds'}."
+    ]
+    others = [arm.title for key, arm in arms.items() if key not in keys and arm.has_state]
+    stateless = [arm.title for key, arm in arms.items() if not arm.has_state]
+    if others:
+        notes.append(f"In the report: {', '.join(others)}.")
+    if stateless:
+        notes.append(f"Without a hidden state: {', '.join(stateless)}.")
+    return notes
+
+
+def _cell(found):
+    return interval(found, 3, "+") if np.isfinite(found).all() else Empty("undefined")
+
+
+def _reading(space, arms, key, row):
+    arm, seeds = arms[key], len(arms[key].samples)
+    found = estimate(space, arm, row)
+    side = direction(found)
+    number = shown(found) if seeds == 1 else f"{found.estimate:+z.3f}"  # ± is in the table
+    if math.isnan(found.estimate):
+        undefined = "its states are all alike, or a perplexity is not finite"
+        return f"undefined with {arm.title}, where {undefined}"
+    if side is None:
+        return f"{number} with {arm.title}; {ONE_SEED}"
+    others = {name: difference(space, arm, arms[name], row) for name in references(arms, key)}
+    clauses = [_meaning(side, row.sign) + f" with {arm.title}"]
+    if key in MEMORY and row.paper is not None:
+        number += f"; the paper's {'inside' if found.low <= row.paper <= found.high else 'outside'}"
+    clauses[0] += f" ({number})"
+    for wanted, words in _comparisons(side).items():
+        if titles := [arms[name].title for name in others if direction(others[name]) == wanted]:
+            clauses.append(f"{words} {' and '.join(titles)}")
+    told = f"{seeds} seeds {'can tell' if side else 'cannot tell'}"
+    return f"{', '.join(clauses)}; {ONE_SEED if seeds == 1 else told}"
+
+
+def _meaning(side, sign):
+    if side == 0:
+        return "no sign of it in the states"
+    more = "share" if sign < 0 else "differ"
+    return f"the more two {more}, the {'nearer' if side < 0 else 'farther apart'} their states"
+
+
+def _comparisons(side):
+    """Direction of a difference to a reference -> words for it, after those of `_meaning`."""
+    if side == 0:
+        return {-1: "lower than", 1: "higher than", 0: "not told apart from"}
+    return {side: "more so than", -side: "less so than", 0: "not told apart from"}
+
+
+def _number(found):
+    cell = interval(found, 1)
+    if isinstance(cell, Empty):
+        return cell.reason
+    return cell if isinstance(cell, str) else f"{cell:.1f}"
+
+
+def _wrap(text, indent=""):
+    whole = _INTERVAL.sub(lambda found: found[0].replace(" ", "\xa0"), text)  # of one line
+    filled = textwrap.fill(
+        whole,
+        WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return filled.replace("\xa0", " ")
