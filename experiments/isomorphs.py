@@ -57,7 +57,7 @@ def measure(run, *, cells, copies, seed):
     with progress.track("isomorphs", total=total, unit="batch") as advance:
         for name, group in groups.items():
             every = np.concatenate([np.zeros((0, run.space.num_decisions), np.int32), *group])
-            values = run.log_perplexities(every, batches, lambda count: advance(count * length))
+            values = run.losses(every, batches, lambda count: advance(count * length))
             measured[name] = values.reshape(-1, copies)
     return measured
 

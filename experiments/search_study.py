@@ -9,6 +9,7 @@ Each is kept in the study's folder and read again by later calls:
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class Cells(NamedTuple):
     """The different cells that a search was asked for, the best first."""
 
     decisions: np.ndarray  # [n, T] int32
-    log_perplexity: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
+    loss: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
     held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
 
 
@@ -78,7 +79,7 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
         chosen = rng.permutation(len(cells.decisions))[:CROSSED]
         for column, (name, run) in enumerate(searched.items()):
             own = name == proposer
-            scores = cells.log_perplexity[chosen] if own else _crossed(run, proposer, cells.decisions[chosen])
+            scores = cells.loss[chosen] if own else _crossed(run, proposer, cells.decisions[chosen])
             values[row, column] = scores.mean()
     return values
 
@@ -98,10 +99,10 @@ def from_scratch(
     trained = train(root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options)
     found = {}
     for title, lots in wanted.items():
-        chosen = [min((trained[one] for one in lot), key=lambda of: of.result.log_perplexity) for lot in lots]
+        chosen = [min((trained[one] for one in lot), key=lambda of: of.result.loss) for lot in lots]
         found[title] = Scratch(
-            valid=np.array([of.result.log_perplexity for of in chosen]),
-            test=np.array([of.result.test_log_perplexity for of in chosen]),
+            valid=np.array([of.result.loss for of in chosen]),
+            test=np.array([of.result.test_loss for of in chosen]),
             epochs=np.stack([of.epochs for of in chosen]),
             seconds=np.array([sum(trained[one].seconds for one in lot) for lot in lots]),
         )
@@ -140,7 +141,7 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
     for line in lines:
         seconds += line["seconds"]
         if line["phase"] == "valid":
-            best = min(best, float(line["perplexity_best"]))
+            best = min(best, math.exp(float(line["loss_best"])))
             points.append((steps, seconds, best))
         else:
             steps += 1
@@ -150,7 +151,7 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
     with progress.track("scores", total=len(decisions), unit="cell") as advance:
-        return run.log_perplexities(decisions, run.valid_batches(), advance)
+        return run.losses(decisions, run.valid_batches(), advance)
 
 
 def _plan(root, base, seed, architecture):
@@ -171,7 +172,7 @@ def _derive_in(workdir, samples):
 def _crossed(run, proposer, decisions):
     path = run.workdir / f"crossed-{proposer}.npz"
     if path.is_file() and np.array_equal((saved := load_arrays(path))["decisions"], decisions):
-        return saved["log_perplexity"]
+        return saved["loss"]
     values = score(run, decisions)
-    save_arrays(path, {"decisions": decisions, "log_perplexity": values})
+    save_arrays(path, {"decisions": decisions, "loss": values})
     return values

@@ -46,13 +46,13 @@ def report(
             measurements.measure(run, architectures=architectures, untrained=key == lender, common=weights)
             for run, weights in zip(seeds, common, strict=True)
         ]
-        best = [seed.best_log_perplexity for seed in found]
+        best = [seed.best_loss for seed in found]
         measured[key] = _arm(title, [seed.controllers[TRAINED] for seed in found], best)
         if key == lender:
             untrained = [seed.controllers[UNTRAINED] for seed in found]
     compared = {"untrained": _arm("untrained", untrained, [math.nan] * len(untrained)), **measured}
     logged = {key: [run.metrics() for run in seeds] for key, (_, seeds) in arms.items()}
-    best = {key: arm.best_log_perplexity for key, arm in measured.items()}
+    best = {key: arm.best_loss for key, arm in measured.items()}
     trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
     size, command = len(run.corpus.vocabulary), runs.command()
@@ -158,6 +158,6 @@ def _trained(title: str, seeds: list[Run], lines: list[list[dict]], best: list[f
         curves=curves,
         epochs=[metrics.curves(seed, "valid") for seed in lines],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
-        best_log_perplexity=best,
+        best_loss=best,
         has_memory=has_memory,
     )

@@ -26,7 +26,7 @@ def main():
     estimate.announce(config, workdir, **options)
     state = runs.start(config, workdir, **options)
     space, _, strategy, _ = search.components(config)
-    perplexity = math.exp(state.best_log_perplexity)
+    perplexity = math.exp(state.best_loss)
     print(f"best validated: perplexity {perplexity:.1f}, decisions {space.format(state.best_decisions)}")
     has_policy = strategy.policy_params(state.strategy) is not None
     programs = ("derive", "evaluate") if has_policy else ("derive",)

@@ -23,7 +23,7 @@ class Derived(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     given: np.ndarray  # [n] bool; the user's own
     examples: np.ndarray  # [n] int; read of the half that ranks
-    log_perplexity: np.ndarray  # [n] nats a token of these
+    loss: np.ndarray  # [n] nats a token of these
     held_out: np.ndarray  # [n] nats a token of the other half; NaN for those that did not last to the end
     repeated: int  # samples left out because they were drawn before
 
@@ -55,15 +55,15 @@ def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | N
     held_out = np.full(len(decisions), np.nan)
     with progress.track("derivation", total=batches, unit="batch") as advance:
 
-        def log_perplexities(rows, part):
-            return run.log_perplexities(decisions[rows], part, lambda count: advance(count * length))
+        def losses(rows, part):
+            return run.losses(decisions[rows], part, lambda count: advance(count * length))
 
         for size, end in zip(sizes, ends, strict=True):
             alive = alive[np.lexsort((totals[alive], ~is_given[alive]))][:size]  # NaN is last
             for part in ranking[end // 2 : end]:
-                totals[alive] += log_perplexities(alive, part)
+                totals[alive] += losses(alive, part)
             read[alive] = end
-        held_out[alive] = np.mean([log_perplexities(alive, part) for part in reporting], axis=0)
+        held_out[alive] = np.mean([losses(alive, part) for part in reporting], axis=0)
     values = totals / read
     order = np.lexsort((values, -read))
     if not np.isfinite(values[order[0]]):

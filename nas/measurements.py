@@ -41,7 +41,7 @@ class Measurements(NamedTuple):
     """One run."""
 
     controllers: dict[str, Measured]  # TRAINED, and UNTRAINED if asked for
-    best_log_perplexity: float  # of the best validated architecture, on the whole validation split
+    best_loss: float  # of the best validated architecture, on the whole validation split
 
 
 def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None) -> Measurements:
@@ -75,7 +75,7 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
         behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
         whole = run.valid_batches(whole=True)
         best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
-        values = [of.log_perplexities(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
+        values = [of.losses(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
     measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
     for i, name in enumerate(names, 1):

@@ -95,7 +95,7 @@ class Run:
         """The validation batches that an evaluation reads, stacked: `data.eval_tokens`, or all."""
         return self.splits.valid.head(0 if whole else self.config.data.eval_tokens)
 
-    def log_perplexities(self, decisions: np.ndarray, batches: Batch, advance: Callable[[int], object]) -> np.ndarray:
+    def losses(self, decisions: np.ndarray, batches: Batch, advance: Callable[[int], object]) -> np.ndarray:
         """[n] nats a token of architectures [n, T] under the shared weights, on batches stacked [W, B, ...] from a zero state.
 
         Args:

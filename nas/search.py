@@ -54,7 +54,7 @@ class SearchState:
     seed: Array  # [] uint32; traced, so that one compilation serves every seed
     strategy: Any
     reward: Any
-    best_log_perplexity: Array  # [] of all architectures validated so far
+    best_loss: Array  # [] of all architectures validated so far
     best_decisions: Array  # [T] int32
 
 
@@ -100,7 +100,7 @@ def initial_state(config: Config, parts: Components) -> SearchState:
         seed=seed,
         strategy=parts.strategy.init(strategy_key),
         reward=parts.reward.init(reward_key),
-        best_log_perplexity=jnp.float32(jnp.inf),
+        best_loss=jnp.float32(jnp.inf),
         best_decisions=jnp.zeros(parts.space.num_decisions, jnp.int32),
     )
 
@@ -171,7 +171,7 @@ def epoch_start(config: Config, parts: Components):
 def validation(config: Config, parts: Components):
     """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
 
-    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and log perplexities [n], and what the
+    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and what the
     strategy measures.
     """
 
@@ -182,9 +182,9 @@ def validation(config: Config, parts: Components):
         decisions = parts.strategy.propose(state.strategy, key, config.search.valid_architectures)
         values = share(lambda own: parts.reward.evaluate(state.reward, own, batches), decisions, axis_name)
         best = jnp.nanargmin(values)
-        better = values[best] < state.best_log_perplexity
+        better = values[best] < state.best_loss
         state = state.replace(
-            best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
+            best_loss=jnp.where(better, values[best], state.best_loss),
             best_decisions=jnp.where(better, decisions[best], state.best_decisions),
         )
         measured = parts.strategy.measure(state.strategy, _key(state.seed, _MEASURE, epoch))
@@ -348,10 +348,9 @@ class _Search:
         epoch = self.progress.epoch
         common = (self.eval_batches, np.int32(epoch))
         self.state, self.carry, (decisions, values, measured) = self.validation(self.state, self.carry, None, common)
-        self._check_finite("validation", epoch, {"log perplexity of an architecture": values[None]}, decisions[None])
+        self._check_finite("validation", epoch, {"loss of an architecture": values[None]}, decisions[None])
         self.devices.check_replicas(self.state)
-        values = np.exp(values.astype(np.float64))
-        info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
+        info = {"loss_best": values.min(), "loss_mean": values.mean(), "loss_worst": values.max()}
         if epoch >= search.warmup_epochs:  # before, no strategy has begun
             info |= measured
         self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)

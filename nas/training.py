@@ -40,8 +40,8 @@ class TrainState:
 class Result(NamedTuple):
     """What a finished run found."""
 
-    log_perplexity: float  # nats a token, validation split, of the best epoch
-    test_log_perplexity: float  # of the same parameters
+    loss: float  # nats a token, validation split, of the best epoch
+    test_loss: float  # of the same parameters
     best_epoch: int
     averaging_from: int | None  # first epoch of averaged SGD
     parameters: int
@@ -172,8 +172,8 @@ def run(
         writer.close()
         checkpoints.close()
     return Result(
-        log_perplexity=min(losses),
-        test_log_perplexity=float(evaluate(best, splits.test.head(0))),
+        loss=min(losses),
+        test_loss=float(evaluate(best, splits.test.head(0))),
         best_epoch=int(np.argmin(losses)),
         averaging_from=averaging_start(losses[:-1], settings.patience),
         parameters=num_parameters(model),

@@ -59,7 +59,7 @@ def test_half_of_the_cells_leave_in_every_round(run, derived):
     assert lasting == [n, -(-n // 2), -(-n // 4), -(-n // 8)]
     assert np.all(np.diff(derived.examples) <= 0)
     for tokens in np.unique(derived.examples):
-        assert np.all(np.diff(derived.log_perplexity[derived.examples == tokens]) >= 0)
+        assert np.all(np.diff(derived.loss[derived.examples == tokens]) >= 0)
     np.testing.assert_array_equal(np.isfinite(derived.held_out), derived.examples == derived.examples[0])
 
 
@@ -67,7 +67,7 @@ def test_the_halves_of_the_validation_split(run, derived):
     lasted = derived.examples == derived.examples[0]
     rows = run.corpus.valid[: 64 * 9].reshape(64, 9)
     # All slices together are a half, whatever the order of its rows.
-    np.testing.assert_allclose(derived.log_perplexity[lasted], evaluate(run, derived.decisions[lasted], rows[::2]), rtol=1e-5)
+    np.testing.assert_allclose(derived.loss[lasted], evaluate(run, derived.decisions[lasted], rows[::2]), rtol=1e-5)
     np.testing.assert_allclose(derived.held_out[lasted], evaluate(run, derived.decisions[lasted], rows[1::2]), rtol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_who_left_was_worse_on_the_same_text(run, derived):
     (left,) = np.nonzero(derived.examples == derived.examples.min())
     rows = np.random.default_rng(SEED).permutation(run.corpus.valid[: 64 * 9].reshape(64, 9)[::2])[:4]
     values = evaluate(run, derived.decisions, rows)
-    np.testing.assert_allclose(derived.log_perplexity[left], values[left], rtol=1e-5)
+    np.testing.assert_allclose(derived.loss[left], values[left], rtol=1e-5)
     stayed = np.setdiff1d(np.arange(len(values)), left)
     assert values[stayed].max() <= values[left].min() + 1e-6
 

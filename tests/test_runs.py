@@ -272,8 +272,8 @@ def test_a_disk_that_fills_during_the_run(disk, finished, capfd):
 @pytest.fixture
 def measuring(monkeypatch):
     """Counts how often perplexities are computed."""
-    compute, calls = runs.Run.log_perplexities, []
-    monkeypatch.setattr(runs.Run, "log_perplexities", lambda *args: calls.append(1) or compute(*args))
+    compute, calls = runs.Run.losses, []
+    monkeypatch.setattr(runs.Run, "losses", lambda *args: calls.append(1) or compute(*args))
     return calls
 
 
@@ -291,7 +291,7 @@ def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring
     assert len(measuring) == 2
     trained, before = (measured.controllers["trained"].samples["uniform"] for measured in (later, earlier))
     assert_same_bits(trained.decisions, before.decisions)
-    assert np.any(trained.after != before.after) and np.any(trained.log_perplexity != before.log_perplexity)
+    assert np.any(trained.after != before.after) and np.any(trained.loss != before.loss)
     assert_same_bits(measure(workdir), later)
     assert len(measuring) == 2
 
@@ -302,7 +302,7 @@ def test_measurements_without_the_untrained_controller_are_extended(workdir, mea
     both = measure(workdir).controllers
     assert set(both) == {"trained", "untrained"} and len(measuring) == 2
     for which in ("uniform", "own"):
-        again, first = (found["trained"].samples[which].log_perplexity for found in (both, alone))
+        again, first = (found["trained"].samples[which].loss for found in (both, alone))
         np.testing.assert_allclose(again, first, rtol=1e-6)
     assert_same_bits(measure(workdir, untrained=False).controllers["trained"], both["trained"])
     assert len(measuring) == 2
@@ -331,24 +331,24 @@ def test_measurements_are_of_the_run(workdir):
             assert len(sample.decisions) == CONFIG.evaluation.architectures
             run.space.validate(sample.decisions)
             expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
-            np.testing.assert_allclose(sample.log_perplexity, expected, rtol=1e-5, err_msg=f"{controller} {which}")
+            np.testing.assert_allclose(sample.loss, expected, rtol=1e-5, err_msg=f"{controller} {which}")
             np.testing.assert_allclose(sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5)
     trained, untrained = (measured[controller].samples["uniform"] for controller in ("trained", "untrained"))
     assert_same_bits(trained.decisions, untrained.decisions)
-    assert np.isnan(trained.common_log_perplexity).all()
+    assert np.isnan(trained.common_loss).all()
 
 
 def test_measurements_under_common_weights(workdir, measuring):
     """Those of the run itself give what its own do, and are measured once."""
     run = runs.open_run(workdir)
     sample = measure(workdir, common=run).controllers["trained"].samples["own"]
-    np.testing.assert_array_equal(sample.common_log_perplexity, sample.log_perplexity)
+    np.testing.assert_array_equal(sample.common_loss, sample.loss)
     measure(workdir, common=run)
     assert len(measuring) == 2
 
 
 def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
-    best = measure(workdir).best_log_perplexity
+    best = measure(workdir).best_loss
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
 

@@ -127,8 +127,8 @@ def test_what_a_run_leaves_behind(whole):
     search.components(CONFIG).space.validate(saved["decisions"])
     logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
     np.testing.assert_allclose(saved["rewards"].reshape(steps, per_step).mean(axis=1), logged, rtol=1e-6)
-    valid = [line["perplexity_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
-    np.testing.assert_allclose(np.exp(state.best_log_perplexity), min(valid), rtol=1e-5)
+    valid = [line["loss_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
+    np.testing.assert_allclose(state.best_loss, min(valid), rtol=1e-6)
 
 
 def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):
@@ -316,7 +316,7 @@ def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch)
     for name in ("params", "optimiser", "baseline"):
         assert_same_bits(getattr(state.strategy, name), getattr(before.strategy, name))
     assert_same_bits(state.reward, spoil(before.reward))
-    assert (state.best_log_perplexity, *state.best_decisions) == (before.best_log_perplexity, *before.best_decisions)
+    assert (state.best_loss, *state.best_decisions) == (before.best_loss, *before.best_decisions)
     skipped = {
         phase: [line["skipped"] for line in read_metrics(tmp_path) if line["phase"] == phase]
         for phase in ("shared", "controller")
@@ -329,9 +329,9 @@ def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(evaluate=spoil_first_choice))
     monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
     with pytest.raises(
-        UserError, match="^log perplexity of an architecture is not finite at validation step 0, architecture '2 .*: none in"
+        UserError, match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in"
     ):
         run(tiny(search={"epochs": 1, "valid_architectures": 30}), tmp_path / "stop")
     skipping = tiny(search={"epochs": 1, "valid_architectures": 30, "on_nonfinite": "skip"})
     state = run(skipping, tmp_path / "skip")
-    assert np.isfinite(state.best_log_perplexity) and state.best_decisions[0] != 2
+    assert np.isfinite(state.best_loss) and state.best_decisions[0] != 2

@@ -143,11 +143,11 @@ def test_what_a_run_leaves_behind(whole):
         ("train", step) for step in range(4 * STEPS)
     ]
     assert [line["loss"] for line in logged if line["phase"] == "valid"] == losses
-    assert result.log_perplexity == min(losses) and losses.index(min(losses)) == result.best_epoch
+    assert result.loss == min(losses) and losses.index(min(losses)) == result.best_epoch
     evaluate = training.evaluation(model_of(CELL))
     _, valid, test = splits()
-    assert float(evaluate(best, valid.head(0))) == result.log_perplexity
-    assert float(evaluate(best, test.head(0))) == result.test_log_perplexity
+    assert float(evaluate(best, valid.head(0))) == result.loss
+    assert float(evaluate(best, test.head(0))) == result.test_loss
     assert float(evaluate(state.average, valid.head(0))) == losses[-1]
     assert result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
     assert min(losses) < math.log(50) - 0.5  # it learns

@@ -65,7 +65,7 @@ def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
         LABELLED_EDGES: overlap.common_labelled_edges(space, decisions),
         LOOSE_ENDS: overlap.feature_difference(space.loose_ends(decisions).sum(axis=1)),
         **dict(zip(EDIT_DISTANCES, sample.edit_distance, strict=True)),
-        PERFORMANCE: overlap.feature_difference(sample.log_perplexity),
+        PERFORMANCE: overlap.feature_difference(sample.loss),
     }
 
 
@@ -95,7 +95,7 @@ def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, s
     values = {
         LABELLED_EDGES: overlap.common_labelled_edges(space, sample.decisions),
         FIRST_APPROXIMATION: sample.first_approximation,
-        PERPLEXITY: overlap.feature_difference(np.exp(sample.log_perplexity)),
+        PERPLEXITY: overlap.feature_difference(np.exp(sample.loss)),
     }
     found = {}
     for measure, (statistic, correlate), (metric, kind) in itertools.product(PROTOCOL, STATISTICS.items(), METRICS.items()):

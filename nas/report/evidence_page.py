@@ -224,7 +224,7 @@ def _edit_distance(arm):
 
 def _components(space, arm):
     sample = arm.samples[0]["uniform"]
-    colorings = {"log perplexity (nats)": sample.log_perplexity} | fractions(space, sample.decisions)
+    colorings = {"log perplexity (nats)": sample.loss} | fractions(space, sample.decisions)
     return evidence_figures.projections(arm.title, sample.after, colorings)
 
 

@@ -22,7 +22,7 @@ def run_with(recurrent):
     state = state.replace(reward=state.reward.replace(params=params | {"recurrent": recurrent(params["recurrent"])}))
     run = runs.Run(pathlib.Path("run"), CONFIG, {}, parts.space, parts.policy, parts.reward, state, {})
     train, valid = (rng.integers(0, VOCABULARY, length, dtype=np.int32) for length in (200, 600))
-    vars(run)["corpus"] = Corpus(train, valid, None, tuple(map(str, range(VOCABULARY))))
+    vars(run)["corpus"] = Corpus(train, valid, valid, tuple(map(str, range(VOCABULARY))))
     return run
 
 

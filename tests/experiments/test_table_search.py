@@ -49,10 +49,10 @@ def line(phase, seconds, **values):
 
 
 def test_the_lowest_perplexity_so_far():
-    lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, perplexity_best=9.0)]
-    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, perplexity_best="inf")]
-    lines += [line("shared", 1.0), line("valid", 0.25, perplexity_best=7.0)]
-    np.testing.assert_array_equal(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
+    lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, loss_best=math.log(9))]
+    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
+    lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
+    np.testing.assert_allclose(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
 
 
 def test_the_random_cell_is_the_seeds_alone():
@@ -95,7 +95,7 @@ def test_rows_propose_and_columns_score(searched, monkeypatch):
     derived = {"a": cells([1, 2, 3], own=1), "b": cells([3, 3], own=2)}
     expected = [[2, 4], [3, 6]]  # means 2 and 3, times 1 and 2
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
-    monkeypatch.setattr(runs.Run, "log_perplexities", None)  # what is kept is not scored again
+    monkeypatch.setattr(runs.Run, "losses", None)  # what is kept is not scored again
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
 
 
@@ -255,8 +255,8 @@ def test_the_program(study, user_environment):
         config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
         assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (seed, text, 1)
         assert config["strategy"]["name"] == "reinforce"  # the recipe is the base's, whoever found the cell
-        assert row["best, from scratch, validation"] == f"{math.exp(result['log_perplexity']):.1f}"
-        assert row["best, from scratch, test"] == f"{math.exp(result['test_log_perplexity']):.1f}"
+        assert row["best, from scratch, validation"] == f"{math.exp(result['loss']):.1f}"
+        assert row["best, from scratch, test"] == f"{math.exp(result['test_loss']):.1f}"
     for row, of, name in zip(rows, derived, ("evolution", "uniform"), strict=False):
         assert row["different cells of 12 samples"] == str(len(of["decisions"]))
         assert row["best derived cell, shared weights"] == f"{math.exp(of['held_out']):.1f}"

@@ -122,7 +122,7 @@ def test_deriving_a_cell(study, environment):
     derived = json.loads((workdir / "derived.json").read_text())
     assert rows[0][header.index("decisions")] == derived["decisions"]
     assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
-    held_out = math.exp(derived["held_out_log_perplexity"])
+    held_out = math.exp(derived["held_out_loss"])
     assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
     process = run(environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2")
     assert_one_line(process, "--decisions: ", "position 3")
@@ -235,7 +235,7 @@ def test_training_from_scratch(study, environment, config_file, tmp_path):
     assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert f"{result['parameters']:,} parameters" in process.stdout
-    assert f"test perplexity {math.exp(result['test_log_perplexity']):.1f}" in process.stdout
+    assert f"test perplexity {math.exp(result['test_loss']):.1f}" in process.stdout
     other = run(environment, "launch.train_from_scratch", *arguments, "--baseline=lstm")
     assert_one_line(other, str(tmp_path), "training.architecture: '0 0 3 0 2' -> 'lstm'")
 

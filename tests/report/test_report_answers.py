@@ -47,12 +47,12 @@ def planted(key, overlap_sign=0.0, performance_sign=0.0, *, seeds=1, perplexity=
     samples, behaviours = [], []
     for seed in range(seeds):
         rng = np.random.default_rng([seed, *key.encode()])
-        log_perplexity = rng.normal(4, 0.3, N)
-        performance = overlap.feature_difference(log_perplexity)
+        loss = rng.normal(4, 0.3, N)
+        performance = overlap.feature_difference(loss)
         noise = rng.normal(0, 0.5, len(OVERLAP))
         states = embed(overlap_sign * OVERLAP + 6 * performance_sign * performance + noise)
         common = np.full(N, NAN)
-        one = Sample(DECISIONS, states, states, log_perplexity, common, EDITS, EDITS[0])
+        one = Sample(DECISIONS, states, states, loss, common, EDITS, EDITS[0])
         samples.append(dict.fromkeys(SETS, one._replace(**changes)))
         behaviours.append(behaviour(rng, gain))
     best = NAN if key == "untrained" else math.log(perplexity)
@@ -81,7 +81,7 @@ def trained(arms):
             dict.fromkeys(("perplexity", "reward", "entropy", "supervised_loss"), (steps, 50.0 - steps)),
             [{f"supervised_{name}": (steps, 3.0 - steps) for name in ("remembered", "fresh")}] * len(arm.samples),
             [DECISIONS[0]] * len(arm.samples),
-            arm.best_log_perplexity,
+            arm.best_loss,
             "memory" in arm.title,
         )
         for key, arm in arms.items()
@@ -124,7 +124,7 @@ def test_the_table_holds_the_correlations_and_what_the_paper_reports():
         "common activations": overlap.common_decisions(SPACE, DECISIONS, "activation"),
         "common connections": overlap.common_decisions(SPACE, DECISIONS, "connection"),
         "edit distance": EDITS[0],
-        "performance difference": overlap.feature_difference(sample.log_perplexity),
+        "performance difference": overlap.feature_difference(sample.loss),
     }
     for name, column in columns.items():
         assert found[name, "uniform"]["PG + memory"] == f"{spearmanr(distance, column).statistic:+z.3f}"
@@ -278,7 +278,7 @@ def test_states_that_are_all_alike_are_undefined(seeds):
 
 def test_a_perplexity_that_is_not_finite():
     arms = default(0, 0, -1)
-    arms["memory"] = planted("memory", -1, log_perplexity=np.full(N, NAN))
+    arms["memory"] = planted("memory", -1, loss=np.full(N, NAN))
     found = told(arms)
     assert "undefined with PG + memory" in found["performance difference", "own"]
     assert "the nearer their states" in found["common activations", "uniform"]
@@ -325,7 +325,7 @@ def test_weight_sharing_is_told_against_random_search_where_it_ran():
     alone = answered(default(0, 0, -1))[2].sentence
     assert "has a perplexity of 60.0" in alone and "python -m experiments.table_search" in alone
     arms = default(0, 0, -1) | {"uniform": stateless("uniform")}
-    arms["uniform"] = dataclasses.replace(arms["uniform"], best_log_perplexity=[math.log(80)])
+    arms["uniform"] = dataclasses.replace(arms["uniform"], best_loss=[math.log(80)])
     assert "less that of the uniform policy, has -20.0 in perplexity" in answered(arms)[2].sentence
 
 
@@ -347,7 +347,7 @@ def test_similarity_and_performance_are_answered_with_the_signs_that_were_found(
     arms["memory"] = planted("memory", 0, 1)
     found = answered(arms)[5].sentence
     assert "follows differences in performance, own samples" in found
-    partial = arms["memory"].performance_tests(SPACE, "uniform", "log_perplexity")[0][1].r
+    partial = arms["memory"].performance_tests(SPACE, "uniform", "loss")[0][1].r
     assert f"{partial:+.3f} where its overlap is held fixed" in found
 
 

@@ -137,7 +137,7 @@ def make_trained(title, has_memory, seeds=2):
 
 def test_perplexities_are_means_over_seeds():
     arm = make_trained("PG", False)
-    arm = dataclasses.replace(arm, best_log_perplexity=[np.log(60), np.log(70)])
+    arm = dataclasses.replace(arm, best_loss=[np.log(60), np.log(70)])
     found = training.perplexity_table([arm], {"bigram": 56.14}, "the command").cells()
     # Deviation 7.07, and 12.706 times 7.07 / sqrt(2).
     assert [[cell.text for cell in row] for row in found] == [
