@@ -32,6 +32,7 @@ def shrunk(monkeypatch):
     monkeypatch.setattr(settings, "STRENGTHS", (0.0, 1.0))
 
 
+@pytest.mark.slow
 def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
     table = tables.synthetic_table(0, 0.5)
     program.study(table, "quick", tmp_path)

@@ -214,6 +214,7 @@ def study(tmp_path_factory):
     return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12", "--halved=2", "--jobs=1"], workdir
 
 
+@pytest.mark.slow
 def test_the_program(study, user_environment):
     arguments, folder = study
     process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
