@@ -44,7 +44,13 @@ def compiled_programs():
     jax.clear_caches()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def user_environment() -> dict[str, str]:
     """The environment of a program that a user starts on a machine without accelerator: one device, nothing strict."""
     return _USERS_ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def quick_environment(user_environment) -> dict[str, str]:
+    """The same for a program whose speed and last bits do not matter: it compiles quickly."""
+    return user_environment | {"XLA_FLAGS": QUICK_TO_COMPILE}
