@@ -1,6 +1,6 @@
 """Programs that are forked from a process which has imported what they import: starting one costs no second.
 
-For programs that end in one line, or compute next to nothing. What imports cost, signals and several processes need a process of
+For programs that are run to their end. What they import, signals from outside, and several processes at once need a process of
 its own (`helpers.start_program`).
 """
 
@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def run_forked(
 
 
 def _run(program, command, environment, cwd, written):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that forks ignores it
     os.environ.clear()
     os.environ.update(environment)
     if cwd is not None:
