@@ -21,6 +21,7 @@ from nas.checkpoint import load_arrays
 from nas.data.tokens import Tokens
 from nas.spaces import RecurrentSpace
 from nas.tables import SPACE
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
@@ -214,6 +215,7 @@ def study(tmp_path_factory):
     return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12", "--halved=2", "--jobs=1"], workdir
 
 
+@pytest.mark.slow
 def test_the_program(study, user_environment):
     arguments, folder = study
     process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
@@ -301,8 +303,6 @@ def test_another_recipe_keeps_the_searches(study, user_environment):
     ],
 )
 def test_what_the_study_is_asked_for(arguments, parts, user_environment, tmp_path):
-    process = finish_program(
-        start_program(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
-    )
+    process = run_forked(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

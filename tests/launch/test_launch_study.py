@@ -49,6 +49,7 @@ def study(config_file, environment, tmp_path_factory):
     return process.stdout, folder, data, arguments
 
 
+@pytest.mark.slow
 def test_the_study_prints_and_writes_its_table(study):
     printed, folder, _, _ = study
     for shown in (
@@ -104,6 +105,7 @@ def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
     assert numbers(process.stdout) == numbers(printed)
 
 
+@pytest.mark.slow
 def test_evaluate_needs_only_the_run_directory(study, environment):
     _, folder, _, _ = study
     workdir = folder / "memory-seed0"
@@ -112,6 +114,7 @@ def test_evaluate_needs_only_the_run_directory(study, environment):
     assert "PG + 30 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_deriving_a_cell(study, environment):
     _, folder, _, _ = study
     workdir, own = folder / "memory-seed0", "0 0 3 0 2"
@@ -128,6 +131,7 @@ def test_deriving_a_cell(study, environment):
     assert_one_line(process, "--decisions: ", "position 3")
 
 
+@pytest.mark.slow
 def test_the_isomorph_test(study, environment):
     _, folder, _, _ = study
     process = run(environment, "experiments.isomorphs", f"--workdir={folder / 'pg-seed0'}", "--cells=20", "--copies=2")
@@ -137,6 +141,7 @@ def test_the_isomorph_test(study, environment):
     assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
     _, folder, data, _ = study
     workdir = folder / "memory-seed0"
@@ -148,6 +153,7 @@ def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environ
     assert process.stdout.startswith("best validated: perplexity ")
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_directory(study, environment, config_file):
     _, folder, data, _ = study
     workdir = folder / "pg-seed0"
@@ -179,6 +185,7 @@ def test_evaluating_what_is_no_run(name, environment, tmp_path):
     assert_one_line(run(environment, "launch.evaluate", f"--workdir={tmp_path / name}"), "--workdir", "not a run directory")
 
 
+@pytest.mark.slow
 def test_evaluating_a_run_without_a_checkpoint(environment, study, tmp_path):
     _, folder, _, _ = study
     for name in ("config.json", "run.json"):
@@ -227,6 +234,7 @@ def test_ptb_without_network(environment, config_file, tmp_path):
     assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
 
 
+@pytest.mark.slow
 def test_training_from_scratch(study, environment, config_file, tmp_path):
     _, _, data, _ = study
     short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
