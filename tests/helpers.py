@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def tiny(**groups) -> Config:
     return from_dict(values)
 
 
+_PROGRESS = re.compile(r"[^:]+: \d+ %")
 SIGNAL = "TEST_SIGNAL"  # environment variable: a signal and a number of lines, "15,4"
 _SIGNALLED = """
 
@@ -128,8 +130,8 @@ def wait_until_stopped(process) -> None:
 
 
 def messages(process) -> list[str]:
-    """The lines on standard error that are not the progress bar."""
-    return [line for line in process.stderr.replace("\r", "\n").splitlines() if line and "%|" not in line]
+    """The lines on standard error that do not tell how far the program is."""
+    return [line for line in process.stderr.splitlines() if not _PROGRESS.match(line)]
 
 
 def assert_one_line(process, *parts):
