@@ -14,6 +14,7 @@ from nas import estimate, measurements, metrics, runs, search
 from nas.config import Config
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
+from nas.progress import track
 from nas.report import answers, evidence, evidence_page, summary, training
 from nas.report.evidence_arms import Arm
 from nas.report.training import Trained
@@ -56,27 +57,31 @@ def report(
     trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
     size, command = len(run.corpus.vocabulary), runs.command()
-    yardsticks = {
-        "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
-        "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
-    }
-    tables = evidence.tables(run.space, compared, size, command)
-    tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
-    tables["summary"] = summary.summary_table(run.space, compared, command)
-    spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
-    ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
-    path = evidence_page.write_report(
-        folder / "report" / "index.html",
-        run.space,
-        compared,
-        trained,
-        tables,
-        list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
-        runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
-        ran=ran,
-        sentences=sentences,
-        found=answers.answers(run.space, compared, trained, yardsticks),
-    )
+    with track("report", total=3, unit="part") as advance:
+        yardsticks = {
+            "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
+            "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
+        }
+        advance(1)
+        tables = evidence.tables(run.space, compared, size, command)
+        tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
+        tables["summary"] = summary.summary_table(run.space, compared, command)
+        spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
+        ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
+        advance(1)
+        path = evidence_page.write_report(
+            folder / "report" / "index.html",
+            run.space,
+            compared,
+            trained,
+            tables,
+            list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
+            runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
+            ran=ran,
+            sentences=sentences,
+            found=answers.answers(run.space, compared, trained, yardsticks),
+        )
+        advance(1)
     if verbose:
         for table in tables.values():
             print(table.text())

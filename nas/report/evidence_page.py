@@ -58,6 +58,7 @@ def write_report(
       sentences: what the rows of the table "summary" say.
       found: answers, which open the page.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     report = Report("Does the controller know what it is building?", ran)
     for number, answer in enumerate(found, 1):
         anchor = _anchor(answer.table)
