@@ -18,7 +18,8 @@ NARROW = 72  # columns; with fewer, lines that move would be cut off
 PERIOD = 30.0  # seconds between plain lines
 _REFRESH = 0.25  # seconds between movements
 _LABEL = 28  # columns of a label at most
-_RECENT = 20.0  # seconds that a rate is measured over
+_RECENT = 20.0  # seconds that a rate is measured over ...
+_BRIEF = 1.0  # ... at least
 
 
 class Display:
@@ -163,7 +164,7 @@ class _Row:
         if len(self._recent) < 2:
             return 0.0
         (start, before), (end, done) = self._recent[0], self._recent[-1]
-        return (done - before) / (end - start) if end > start else 0.0
+        return (done - before) / (end - start) if end - start >= _BRIEF else 0.0
 
 
 def duration(seconds: float) -> str:
