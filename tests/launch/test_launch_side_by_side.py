@@ -1,16 +1,16 @@
 """Pieces side by side: they are made on cores of their own, and what ends one of them, or the program, ends all in order."""
 
+import contextlib
 import json
 import os
 import signal
-import time
 
 import pytest
 
-from tests.helpers import assert_one_line, finish_program, messages, start_program
+from tests.helpers import assert_one_line, finish_program, messages, start_program, wait_until
 
 PROGRAM = """
-import json, os, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys
 
 from absl import flags
 
@@ -30,7 +30,9 @@ def piece(folder, number, does):
         try:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             (folder / f"began{number}").write_text(str(os.getpid()))
-            time.sleep(60)
+            open(folder / "turn", "w")  # waits for one that reads
+            while True:
+                signal.pause()
         finally:
             (folder / f"ended{number}").touch()
 
@@ -39,8 +41,7 @@ def piece(folder, number, does):
     if does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if does == "refuse":
-        while not (folder / "began0").exists():
-            time.sleep(0.05)
+        open(folder / "turn")  # waits for one that sleeps
         raise UserError("no")
     print("unseen", file=sys.stderr)
     told = [sorted(os.sched_getaffinity(0)), jax.default_backend(), FLAGS.does]
@@ -64,20 +65,22 @@ two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one cor
 @pytest.fixture
 def start(user_environment, tmp_path):
     (tmp_path / "pieces.py").write_text(PROGRAM)
+    os.mkfifo(tmp_path / "turn")
     paths = os.pathsep.join(filter(None, (str(tmp_path), user_environment.get("PYTHONPATH"))))
     environment = user_environment | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}
 
     def start(*does, jobs=2):
         return start_program(environment, "pieces", f"--workdir={tmp_path}", f"--does={','.join(does)}", f"--jobs={jobs}")
 
-    return start
+    yield start
+    for path in tmp_path.glob("began*"):  # where a test failed, a piece would sleep for ever
+        if not (tmp_path / path.name.replace("began", "ended")).exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
 
 
-def wait_for(*paths):
-    deadline = time.monotonic() + 60
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < deadline, paths
-        time.sleep(0.05)
+def exist(*paths):
+    return lambda: all(path.exists() for path in paths)
 
 
 @two_cores
@@ -101,23 +104,25 @@ def test_the_first_that_fails_ends_the_others(start, tmp_path):
     assert (tmp_path / "ended0").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_piece_that_the_system_kills(start):
     assert_one_line(finish_program(start("die", "die")), "--jobs", "signal 9")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow), (signal.SIGINT, 130)])
 def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
     process = start("sleep", "sleep", "make")
-    wait_for(tmp_path / "began0", tmp_path / "began1")
+    wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
     process.send_signal(number)
     process = finish_program(process)
     assert process.returncode == code and signal.Signals(number).name in messages(process)[-1]
     assert (tmp_path / "ended0").exists() and (tmp_path / "ended1").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_program_takes_its_pieces_along(start, tmp_path):
     process = start("sleep", "sleep")
-    wait_for(tmp_path / "began0", tmp_path / "began1")
+    wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
     process.kill()
-    process.wait()
-    wait_for(tmp_path / "ended0", tmp_path / "ended1")
+    process.communicate()
+    wait_until(exist(tmp_path / "ended0", tmp_path / "ended1"))
