@@ -120,11 +120,12 @@ def test_the_first_that_fails_ends_the_others(start, tmp_path):
     assert (tmp_path / "ended0").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_piece_that_the_system_kills(start):
     assert_one_line(finish_program(start("die", "die")), "--jobs", "signal 9")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)])
 def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
     process = start("wait", "wait", "make")
     wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
@@ -134,6 +135,7 @@ def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
     assert (tmp_path / "ended0").exists() and (tmp_path / "ended1").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_program_takes_its_pieces_along(start, tmp_path):
     process = start("wait", "wait")
     wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
