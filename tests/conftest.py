@@ -1,5 +1,6 @@
 """Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave lenient."""
 
+import functools
 import os
 import pathlib
 
@@ -54,3 +55,26 @@ def user_environment() -> dict[str, str]:
 def quick_environment(user_environment) -> dict[str, str]:
     """The same for a program whose speed and last bits do not matter: it compiles quickly."""
     return user_environment | {"XLA_FLAGS": QUICK_TO_COMPILE}
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """All searches of one configuration share their compiled functions; so do those who sample and score its policy."""
+    from nas import search
+    from nas.parallel import Devices
+
+    make = search.components
+
+    @functools.cache
+    def components(config):
+        parts = make(config)
+        sample = jax.jit(parts.policy.sample, static_argnums=2)
+        policy = parts.policy._replace(init=jax.jit(parts.policy.init), sample=sample, score=jax.jit(parts.policy.score))
+        return parts._replace(policy=policy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "components", components)
+        for name in ("shared_chunk", "controller_chunk", "epoch_start", "validation"):
+            patch.setattr(search, name, functools.cache(getattr(search, name)))
+        patch.setattr(Devices, "lift", functools.cache(Devices.lift))
+        yield
