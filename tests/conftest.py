@@ -14,8 +14,10 @@ DEVICES = 8
 # Most programs of the tests run once or twice, so that optimising them costs more than it gives back: 5.2 s of compiling the
 # gradient of an LSTM are .8 s so, or 1.9 s with jaxlib 0.12, which has no other emitters of fusions to fall back on.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+OPTIMISED = {"xla_backend_optimization_level": 3}
 if jaxlib.version.__version_info__ < (0, 11):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 # Without what is set below: a worker of pytest-xdist starts with the environment of the process that has set it.
 _USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
 
@@ -43,6 +45,12 @@ def compiled_programs():
     """What a file of tests has compiled is freed with it: a worker would grow to gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def optimised() -> dict[str, int]:
+    """Options of `jax.jit` for a program whose bits or speed matter: it is compiled as for users."""
+    return OPTIMISED
 
 
 @pytest.fixture(scope="session")
