@@ -52,7 +52,7 @@ def planted(key, overlap_sign=0.0, performance_sign=0.0, *, seeds=1, perplexity=
         noise = rng.normal(0, 0.5, len(OVERLAP))
         states = embed(overlap_sign * OVERLAP + 6 * performance_sign * performance + noise)
         common = np.full(N, NAN)
-        one = Sample(DECISIONS, states, states, loss, common, EDITS, EDITS[0])
+        one = Sample(DECISIONS, states, states, loss, common, EDITS)
         samples.append(dict.fromkeys(SETS, one._replace(**changes)))
         behaviours.append(behaviour(rng, gain))
     best = NAN if key == "untrained" else math.log(perplexity)

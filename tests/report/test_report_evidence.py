@@ -23,7 +23,7 @@ NAN = float("nan")
 
 def sample(states, loss=(4.0, 4.5, 4.75), common=(NAN, NAN, NAN)):
     states = np.array(states, float).reshape(3, -1)
-    return Sample(THREE, states, states, np.array(loss), np.array(common), EDITS, APPROXIMATION)
+    return Sample(THREE, states, states, np.array(loss), np.array(common), EDITS)
 
 
 def behaviour(n=60, log_probs=None, states=None, continued=None, own=None):
@@ -111,7 +111,7 @@ def large(space, n=8):
     """An untrained arm of one seed in a larger space."""
     decisions = np.random.default_rng(1).integers(0, space.num_choices, (n, space.num_decisions))
     edits = correlations.edit_distances(space, decisions)
-    one = Sample(decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits, None)
+    one = Sample(decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits)
     return Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
 
 
@@ -206,7 +206,7 @@ def test_diverged_cells_are_counted_and_not_hidden():
     states = np.array([4.0, 4.1, 4.3, 4.7, 4.2])[:, None]
 
     def row(loss, vocabulary_size):
-        one = Sample(decisions, states, states, loss, loss, edits, None)
+        one = Sample(decisions, states, states, loss, loss, edits)
         arms = {"untrained": Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])}
         return rows(evidence.performance_table(SPACE, arms, "uniform", vocabulary_size, ""))["untrained", "common"]
 
