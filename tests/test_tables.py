@@ -1,5 +1,6 @@
 """Tables of accuracies: reading, what is wrong with a file, generating, and the table as a source of rewards."""
 
+import functools
 import gzip
 import pathlib
 import pickle
@@ -27,6 +28,11 @@ def accuracy_of(index, column):
 
 def lines():
     """A valid table in an order of its own, header first."""
+    return list(_lines())
+
+
+@functools.cache
+def _lines():
     rows = np.random.default_rng(0).permutation(COUNT)
     values = (",".join(str(accuracy_of(row, c)) for c in range(len(COLUMNS))) for row in rows)
     return [

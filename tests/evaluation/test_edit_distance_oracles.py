@@ -204,17 +204,12 @@ PROGRAMMED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "pairs"),
-    [
-        *(("cells", 3), ("forced cells", 2)),
-        *(pytest.param(kind, 12, marks=pytest.mark.slow) for kind in PROGRAMMED),
-    ],
-)
-def test_equals_integer_program(kind, pairs):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PROGRAMMED)
+def test_equals_integer_program(kind):
     rng = np.random.default_rng(1)
     forced = FORCED if kind.startswith("forced") else ()
-    for pair in range(pairs):
+    for pair in range(12):
         a, b = PROGRAMMED[kind](rng), PROGRAMMED[kind](rng)
         labelled = pair % 3 < 2
         ours = distances([a, b], [0], [1], labelled=labelled, forced=forced)

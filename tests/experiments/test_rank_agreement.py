@@ -1,6 +1,7 @@
 """Rank agreement: the strata, correlations of known ranks, and the program."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -27,7 +28,8 @@ def test_agreement_is_that_of_single_measurements():
     assert value == pytest.approx((1 + 4 / 6) / 2)  # one of six pairs in the other order
 
 
-def test_the_table():
+def test_the_table(monkeypatch):
+    monkeypatch.setattr(rank_tables, "_interval", functools.partial(rank_tables._interval, resamples=100))
     rng = np.random.default_rng(0)
     truth = rng.normal(size=40)
     shared, alone = truth + rng.normal(size=(2, 40)), truth + 0.1 * rng.normal(size=(2, 40))

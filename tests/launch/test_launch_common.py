@@ -69,7 +69,11 @@ def program(tmp_path, user_environment):
 def forked(tmp_path, user_environment):
     """The same, where what the program imports does not matter."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    return lambda *arguments: run_forked(user_environment, tmp_path / "script.py", *arguments, cwd=tmp_path)
+
+    def run(*arguments, **environment):
+        return run_forked(user_environment | environment, tmp_path / "script.py", *arguments, cwd=tmp_path)
+
+    return run
 
 
 def assert_one_line(process, *parts):
@@ -185,9 +189,9 @@ def test_compiled_programs_are_kept(program, tmp_path):
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(program, tmp_path):
+def test_a_cache_that_cannot_be_written_does_not_matter(forked, tmp_path):
     (tmp_path / "file").write_text("")
-    process = program("--act=device", XDG_CACHE_HOME=str(tmp_path / "file"))
+    process = forked("--act=device", XDG_CACHE_HOME=str(tmp_path / "file"))
     assert (process.returncode, process.stdout, process.stderr) == (0, "cpu 2.0\n", "")
 
 

@@ -45,6 +45,7 @@ def without_jax(user_environment, tmp_path_factory):
     return user_environment | {"PYTHONPATH": f"{folder}:{user_environment['PYTHONPATH']}"}
 
 
+@pytest.mark.slow
 def test_reports_without_jax(without_jax, tmp_path):
     out = tmp_path / "out"
     process = diagnose(without_jax, "--nodes=4", f"--out={out}", *write(tmp_path, **arrays()))

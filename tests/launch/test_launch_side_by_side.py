@@ -125,7 +125,8 @@ def test_a_piece_that_the_system_kills(start):
     assert_one_line(finish_program(start("die", "die")), "--jobs", "signal 9")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
     process = start("wait", "wait", "make")
     wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from matplotlib.figure import Figure
 
 
 @pytest.fixture
@@ -11,3 +12,12 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Figures are saved without what is drawn on them: for tests of what a page holds."""
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **options: save(Figure(self.get_size_inches()), *args, **options)
+    )

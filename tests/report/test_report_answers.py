@@ -369,7 +369,7 @@ def write(folder, arms):
     )
 
 
-def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(tmp_path):
+def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(blank_figures, tmp_path):
     arms = default(0, 0, -1)
     page = write(tmp_path, arms).read_text()
     assert page.count("<article>") == 5 and page.index("Q5.") < page.index("<nav") < page.index("<table")
@@ -383,7 +383,7 @@ def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(tmp_path
     assert {f"answer-{number}.png" for number in range(1, 6)} <= {path.name for path in folder.iterdir()}
 
 
-def test_what_takes_long_is_computed_once(tmp_path, monkeypatch):
+def test_what_takes_long_is_computed_once(blank_figures, tmp_path, monkeypatch):
     calls = []
 
     def counted(name, function):

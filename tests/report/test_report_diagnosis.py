@@ -78,7 +78,7 @@ def test_tables_by_position():
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_the_page(complete, tmp_path):
+def test_the_page(complete, blank_figures, tmp_path):
     log_probs = np.broadcast_to(np.where(SPACE.choice_mask(), 0.0, -math.inf), (24, *SPACE.choice_mask().shape))
     log_probs = log_probs - np.log(np.array(SPACE.num_choices))[:, None]
     extra = (log_probs, np.arange(24.0)) if complete else (None, None)

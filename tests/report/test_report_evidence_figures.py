@@ -144,7 +144,7 @@ def test_perplexities_are_means_over_seeds():
     ]
 
 
-def test_the_page_holds_every_table_and_figure_which_stand_beside_it(tmp_path):
+def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figures, tmp_path):
     arms = {
         "untrained": make_arm("untrained", 0),
         "memory": make_arm("PG + memory", 1),
@@ -171,7 +171,7 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(tmp_path):
     assert (page.parent / "primary-all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_study_without_the_primary_arms_and_of_one_seed(tmp_path):
+def test_a_study_without_the_primary_arms_and_of_one_seed(blank_figures, tmp_path):
     arms = {"untrained": make_arm("untrained", 0, seeds=1), "pg": make_arm("PG only", 1, seeds=1)}
     trained = [make_trained("PG only", False, seeds=1)]
     tables = evidence.tables(SPACE, arms, 4000, "")
