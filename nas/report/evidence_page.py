@@ -145,6 +145,7 @@ def _anchor(name: str) -> str:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, facecolor="white")
 
 

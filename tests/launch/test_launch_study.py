@@ -49,27 +49,25 @@ def study(config_file, environment, tmp_path_factory):
     return process.stdout, folder, data, arguments
 
 
-def test_the_study_prints_and_writes_its_table(study):
+def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     printed, folder, _, _ = study
-    for shown in (
-        "untrained",
-        "PG only",
-        "PG + memory",
-        "uniform policy",
-        "-0.404",
-        "+0.163",
-        "edit distance, first approximation",
-        "random projection",
-    ):
-        assert shown in printed
-    assert "bigram, Kneser-Ney" in printed and f"report: {folder / 'report' / 'index.html'}" in printed
+    *lines, last = printed.splitlines()
+    assert last == f"report: {folder / 'report' / 'index.html'}"
+    assert len(lines) < 30 and max(map(len, lines)) <= 100
+    assert lines[0].startswith("Searched: PG only, PG + memory, uniform policy; seeds 0, 1; 2 epochs; kjv, ")
+    text = " ".join(printed.split())
+    for shown in ("untrained", "-0.404", "+0.163", "2 seeds can", "unigram", "than the bigram"):
+        assert shown in text
     page = (folder / "report" / "index.html").read_text()
-    assert page.count("<img") >= 18 and "--seeds=0,1" in page
+    assert page.count("<img") >= 23 and "--seeds=0,1" in page and page.count("<article>") == 5
+    summary = list(csv.DictReader((folder / "report" / "summary.csv").open()))
+    assert [row["paper"] for row in summary] == ["-0.404", "+0.163", "-", "-", "-", "-"]
+    assert all(row["PG + memory"] in printed for row in summary)
     table = list(csv.DictReader((folder / "report" / "correlations_own.csv").open()))
     assert [row["arm"] for row in table] == ["untrained", "PG only", "PG + memory", "uniform policy", "paper (PG + memory)"]
     assert {"edit distance", "edit distance, free, labels ignored"} <= set(table[0])
     for row in table[:3]:
-        assert row["total overlap"] in printed and "not measured" not in row.values()
+        assert "not measured" not in row.values()
     performance = list(csv.DictReader((folder / "report" / "performance_uniform.csv").open()))
     own, common = ([row for row in performance if row["weights"] == weights] for weights in ("own", "common"))
     # Under common weights all arms see the same performances, and the uniform policy's own weights are the common ones.
@@ -99,7 +97,7 @@ def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
     assert "6/6" in process.stderr and "searching" not in process.stderr
 
     def numbers(text):
-        return [line for line in text.splitlines() if not line.startswith(("Made by", "report: "))]
+        return [line for line in text.splitlines() if not line.startswith(("Searched: ", "report: "))]
 
     assert numbers(process.stdout) == numbers(printed)
 
@@ -107,9 +105,15 @@ def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
 def test_evaluate_needs_only_the_run_directory(study, environment):
     _, folder, _, _ = study
     workdir = folder / "memory-seed0"
-    process = run(environment, "launch.evaluate", f"--workdir={workdir}")
+    process = run(environment, "launch.evaluate", f"--workdir={workdir}", "--verbose")
     assert process.returncode == 0, process.stderr
     assert "PG + 30 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
+    for table in (workdir / "report").glob("*.csv"):  # all of them are printed before the answer
+        header, *_ = csv.reader(table.open())
+        assert all(name.split()[0] in process.stdout for name in header if name)
+    tables, answer = process.stdout.split("Searched: ")
+    assert tables.count("Made by: ") == len(list((workdir / "report").glob("*.csv"))) and "Made by" not in answer
+    assert "random projection" in tables and "edit distance, first approximation" in tables
 
 
 def test_deriving_a_cell(study, environment):

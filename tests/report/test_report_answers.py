@@ -356,7 +356,7 @@ def write(folder, arms):
     tables["perplexity"] = training.perplexity_table(trained(arms), YARDSTICKS, "")
     tables["summary"] = summary.summary_table(SPACE, arms, "")
     return evidence_page.write_report(
-        folder / "index.html",
+        folder / "new" / "index.html",
         SPACE,
         arms,
         trained(arms),
@@ -378,8 +378,10 @@ def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(tmp_path
     assert len([link for link in links if link.startswith("table-")]) == 5
     for article in re.findall(r"<article>.*?</article>", page, re.DOTALL):
         assert article.count("<img") == 1 and article.count("href=") == 1
-    assert (tmp_path / "summary.csv").read_text().startswith("measure,set,untrained,PG only,PG + memory,one-hot,paper\n")
-    assert {f"answer-{number}.png" for number in range(1, 6)} <= {path.name for path in tmp_path.iterdir()}
+    assert (
+        (tmp_path / "new" / "summary.csv").read_text().startswith("measure,set,untrained,PG only,PG + memory,one-hot,paper\n")
+    )
+    assert {f"answer-{number}.png" for number in range(1, 6)} <= {path.name for path in (tmp_path / "new").iterdir()}
 
 
 def test_what_takes_long_is_computed_once(tmp_path, monkeypatch):
