@@ -27,7 +27,7 @@ def report(
     architectures: int = 0,
     verbose: bool = False,
 ) -> pathlib.Path:
-    """Measures the runs, writes `folder`/report and prints the answer; returns the path of its page.
+    """Measures the runs, writes `folder`/report and prints the answer; returns the page's path.
 
     Args:
       arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The untrained controller is measured
@@ -96,15 +96,13 @@ def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float) -> str:
     seeds = list(dict.fromkeys(str(run.config.seed) for run in every))
     epochs = every[0].config.search.epochs
     data = every[0].config.data
-    titles, numbers = (", ".join(names) for names in ([title for title, _ in arms.values()], seeds))
     parts = [
-        titles,
-        f"seed{'s' * (len(seeds) > 1)} {numbers}",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}",
         f"{epochs} epoch{'s' * (epochs > 1)}",
-        f"{data.corpus}, {data.vocabulary:,} words",
+        f"{data.corpus} with {data.vocabulary:,} words",
         f"{_duration(spent)} of search",
     ]
-    return f"Searched: {'; '.join(parts)}."
+    return f"Searched: {'; '.join(title for title, _ in arms.values())} ({', '.join(parts)})."
 
 
 def _duration(seconds: float) -> str:

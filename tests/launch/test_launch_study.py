@@ -54,7 +54,7 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     *lines, last = printed.splitlines()
     assert last == f"report: {folder / 'report' / 'index.html'}"
     assert len(lines) < 30 and max(map(len, lines)) <= 100
-    assert lines[0].startswith("Searched: PG only, PG + memory, uniform policy; seeds 0, 1; 2 epochs; kjv, ")
+    assert lines[0].startswith("Searched: PG only; PG + memory; uniform policy (seeds 0, 1, 2 epochs, kjv with ")
     text = " ".join(printed.split())
     for shown in ("untrained", "-0.404", "+0.163", "2 seeds can", "unigram", "than the bigram"):
         assert shown in text
