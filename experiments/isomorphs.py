@@ -29,17 +29,17 @@ def main():
     print(result.text())
 
 
-def measure(run, *, cells, copies, seed, progress_bar=True):
+def measure(run, *, cells, copies, seed):
     """Set -> [cells, copies] nats a token of relabelled copies under the run's shared weights, on its validation windows.
 
     Cells of fewer different copies are left out.
     """
     import jax
     import numpy as np
-    from tqdm import tqdm
 
-    from nas import search
+    from nas import progress, search
     from nas.evaluation.relabelling import relabelled
+    from nas.types import stacked
 
     (uniform_key, own_key), rng = jax.random.split(jax.random.key(seed)), np.random.default_rng(seed)
     drawn = {
@@ -50,13 +50,14 @@ def measure(run, *, cells, copies, seed, progress_bar=True):
         name: [group for d in np.asarray(decisions) if len(group := relabelled(run.space, d, copies, rng)) == copies]
         for name, decisions in drawn.items()
     }
-    windows = run.valid_windows()
-    total = sum(map(len, groups.values())) * copies * len(windows.start)
+    batches = run.valid_batches()
+    length = stacked(batches)
+    total = sum(map(len, groups.values())) * copies * length
     measured = {}
-    with tqdm(total=total, unit="window", unit_scale=True, disable=not progress_bar) as bar:
+    with progress.track("isomorphs", total=total, unit="batch") as advance:
         for name, group in groups.items():
             every = np.concatenate([np.zeros((0, run.space.num_decisions), np.int32), *group])
-            values = run.log_perplexities(every, windows, lambda count: bar.update(count * len(windows.start)))
+            values = run.losses(every, batches, lambda count: advance(count * length))
             measured[name] = values.reshape(-1, copies)
     return measured
 

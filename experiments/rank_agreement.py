@@ -50,7 +50,7 @@ def main():
     trained = search_study.train(root, base, wanted, **options)
     measured = {}
     for title, chosen in strata.items():
-        alone = [[trained[seed, cell].result.log_perplexity for cell in cells[title]] for seed in seeds]
+        alone = [[trained[seed, cell].result.loss for cell in cells[title]] for seed in seeds]
         measured[title] = (shared[:, chosen], np.array(alone))
     written.section(
         "Table", {"rank_agreement": rank_tables.table(measured, len(searched[0].corpus.vocabulary), runs.command())}

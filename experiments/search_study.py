@@ -9,19 +9,18 @@ Each is kept in the study's folder and read again by later calls:
 """
 
 import dataclasses
+import math
 import pathlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.search_tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import derivation, metrics, runs, training
+from nas import derivation, metrics, progress, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
@@ -35,7 +34,7 @@ class Cells(NamedTuple):
     """The different cells that a search was asked for, the best first."""
 
     decisions: np.ndarray  # [n, T] int32
-    log_perplexity: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
+    loss: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
     held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
 
 
@@ -50,7 +49,7 @@ class Trained(NamedTuple):
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
     """Name -> `derive` of each of its runs, several side by side."""
     missing = [run for found in searched.values() for run in found if not _derived(run, samples).is_file()]
-    side_by_side.run([Piece(_derive_in, (run.workdir, samples)) for run in missing], "derivation")
+    side_by_side.run([Piece(f"derive {run.workdir.name}", _derive_in, (run.workdir, samples)) for run in missing])
     return {name: [derive(run, samples) for run in found] for name, found in searched.items()}
 
 
@@ -62,7 +61,6 @@ def derive(run: Run, samples: int) -> Cells:
     """
     path = _derived(run, samples)
     if not path.is_file():
-        print(f"deriving: {run.workdir}", file=sys.stderr)
         found = derivation.derive(run, samples, seed=run.config.seed)
         cells = Cells(found.decisions, score(run, found.decisions), found.held_out[0])
         save_arrays(path, cells._asdict())
@@ -81,7 +79,7 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
         chosen = rng.permutation(len(cells.decisions))[:CROSSED]
         for column, (name, run) in enumerate(searched.items()):
             own = name == proposer
-            scores = cells.log_perplexity[chosen] if own else _crossed(run, proposer, cells.decisions[chosen])
+            scores = cells.loss[chosen] if own else _crossed(run, proposer, cells.decisions[chosen])
             values[row, column] = scores.mean()
     return values
 
@@ -101,10 +99,10 @@ def from_scratch(
     trained = train(root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options)
     found = {}
     for title, lots in wanted.items():
-        chosen = [min((trained[one] for one in lot), key=lambda of: of.result.log_perplexity) for lot in lots]
+        chosen = [min((trained[one] for one in lot), key=lambda of: of.result.loss) for lot in lots]
         found[title] = Scratch(
-            valid=np.array([of.result.log_perplexity for of in chosen]),
-            test=np.array([of.result.test_log_perplexity for of in chosen]),
+            valid=np.array([of.result.loss for of in chosen]),
+            test=np.array([of.result.test_loss for of in chosen]),
             epochs=np.stack([of.epochs for of in chosen]),
             seconds=np.array([sum(trained[one].seconds for one in lot) for lot in lots]),
         )
@@ -123,11 +121,9 @@ def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], *
     """
     plans = {which: _plan(root, base, *which) for which in wanted}
     missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
-    side_by_side.run([Piece(runs.train, arguments, options) for arguments in missing], "training")
+    side_by_side.run([Piece(workdir.name, runs.train, (config, workdir), options) for config, workdir in missing])
     trained = {}
     for which, (config, workdir) in plans.items():
-        if not (workdir / runs.RESULT).is_file():
-            print(f"training: {workdir}", file=sys.stderr)
         result, lines = runs.train(config, workdir, **options), metrics.read(workdir)
         epochs = metrics.curves(lines, "valid")["loss"][1]
         trained[which] = Trained(result, epochs, sum(line["seconds"] for line in lines))
@@ -145,7 +141,7 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
     for line in lines:
         seconds += line["seconds"]
         if line["phase"] == "valid":
-            best = min(best, float(line["perplexity_best"]))
+            best = min(best, math.exp(float(line["loss_best"])))
             points.append((steps, seconds, best))
         else:
             steps += 1
@@ -154,9 +150,8 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
     """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
-    windows = run.valid_windows()
-    with tqdm(total=len(decisions) * len(windows.start), unit="window", unit_scale=True) as bar:
-        return run.log_perplexities(decisions, windows, lambda count: bar.update(count * len(windows.start)))
+    with progress.track("scores", total=len(decisions), unit="cell") as advance:
+        return run.losses(decisions, run.valid_batches(), advance)
 
 
 def _plan(root, base, seed, architecture):
@@ -177,8 +172,7 @@ def _derive_in(workdir, samples):
 def _crossed(run, proposer, decisions):
     path = run.workdir / f"crossed-{proposer}.npz"
     if path.is_file() and np.array_equal((saved := load_arrays(path))["decisions"], decisions):
-        return saved["log_perplexity"]
-    print(f"scoring cells of {proposer}: {run.workdir}", file=sys.stderr)
+        return saved["loss"]
     values = score(run, decisions)
-    save_arrays(path, {"decisions": decisions, "log_perplexity": values})
+    save_arrays(path, {"decisions": decisions, "loss": values})
     return values

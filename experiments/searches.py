@@ -2,40 +2,55 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from experiments.arms import STRATEGIES
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import parallel, runs
+from nas import estimate, parallel, runs
 from nas.config import Config, TrainingConfig
 from nas.data import load_corpus
 from nas.runs import Run
 
 
-def search(root: pathlib.Path, base: Config, names: Sequence[str], seeds: Sequence[int], **options) -> dict[str, list[Run]]:
+def search(
+    root: pathlib.Path,
+    base: Config,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    then: Callable[[dict[str, list[pathlib.Path]]], list[Piece]] = lambda _: [],
+    **options,
+) -> dict[str, list[Run]]:
     """Name -> its finished search of each seed, in `root`/NAME-seedS; nothing is opened but by the process that writes.
 
     Args:
       base: all settings that do not make an arm. Its recipe for training from scratch is left out: another one asks for no
         other searches.
       names: of `experiments.arms.STRATEGIES`.
+      then: name -> folders of its searches, by seed -> pieces of the process that writes, which begin as soon as the searches
+        that they read have ended: a search's piece has the name of its folder.
       options: as for `nas.runs.finish`.
 
     Raises:
       UserError, Interrupted: as `nas.runs.finish`.
     """
-    is_main = parallel.choose_devices(options.get("parallel", "")).is_main
+    devices = parallel.choose_devices(options.get("parallel", ""))
     unread = TrainingConfig(architecture=base.training.architecture)  # which a search refuses
     base = dataclasses.replace(base, training=unread)
-    searched = [(name, STRATEGIES[name].configure(base, seed), root / f"{name}-seed{seed}") for name in names for seed in seeds]
-    missing = [(config, workdir) for _, config, workdir in searched if not runs.is_finished(config, workdir)]
+    folders = {name: [root / f"{name}-seed{seed}" for seed in seeds] for name in names}
+    searched = [
+        (STRATEGIES[name].configure(base, seed), workdir)
+        for name in names
+        for seed, workdir in zip(seeds, folders[name], strict=True)
+    ]
+    # All processes of a search must come to the same answer; the one that writes has the files.
+    missing = [one for one in searched if not devices.agree(devices.is_main and runs.is_finished(*one))]
     if missing:  # prepared here, where it is said, and not by several processes
         load_corpus(base.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
-    side_by_side.run([Piece(runs.finish, arguments, options) for arguments in missing], "search")
-    opened = {name: [] for name in names}
-    for name, config, workdir in searched:
-        runs.finish(config, workdir, **options)
-        if is_main:
-            opened[name].append(runs.open_run(workdir))
-    return opened
+    pieces = [
+        Piece(workdir.name, runs.finish, (config, workdir), options, estimate.search_tokens(config))
+        for config, workdir in missing
+    ]
+    side_by_side.run(pieces + (then(folders) if devices.is_main else []))
+    return {name: [runs.open_run(workdir) for workdir in folders[name]] if devices.is_main else [] for name in names}

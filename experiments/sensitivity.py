@@ -29,12 +29,10 @@ def main():
         raise UserError(f"--updates: must be a multiple of 25, got {FLAGS.updates}")
     jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices: one a core
     common.select_device(FLAGS.platform)
-    from tqdm import tqdm
-
     from experiments.nasbench201 import settings, variants
     from experiments.nasbench201.sensitivity import phase_figure, phase_table, variants_figure, variants_table
     from experiments.writing import Written
-    from nas import runs, tables
+    from nas import progress, runs, tables
 
     folder, command = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "sensitivity")), runs.command()
     about = "A generated table, on which every architecture's accuracy is known and many seeds are cheap."
@@ -44,15 +42,16 @@ def main():
     bench.folder.mkdir(exist_ok=True)
     every, grid = variants.one_at_a_time(), [(rows, period) for rows in variants.SIZES for period in variants.PERIODS]
     measured, phase = {}, {}
-    with tqdm(total=sum(len(variant.arms) for variant in every) + len(grid), unit="variant") as bar:
+    total = sum(len(variant.arms) for variant in every) + len(grid)
+    with progress.track("sensitivity", total=total, unit="variant") as advance:
         for variant in every:
             for arm in variant.arms:
                 measured[variant.setting, variant.value, arm] = bench.measure(arm, variant)
-                bar.update()
+                advance(1)
         for rows, period in grid:
             variant = variants.memory(rows, period, "phase", f"{rows}-{period}", longer=4.0)
             phase[rows, period] = bench.measure(variants.NEXT, variant)
-            bar.update()
+            advance(1)
     written.section("Tables", {"sensitivity": variants_table(measured, command), "phase": phase_table(phase, command)})
     one = "Left: reconstruct. Others: next decision. Means and 95 % intervals; dotted: the base."
     written.answer("One setting at a time", "", [("sensitivity", variants_figure(measured), one)])

@@ -41,7 +41,10 @@ def main():
     from launch import reporting
 
     root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
-    opened = searches.search(root, base, names, seeds, **common.run_options())
+    configs = {name: ARMS[name].configure(base, seeds[0]) for name in names}
+    opened = searches.search(
+        root, base, names, seeds, then=lambda folders: reporting.evaluations(folders, configs), **common.run_options()
+    )
     if opened[names[0]]:  # in the process that writes
         arms = {name: (ARMS[name].title, runs) for name, runs in opened.items()}
         reporting.report(root, arms, verbose=FLAGS.verbose)

@@ -86,7 +86,7 @@ def main():
         name: Found(
             title=STRATEGIES[name].title,
             best=np.array([cells.held_out for cells in derived[name]]),
-            mean=np.array([cells.log_perplexity.mean() for cells in derived[name]]),
+            mean=np.array([cells.loss.mean() for cells in derived[name]]),
             scratch=scratch[STRATEGIES[name].title],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
             curves=[search_study.best_so_far(run.metrics()) for run in searched[name]],

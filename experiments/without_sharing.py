@@ -7,23 +7,21 @@ then trained like the cells of the other strategies.
 """
 
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.arms import training_steps
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import standalone, training
+from nas import progress, standalone, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
-from nas.data import Corpus, load_corpus
-from nas.data.tokens import Windows, num_windows, stream
+from nas.data import Corpus
+from nas.data.tokens import corpus_splits, load_splits
 from nas.spaces import RecurrentSpace
 
 _KEY = 1905  # of the cells that are drawn
@@ -35,13 +33,13 @@ class Halved(NamedTuple):
 
     decisions: np.ndarray  # [n, T] int32
     steps: np.ndarray  # [n] that each was trained for
-    log_perplexity: np.ndarray  # [n] nats a token of validation after them
+    loss: np.ndarray  # [n] nats a token of validation after them
     seconds: np.ndarray  # [] of all of it
 
 
 def random_cells(config: Config, corpus: Corpus) -> list[str]:
     """The cells that random search trains from scratch, as text; the seed is that of `config`."""
-    epoch = num_windows(stream(corpus.train, config.data.batch), config.data.steps)
+    epoch = corpus_splits(corpus, config.data).train.length
     count = max(1, round(training_steps(config.search) / (config.training.epochs * epoch)))
     space = RecurrentSpace(num_nodes=config.nodes)
     return [space.format(decisions) for decisions in _drawn(space, config.seed, count)]
@@ -58,18 +56,19 @@ def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **optio
       UserError: as `nas.data.load_corpus`.
     """
     paths = [root / "halving" / f"seed{config.seed}-{cells}-cells.npz" for config in configs]
-    missing = [(path, config, cells) for path, config in zip(paths, configs, strict=True) if not path.is_file()]
-    side_by_side.run([Piece(_halve, arguments, options) for arguments in missing], "successive halving")
-    for path, *arguments in missing:
-        if not path.is_file():
-            print(f"successive halving: {path}", file=sys.stderr)
-            _halve(path, *arguments, **options)
+    missing = [(path, config) for path, config in zip(paths, configs, strict=True) if not path.is_file()]
+    side_by_side.run([Piece(f"halving {path.stem}", _halve, (path, config, cells), options) for path, config in missing])
     return [Halved(**load_arrays(path)) for path in paths]
 
 
 def first_rung(count: int, budget: int) -> int:
     """Steps with which each of so many candidates starts, if all of them take `budget` steps together; one at least."""
-    return max(1, budget // sum(size * (end - end // _QUARTER) for size, end in _rungs(count)))
+    return max(1, budget // _units(count))
+
+
+def _units(count: int) -> int:
+    """Steps that so many candidates take together, in units of the first rung."""
+    return sum(size * (end - end // _QUARTER) for size, end in _rungs(count))
 
 
 def successive_halving(count: int, unit: int, advance: Callable[[int, int], float]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,30 +87,29 @@ def successive_halving(count: int, unit: int, advance: Callable[[int, int], floa
 
 
 def _halve(path, config, cells, **options):
-    corpus, data, started = load_corpus(config.data, **options), config.data, time.perf_counter()
-    train = Windows.of(corpus.train, data.batch, data.steps)
-    valid = Windows.of(corpus.valid, data.eval_batch, data.steps).head(data.eval_tokens)
+    splits, data, started = load_splits(config.data, **options), config.data, time.perf_counter()
+    valid = splits.valid.head(data.eval_tokens)
     space, settings = RecurrentSpace(num_nodes=config.nodes), config.training
     decisions = _drawn(space, config.seed, cells)
     models = [standalone.cell(space, one, config.supernet, data.vocabulary) for one in decisions]
     evaluations = [training.evaluation(m) for m in models]
     programs = [training.train_chunk(m, clip=settings.clip, weight_decay=settings.weight_decay) for m in models]
-    states = [[training.initial_state(m, config.seed), m.initial_carry(len(train.rows))] for m in models]
+    states = [[training.initial_state(m, config.seed), m.initial_carry(data.batch)] for m in models]
     done, rate = np.zeros(cells, int), np.float32(settings.learning_rate)
     unit = first_rung(cells, int(training_steps(config.search)))
-    bar = tqdm(unit="step")
 
-    def advance(candidate, end):
+    def train_until(candidate, end):
         for first in range(done[candidate], end, unit):  # of one length, so that a cell is compiled once
-            batch = train.take(first, unit)
-            arguments = batch, np.uint32(config.seed), np.int32(first), rate, np.bool_(False)
+            steps = np.arange(first, first + unit, dtype=np.int32)
+            arguments = splits.train.take(first, unit), np.uint32(config.seed), steps, rate, np.bool_(False)
             *states[candidate], _ = programs[candidate](*states[candidate], *arguments)
-            bar.update(unit)
+            advance(unit)
         done[candidate] = end
         return float(evaluations[candidate](states[candidate][0].params, valid))
 
-    with bar:
-        steps, losses = successive_halving(cells, unit, advance)
+    total = unit * _units(cells)
+    with progress.track("successive halving", total=total, unit="step") as advance:
+        steps, losses = successive_halving(cells, unit, train_until)
     order, seconds = _ranked(steps, losses), np.float64(time.perf_counter() - started)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_arrays(path, Halved(decisions[order], steps[order], losses[order], seconds)._asdict())

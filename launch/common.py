@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import runpy
+import select
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import nas.config
+from launch import display
 from nas.errors import Interrupted, UserError
 from nas.user_cache import user_cache
 
@@ -157,25 +159,21 @@ def config_name() -> str:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
-    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, and `Interrupted` with its
-    line and code; a bug keeps its traceback.
+    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a pipe that nobody reads any
+    more with 141, and `Interrupted` with its line and code; a bug keeps its traceback.
     A process of several is watched by a parent of its own, which says what became of it when it cannot.
     """
     try:
-        app.run(lambda _: _supervise() if _is_one_of_many() and _SUPERVISED not in os.environ else main(), flags_parser=_parse)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _exit(130)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        _exit(stop.code)
-    except Exception as error:
-        if message := _message(error):
-            _fail(message)
-        if _SUPERVISED not in os.environ:
+        try:
+            _run(main)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can be told from a bug
+    except BrokenPipeError:
+        if not (closed := [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]):
             raise
-        traceback.print_exc()
-        _exit(1)
+        for stream in closed:  # or the interpreter would try once more, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _exit(128 + signal.SIGPIPE)
 
 
 def select_device(platform: str) -> list[Any]:
@@ -218,6 +216,40 @@ def select_device(platform: str) -> list[Any]:
             file=sys.stderr,
         )
     return devices
+
+
+def _run(main):
+    try:
+        app.run(lambda _: _call(main), flags_parser=_parse)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        _exit(130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        _exit(stop.code)
+    except Exception as error:
+        if message := _message(error):
+            _fail(message)
+        if _SUPERVISED not in os.environ:
+            raise
+        traceback.print_exc()
+        _exit(1)
+
+
+def _call(main):
+    if _is_one_of_many() and _SUPERVISED not in os.environ:
+        return _supervise()
+    with display.shown():
+        return main()
+
+
+def _is_closed(stream):
+    """Whether the reader of a pipe has left."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _is_one_of_many():

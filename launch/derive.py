@@ -36,8 +36,8 @@ def main():
         "sampled": FLAGS.architectures,
         "repeated": derived.repeated,
         "decisions": best,
-        "log_perplexity": float(derived.log_perplexity[0]),
-        "held_out_log_perplexity": float(derived.held_out[0]),
+        "loss": float(derived.loss[0]),
+        "held_out_loss": float(derived.held_out[0]),
     }
     write_atomic(workdir / "derived.json", json.dumps(record, indent=2) + "\n")
     print(_table(rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived).text())
@@ -52,10 +52,10 @@ def _rows(space, derived):
 
     rows = []
     with np.errstate(over="ignore"):  # of cells that have diverged
-        perplexity, held_out = np.exp(derived.log_perplexity), np.exp(derived.held_out)
+        perplexity, held_out = np.exp(derived.loss), np.exp(derived.held_out)
     for i, decisions in enumerate(derived.decisions):
-        lasted = derived.tokens[i] == derived.tokens[0]
-        cells = [i + 1.0, space.format(decisions), float(derived.tokens[i]), float(perplexity[i])]
+        lasted = derived.examples[i] == derived.examples[0]
+        cells = [i + 1.0, space.format(decisions), float(derived.examples[i]), float(perplexity[i])]
         rows.append(Row([*cells, float(held_out[i]) if lasted else Empty("left before")], bool(derived.given[i])))
     return rows
 

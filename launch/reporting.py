@@ -4,14 +4,17 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from launch import side_by_side
+from launch.display import duration
 from launch.side_by_side import Piece
-from nas import measurements, metrics, runs
+from nas import estimate, measurements, metrics, runs, search
+from nas.config import Config
 from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
+from nas.progress import track
 from nas.report import answers, evidence, evidence_page, summary, training
 from nas.report.evidence_arms import Arm
 from nas.report.training import Trained
@@ -37,57 +40,89 @@ def report(
       verbose: print all tables before the answer.
     """
     common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
-    lender = next((key for key, (_, seeds) in arms.items() if seeds[0].has_state), next(iter(arms)))
-    missing = [
-        Piece(_measure, (run.workdir, weights and weights.workdir, architectures, key == lender))
-        for key, (_, seeds) in arms.items()
-        for run, weights in zip(seeds, common, strict=True)
-        if not (run.workdir / measurements.FILE).is_file()
-    ]
-    side_by_side.run(missing, "evaluation")
+    lender = _lender({key: seeds[0].has_state for key, (_, seeds) in arms.items()})
     measured, untrained = {}, []
     for key, (title, seeds) in arms.items():
         found = [
             measurements.measure(run, architectures=architectures, untrained=key == lender, common=weights)
             for run, weights in zip(seeds, common, strict=True)
         ]
-        best = [seed.best_log_perplexity for seed in found]
+        best = [seed.best_loss for seed in found]
         measured[key] = _arm(title, [seed.controllers[TRAINED] for seed in found], best)
         if key == lender:
             untrained = [seed.controllers[UNTRAINED] for seed in found]
     compared = {"untrained": _arm("untrained", untrained, [math.nan] * len(untrained)), **measured}
     logged = {key: [run.metrics() for run in seeds] for key, (_, seeds) in arms.items()}
-    best = {key: arm.best_log_perplexity for key, arm in measured.items()}
+    best = {key: arm.best_loss for key, arm in measured.items()}
     trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
     size, command = len(run.corpus.vocabulary), runs.command()
-    yardsticks = {
-        "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
-        "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
-    }
-    tables = evidence.tables(run.space, compared, size, command)
-    tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
-    tables["summary"] = summary.summary_table(run.space, compared, command)
-    spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
-    ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
-    path = evidence_page.write_report(
-        folder / "report" / "index.html",
-        run.space,
-        compared,
-        trained,
-        tables,
-        list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
-        runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
-        ran=ran,
-        sentences=sentences,
-        found=answers.answers(run.space, compared, trained, yardsticks),
-    )
+    with track("report", total=3, unit="part") as advance:
+        yardsticks = {
+            "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
+            "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
+        }
+        advance(1)
+        tables = evidence.tables(run.space, compared, size, command)
+        tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
+        tables["summary"] = summary.summary_table(run.space, compared, command)
+        spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
+        ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
+        advance(1)
+        path = evidence_page.write_report(
+            folder / "report" / "index.html",
+            run.space,
+            compared,
+            trained,
+            tables,
+            list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
+            runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
+            ran=ran,
+            sentences=sentences,
+            found=answers.answers(run.space, compared, trained, yardsticks),
+        )
+        advance(1)
     if verbose:
         for table in tables.values():
             print(table.text())
     narrow = summary.summary_table(run.space, compared, command, width=summary.WIDTH)
     print(summary.printed(ran, narrow, sentences, summary.best_cells(trained, yardsticks), path))
     return path
+
+
+def evaluations(
+    folders: Mapping[str, Sequence[pathlib.Path]], configs: Mapping[str, Config], *, architectures: int = 0
+) -> list[Piece]:
+    """The measurements that `report` would make of runs which may still have to be searched; they are kept.
+
+    Args:
+      folders: key -> run directory of each seed, keys as for `report`. Its piece begins after those of the folders' names.
+      configs: key -> configuration of a run, its seed aside.
+      architectures: as for `report`.
+    """
+    lender = _lender({key: search.components(config).policy.state_width > 0 for key, config in configs.items()})
+    common = folders.get(COMMON, [None] * len(folders[lender]))
+
+    def of_a_set(config):
+        return (architectures or config.evaluation.architectures) * estimate.evaluation_tokens(config)
+
+    return [
+        Piece(
+            f"evaluate {workdir.name}",
+            _measure,
+            (workdir, weights, architectures, key == lender),
+            work=(3 if key == lender else 2) * len({workdir, weights or workdir}) * of_a_set(configs[key]),
+            after=tuple(path.name for path in (workdir, weights) if path),
+        )
+        for key, seeds in folders.items()
+        for workdir, weights in zip(seeds, common, strict=True)
+        if not (workdir / measurements.FILE).is_file()
+    ]
+
+
+def _lender(with_state: Mapping[str, bool]) -> str:
+    """The arm under whose weights the untrained controller is measured: the first that has a hidden state."""
+    return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
 
 
 def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float) -> str:
@@ -100,18 +135,9 @@ def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float) -> str:
         f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}",
         f"{epochs} epoch{'s' * (epochs > 1)}",
         f"{data.corpus} with {data.vocabulary:,} words",
-        f"{_duration(spent)} of search",
+        f"{duration(spent)} of search",
     ]
     return f"Searched: {'; '.join(title for title, _ in arms.values())} ({', '.join(parts)})."
-
-
-def _duration(seconds: float) -> str:
-    """To three figures at most: 12 s, 2 min 51 s, 10 h 24 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:
@@ -126,11 +152,15 @@ def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
 
 def _trained(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Trained:
     steps, loss = metrics.curves(lines[0], "shared")["loss"]
+    curves = metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))}
+    has_memory = seeds[0].config.strategy.supervised_weight > 0
+    if not has_memory:  # the supervised loss is then not computed
+        curves.pop("supervised_loss", None)
     return Trained(
         title,
-        curves=metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))},
+        curves=curves,
         epochs=[metrics.curves(seed, "valid") for seed in lines],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
-        best_log_perplexity=best,
-        has_memory=seeds[0].config.strategy.supervised_weight > 0,
+        best_loss=best,
+        has_memory=has_memory,
     )

@@ -25,11 +25,11 @@ def main():
     options = common.run_options()
     estimate.announce(config, workdir, **options)
     state = runs.start(config, workdir, **options)
-    perplexity = math.exp(state.best_log_perplexity)
-    print(
-        f"best validated: perplexity {perplexity:.1f}, decisions {search.components(config).space.format(state.best_decisions)}"
-    )
-    programs = ("derive", "evaluate") if config.strategy.name == "reinforce" else ("derive",)
+    space, _, strategy, _ = search.components(config)
+    perplexity = math.exp(state.best_loss)
+    print(f"best validated: perplexity {perplexity:.1f}, decisions {space.format(state.best_decisions)}")
+    has_policy = strategy.policy_params(state.strategy) is not None
+    programs = ("derive", "evaluate") if has_policy else ("derive",)
     print("next:", " or ".join(f"python -m launch.{program} --workdir={workdir}" for program in programs))
 
 

@@ -12,24 +12,31 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from launch import common
+from launch.display import Display
+from nas import progress
 from nas.errors import Interrupted, UserError
 
 FLAGS = flags.FLAGS
 _MOST = 4  # pieces at a time, unless more are asked for: each holds data and weights of its own
+_OFTEN = 0.2  # seconds between two messages of a process about its progress
 
 
 class Piece(NamedTuple):
     """A call whose result is kept in files."""
 
+    name: str  # shown while it runs; no two pieces of a call of `run` have the same
     function: Callable[..., Any]  # of a module, so that another process finds it
     arguments: tuple = ()
     options: dict[str, Any] = {}
+    work: float = 1.0  # beside that of the other pieces, in any unit: how much of the time left is its
+    after: tuple[str, ...] = ()  # names of pieces whose results it reads: those that are made stand before it
 
 
 def define_flag() -> None:
@@ -43,8 +50,8 @@ def define_flag() -> None:
     )
 
 
-def run(pieces: Sequence[Piece], unit: str) -> None:
-    """Makes the pieces as --jobs says; where that is one at a time, it leaves them to whoever reads their files.
+def run(pieces: Sequence[Piece]) -> None:
+    """Makes the pieces as --jobs says and shows how far they are, each and all of them.
 
     A signal reaches all of them: searches save and stop. The first that fails ends the others in the same way, and the program.
 
@@ -52,36 +59,79 @@ def run(pieces: Sequence[Piece], unit: str) -> None:
       UserError: --jobs cannot be had, a process was killed, or what a piece raises.
       Interrupted: SIGTERM or Ctrl-C.
     """
-    from tqdm import tqdm
+    jobs = min(_jobs(), len(pieces))
+    with Display({piece.name: piece.work for piece in pieces} or None) as display:
+        if jobs >= 2:
+            _in_processes(pieces, jobs, display)
+            return
+        for piece in pieces:
+            display.begin(piece.name)
+            with progress.listening(lambda status, name=piece.name: display.tell(name, status)):
+                piece.function(*piece.arguments, **piece.options)
+            display.finish(piece.name)
 
-    if len(pieces) < 2 or (jobs := min(_jobs(), len(pieces))) < 2:
-        return
+
+class _Running(NamedTuple):
+    """A process and what belongs to it."""
+
+    piece: Piece
+    process: Any
+    cores: list[int]
+    messages: multiprocessing.connection.Connection  # a Status, or the text of a UserError
+    complaints: list[str]
+
+    def read(self, display: Display) -> bool:
+        """Takes one message; whether there may be more."""
+        try:
+            message = self.messages.recv()
+        except EOFError:
+            return False
+        if isinstance(message, str):
+            self.complaints.append(message)
+        else:
+            display.tell(self.piece.name, message)
+        return True
+
+
+def _in_processes(pieces, jobs, display):
     cores, spawn = _cores(), multiprocessing.get_context("spawn")
-    free, running, waiting = [cores[i::jobs] for i in range(jobs)], {}, list(pieces)
-    received, failure = [], None
+    free, waiting, awaited = [cores[i::jobs] for i in range(jobs)], list(pieces), {piece.name for piece in pieces}
+    running: dict[Any, _Running] = {}  # by what tells of its process: its end, its messages
+    received, failure, stopping = [], None, False
     handlers = {n: signal.signal(n, lambda n, _: received.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with tqdm(total=len(pieces), unit=unit) as bar:
-            while (waiting or running) and not received and not failure:
-                while waiting and free:
-                    share = free.pop()
-                    complaint, sender = spawn.Pipe(duplex=False)
-                    process = spawn.Process(target=_begin, args=(share, waiting.pop(0), sender))
-                    process.start()
-                    sender.close()
-                    running[process.sentinel] = process, share, complaint
-                for sentinel in multiprocessing.connection.wait(list(running), timeout=0.5):
-                    process, share, complaint = running.pop(sentinel)
-                    process.join()
-                    free.append(share)
-                    if process.exitcode:
-                        failure = failure or (process.exitcode, _received(complaint))
-                    else:
-                        bar.update()
-            for process, _, _ in running.values():
-                process.terminate()
-            for process, _, _ in running.values():
-                process.join()
+        while running or (waiting and not stopping):
+            while not stopping and free and (piece := next((one for one in waiting if awaited.isdisjoint(one.after)), None)):
+                waiting.remove(piece)
+                messages, sender = spawn.Pipe(duplex=False)
+                process = spawn.Process(target=_begin, args=(free[-1], piece, sender))
+                process.start()
+                sender.close()
+                one = _Running(piece, process, free.pop(), messages, [])
+                running |= {process.sentinel: one, messages: one}
+                display.begin(piece.name)
+            for event in multiprocessing.connection.wait(list(running), timeout=0.5):
+                one = running[event]
+                if event is one.messages:
+                    if not one.read(display):
+                        del running[event]
+                    continue
+                while one.messages in running and one.messages.poll() and one.read(display):
+                    pass
+                running.pop(one.messages, None)
+                del running[event]
+                one.process.join()
+                free.append(one.cores)
+                if one.process.exitcode:
+                    failure = failure or one
+                else:
+                    awaited.remove(one.piece.name)
+                    display.finish(one.piece.name)
+                break  # what else has happened may be of this piece
+            if not stopping and (received or failure):
+                stopping = True
+                for process in {one.process for one in running.values()}:
+                    process.terminate()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -89,9 +139,9 @@ def run(pieces: Sequence[Piece], unit: str) -> None:
         code = 130 if signal.SIGINT in received else 0
         raise Interrupted(code, f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue")
     if failure:
-        code, complaint = failure
-        if complaint:
-            raise UserError(complaint)
+        if failure.complaints:
+            raise UserError(failure.complaints[0])
+        code = failure.process.exitcode
         if code < 0:
             raise UserError(
                 f"--jobs: one of {jobs} processes was ended by signal {-code}, as the system does where memory is short; "
@@ -113,33 +163,39 @@ def _cores():
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
-def _begin(cores, piece, complaint):
+def _begin(cores, piece, messages):
     """What a process does; it has read the same command line as its parent, and ends as a program does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which receives it too, tells this process what to do
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    common.run(lambda: _make(piece, complaint))
+    common.run(lambda: _make(piece, messages))
 
 
-def _make(piece, complaint):
-    with contextlib.redirect_stderr(io.StringIO()):  # progress is the parent's to show
+def _make(piece, messages):
+    with contextlib.redirect_stderr(io.StringIO()), progress.listening(_teller(messages)):
         common.select_device(FLAGS.platform)
         try:
             piece.function(*piece.arguments, **piece.options)
         except Interrupted as stop:
             return stop.code
         except UserError as error:  # on a line of its own, which only the parent can begin
-            complaint.send(str(error))
+            messages.send(str(error))
             return 2
     return 0
 
 
-def _received(complaint):
-    try:
-        return complaint.recv()
-    except EOFError:  # it ended without one
-        return None
+def _teller(messages):
+    """Sends what tasks tell of themselves, but not every step of a fast one."""
+    last = 0.0
+
+    def tell(status):
+        nonlocal last
+        if time.monotonic() >= last + _OFTEN or not status.running or status.done == 0:
+            last = time.monotonic()
+            messages.send(status)
+
+    return tell
 
 
 def _end_with_parent():

@@ -44,8 +44,8 @@ def main():
         when += f", averaged from epoch {result.averaging_from} on"
     cell = standalone.num_cell_parameters(space, config.supernet.width, config.data.vocabulary)
     print(f"{name}: {result.parameters:,} parameters, width {result.width}; a cell of width {config.supernet.width}: {cell:,}")
-    print(f"validation perplexity {math.exp(result.log_perplexity):.1f} ({when})")
-    print(f"test perplexity {math.exp(result.test_log_perplexity):.1f}")
+    print(f"validation perplexity {math.exp(result.loss):.1f} ({when})")
+    print(f"test perplexity {math.exp(result.test_loss):.1f}")
 
 
 if __name__ == "__main__":

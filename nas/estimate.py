@@ -8,14 +8,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nas import metrics, runs
+from nas import metrics, progress, runs
 from nas.config import Config
-from nas.data import load_corpus
-from nas.data.tokens import Windows
+from nas.data.tokens import load_splits
 from nas.parallel import choose_devices
+from nas.types import stacked
 
 _STEPS = 20
-_WORTH_IT = 100_000  # steps: of fewer, the progress bar tells soon enough
+_ALL = 60_000  # tokens of a validation split: 44,000 of kjv, 74,000 of ptb
+_WORTH_IT = 100_000  # steps: of fewer, what is shown meanwhile tells soon enough
 
 
 def announce(config: Config, workdir: pathlib.Path, **options) -> None:
@@ -32,21 +33,20 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
     devices = choose_devices(options.get("parallel", ""))
     if not is_long(config) or devices.agree(devices.is_main and (workdir / runs.CONFIG).is_file()):
         return
-    # The second epoch compiles nothing. One window is validated, and the time multiplied: all of them take minutes.
+    # The second epoch compiles nothing. One batch is validated, and the time multiplied: all of them take minutes.
     plan = {"epochs": 2, "warmup_epochs": 0, "shared_steps": _STEPS, "controller_steps": _STEPS, "chunk": _STEPS}
     short = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, eval_tokens=1),
         search=dataclasses.replace(config.search, **plan),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        runs.start(short, pathlib.Path(folder), **options, progress_bar=False)
+    with tempfile.TemporaryDirectory() as folder, progress.listening(None):
+        runs.start(short, pathlib.Path(folder), **options)
         if not devices.is_main:
             return
         lines = metrics.read(pathlib.Path(folder))
-    corpus = load_corpus(config.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
-    windows = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps).head(config.data.eval_tokens)
-    hours = scaled(lines, config, windows=len(windows.start)) / 3600
+    splits = load_splits(config.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
+    hours = scaled(lines, config, batches=stacked(splits.valid.head(config.data.eval_tokens))) / 3600
     print(f"estimated from {_STEPS} steps of each phase: {hours:.2g} h", file=sys.stderr)
 
 
@@ -55,18 +55,31 @@ def is_long(config: Config) -> bool:
     return sum(_steps(config)) >= _WORTH_IT
 
 
-def scaled(lines: Iterable[dict], config: Config, *, windows: int) -> float:
+def scaled(lines: Iterable[dict], config: Config, *, batches: int) -> float:
     """Seconds of the search of `config`, from the lines that a short one has logged after its first epoch.
 
     Args:
-      windows: validation windows that are read at the end of an epoch; the short search has read one.
+      batches: of validation that are read at the end of an epoch; the short search has read one.
     """
     of_step = {phase: [] for phase in ("shared", "controller", "valid")}
     for line in lines:
         if line["epoch"] > 0:
             of_step[line["phase"]].append(line["seconds"])
-    counts = (*_steps(config), config.search.epochs * windows)
+    counts = (*_steps(config), config.search.epochs * batches)
     return sum(count * np.mean(found) for count, found in zip(counts, of_step.values(), strict=True) if found)
+
+
+def search_tokens(config: Config) -> float:
+    """Tokens that a search passes through a cell; a step of training, forward and backward, counts as three passes."""
+    data, plan = config.data, config.search
+    shared, controller = _steps(config)
+    rows = 3 * shared * data.batch + controller * plan.architectures * data.eval_batch
+    return float(rows * data.steps + plan.epochs * plan.valid_architectures * evaluation_tokens(config))
+
+
+def evaluation_tokens(config: Config) -> int:
+    """Tokens that one evaluation passes through a cell; an assumption where it reads all."""
+    return config.data.eval_tokens or _ALL
 
 
 def _steps(config):

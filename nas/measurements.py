@@ -16,6 +16,7 @@ from nas.errors import UserError
 from nas.evaluation.conditioning import influence
 from nas.evaluation.correlations import edit_distances, first_approximation
 from nas.evaluation.samples import Behaviour, Sample
+from nas.progress import track
 from nas.runs import Run
 from nas.types import Params, Trace
 
@@ -40,12 +41,10 @@ class Measurements(NamedTuple):
     """One run."""
 
     controllers: dict[str, Measured]  # TRAINED, and UNTRAINED if asked for
-    best_log_perplexity: float  # of the best validated architecture, on the whole validation split
+    best_loss: float  # of the best validated architecture, on the whole validation split
 
 
-def measure(
-    run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None, progress_bar: bool = True
-) -> Measurements:
+def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None) -> Measurements:
     """Measures a run, or reads what was measured of the same checkpoint.
 
     Args:
@@ -70,23 +69,22 @@ def measure(
     own = {name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), _DRAWN)) for name in names}
     compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
     every = np.concatenate(list(compared.values()))
-    values = _log_perplexities(run, every, progress_bar).reshape(-1, n)
-    if common is run:
-        shared = values
-    elif common:
-        shared = _log_perplexities(common, every, progress_bar).reshape(-1, n)
-    else:
-        shared = np.full_like(values, np.nan)
-    exact = [edit_distances(run.space, decisions, progress=progress_bar) for decisions in compared.values()]
+    weights = [run] if common is None or common is run else [run, common]
+    with track("evaluation", total=len(weights) * len(every), unit="architecture") as advance:
+        exact = [edit_distances(run.space, decisions) for decisions in compared.values()]
+        behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
+        whole = run.valid_batches(whole=True)
+        best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
+        values = [of.losses(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
+    measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
     for i, name in enumerate(names, 1):
-        approximation = first_approximation(run.space, compared[name], progress=progress_bar)
+        approximation = first_approximation(run.space, compared[name])
         samples = {
-            UNIFORM: _sample(run, params[name], compared[UNIFORM], values[0], shared[0], exact[0], np.zeros(0, np.int32)),
-            OWN: _sample(run, params[name], compared[name], values[i], shared[i], exact[i], approximation),
+            UNIFORM: _sample(run, params[name], uniform[:n], *(of[0] for of in measured), np.zeros(0, np.int32)),
+            OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured), approximation),
         }
-        controllers[name] = Measured(samples, _behaviour(run, params[name], own[name], uniform))
-    best = float(run.reward.evaluate(run.state.reward, run.state.best_decisions[None], run.valid_windows(whole=True))[0])
+        controllers[name] = Measured(samples, behaviours[name])
     arrays = {
         f"{name}/{which}/{field}": array
         for name, controller in controllers.items()
@@ -147,11 +145,3 @@ def _behaviour(run: Run, params: Params, own: np.ndarray, uniform: np.ndarray) -
 def _embedding(trace: Trace, reading: str) -> np.ndarray:
     """[n, H]; H = 0 without a hidden state."""
     return np.zeros((len(trace.log_prob), 0), np.float32) if trace.hidden is None else np.asarray(trace.embedding(reading))
-
-
-def _log_perplexities(run, decisions, progress_bar):
-    """[n] nats a token under the run's shared weights."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(decisions), unit="architecture", disable=not progress_bar) as bar:
-        return run.log_perplexities(decisions, run.valid_windows(), bar.update)

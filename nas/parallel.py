@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.errors import UserError
-from nas.types import Array, Batch
+from nas.types import Array
 
 AXIS = "devices"
 
@@ -76,7 +76,8 @@ class Devices:
     def lift(self, fn: Callable[..., tuple]) -> Callable[..., tuple]:
         """The compiled form of `fn(state, carry, batch, common, axis_name)`; state and carry are donated.
 
-        Called with a state from `replicate`, a carry from `split`, a `Batch` of this process's rows (or None) and any tree.
+        Called with a state from `replicate`, a carry from `split`, stacked batches of this process's rows (or None) and any
+        tree.
         Returns state and carry in the same form, and what was logged as numpy arrays.
         """
 
@@ -89,7 +90,7 @@ class Devices:
             compiled = jax.pmap(per_device, axis_name=AXIS, donate_argnums=(0, 1))
 
         def call(state, carry, batch, common):
-            state, carry, logged = compiled(state, carry, self._split_batch(batch), self.replicate(common))
+            state, carry, logged = compiled(state, carry, self.split(batch, axis=1), self.replicate(common))
             return state, carry, jax.tree.map(np.asarray, self.first(logged))
 
         call.compiled = compiled
@@ -157,11 +158,6 @@ class Devices:
         """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would be compiled twice."""
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()[: self.local]), (AXIS,))
         return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
-
-    def _split_batch(self, batch: Batch | None) -> Batch | None:
-        if batch is None or self.kind == "jit":
-            return batch
-        return Batch(self.split(batch.tokens, axis=1), self.replicate(batch.start))
 
 
 def choose_devices(kind: str = "") -> Devices:

@@ -57,7 +57,7 @@ def supernet_reward(space: RecurrentSpace, config: SupernetConfig, vocabulary: i
         axis_name: str | None = None,
     ) -> tuple[SupernetState, Array, Info]:
         cell = recurrent.read_cell(space, decisions)
-        hidden = jnp.where(batch.start, 0.0, carry)
+        hidden = jnp.where(batch.start[:, None], 0.0, carry)
         dropout = recurrent.sample_dropout(config, key, len(batch.tokens))
 
         def loss(used: Params) -> tuple[Array, Array]:

@@ -30,13 +30,12 @@ import numpy as np
 from nas import checkpoint, metrics, search, standalone, training
 from nas import config as configs
 from nas.config import Config
-from nas.controllers import has_state
 from nas.data import Corpus, load_corpus
-from nas.data.tokens import Windows
+from nas.data.tokens import corpus_splits, load_splits
 from nas.errors import UserError
 from nas.parallel import choose_devices
 from nas.spaces import RecurrentSpace
-from nas.types import Batch, Params, Policy, Reward
+from nas.types import Batch, Params, Policy, Reward, Splits
 
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
@@ -59,7 +58,7 @@ class Run:
     @property
     def has_state(self) -> bool:
         """Whether the controller has a hidden state."""
-        return has_state(self.space, self.policy)
+        return self.policy.state_width > 0
 
     @property
     def policy_params(self) -> Params:
@@ -68,14 +67,15 @@ class Run:
         Raises:
           UserError: the search had none.
         """
-        if self.config.strategy.name != "reinforce":
+        params = search.components(self.config).strategy.policy_params(self.state.strategy)
+        if params is None:
             raise UserError(f"--workdir: {self.workdir} is a search by {self.config.strategy.name}, which has no controller")
-        return self.state.strategy.params["policy"]
+        return params
 
     def untrained_policy_params(self) -> Params:
         """Parameters with which the same controller started."""
         parts = search.components(self.config)
-        return search.initial_state(self.config, parts).strategy.params["policy"]
+        return jax.jit(lambda: parts.strategy.policy_params(search.initial_state(self.config, parts).strategy))()
 
     def metrics(self) -> list[dict]:
         """What the run logged."""
@@ -86,24 +86,28 @@ class Run:
         """The token streams that the run was trained on, read once."""
         return load_corpus(self.config.data, data_dir=self.metadata["data_dir"])
 
-    def valid_windows(self, *, whole: bool = False) -> Batch:
-        """The validation windows that an evaluation reads, stacked: `data.eval_tokens`, or all."""
-        data = self.config.data
-        return Windows.of(self.corpus.valid, data.eval_batch, data.steps).head(0 if whole else data.eval_tokens)
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The batches that the run was trained on and is judged by."""
+        return corpus_splits(self.corpus, self.config.data)
 
-    def log_perplexities(self, decisions: np.ndarray, windows: Batch, progress: Callable[[int], object]) -> np.ndarray:
-        """[n] nats a token of architectures [n, T] under the shared weights, on windows stacked [W, ...] from a zero state.
+    def valid_batches(self, *, whole: bool = False) -> Batch:
+        """The validation batches that an evaluation reads, stacked: `data.eval_tokens`, or all."""
+        return self.splits.valid.head(0 if whole else self.config.data.eval_tokens)
+
+    def losses(self, decisions: np.ndarray, batches: Batch, advance: Callable[[int], object]) -> np.ndarray:
+        """[n] nats a token of architectures [n, T] under the shared weights, on batches stacked [W, B, ...] from a zero state.
 
         Args:
-          progress: told how many more architectures are done.
+          advance: told how many more architectures are done.
         """
         evaluate = jax.jit(self.reward.evaluate)
         values = [np.zeros(0, np.float32)]
         for start in range(0, len(decisions), _TOGETHER):
             group = decisions[start : start + _TOGETHER]
             padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])
-            values.append(np.asarray(evaluate(self.state.reward, padded, windows))[: len(group)])
-            progress(len(group))
+            values.append(np.asarray(evaluate(self.state.reward, padded, batches))[: len(group)])
+            advance(len(group))
         return np.concatenate(values)
 
 
@@ -114,7 +118,6 @@ def start(
     corpus_dir: str | None = None,
     data_dir: str | None = None,
     parallel: str = "",
-    progress_bar: bool = True,
 ) -> search.SearchState:
     """Starts a search in `workdir`, or continues the one that is there.
 
@@ -128,15 +131,13 @@ def start(
     """
     if config.training.architecture:
         raise UserError("config field training.architecture: must be empty in a search; launch.train_from_scratch trains it")
-    corpus = load_corpus(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
-    train = Windows.of(corpus.train, config.data.batch, config.data.steps)
-    valid = Windows.of(corpus.valid, config.data.eval_batch, config.data.steps)
+    splits = load_splits(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
     devices = choose_devices(parallel)
     search.check(config, devices)
     with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
             _write_json(workdir / METADATA, _metadata(data_dir))
-        return search.run(config, workdir, train, valid, devices=devices, progress_bar=progress_bar)
+        return search.run(config, workdir, splits, devices=devices)
 
 
 def train(
@@ -145,7 +146,6 @@ def train(
     *,
     corpus_dir: str | None = None,
     data_dir: str | None = None,
-    progress_bar: bool = True,
 ) -> training.Result:
     """Trains the model of `config.training` from scratch in `workdir`, continues the one there or reads what it found.
 
@@ -157,14 +157,12 @@ def train(
     """
     data, space = config.data, RecurrentSpace(num_nodes=config.nodes)
     model = standalone.build(space, config.supernet, data.vocabulary, config.training.architecture)
-    corpus = load_corpus(data, corpus_dir=corpus_dir, data_dir=data_dir)
-    train = Windows.of(corpus.train, data.batch, data.steps)
-    valid, test = (Windows.of(split, data.eval_batch, data.steps) for split in (corpus.valid, corpus.test))
+    splits = load_splits(data, corpus_dir=corpus_dir, data_dir=data_dir)
     with _open(config, workdir):
         if (workdir / RESULT).is_file():
             return training.Result(**_read_json(workdir / RESULT))
         _write_json(workdir / METADATA, _metadata(data_dir))
-        result = training.run(model, config, workdir, train, valid, test, progress_bar=progress_bar)
+        result = training.run(model, config, workdir, splits)
         _write_json(workdir / RESULT, result._asdict())
         return result
 

@@ -23,13 +23,13 @@ from nas import metrics
 from nas.checkpoint import Checkpoints, load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import POLICIES
-from nas.data.tokens import Windows
 from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, share
+from nas.progress import track
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.strategies import STRATEGIES
-from nas.types import Array, Batch, Policy, Reward, Strategy
+from nas.types import Array, Batch, Policy, Reward, Splits, Strategy
 
 ARCHITECTURES = "architectures.npz"
 _INIT, _SHARED, _CONTROLLER, _REFRESH, _VALIDATE, _MEASURE = range(6)  # streams of random numbers
@@ -54,7 +54,7 @@ class SearchState:
     seed: Array  # [] uint32; traced, so that one compilation serves every seed
     strategy: Any
     reward: Any
-    best_log_perplexity: Array  # [] of all architectures validated so far
+    best_loss: Array  # [] of all architectures validated so far
     best_decisions: Array  # [T] int32
 
 
@@ -100,7 +100,7 @@ def initial_state(config: Config, parts: Components) -> SearchState:
         seed=seed,
         strategy=parts.strategy.init(strategy_key),
         reward=parts.reward.init(reward_key),
-        best_log_perplexity=jnp.float32(jnp.inf),
+        best_loss=jnp.float32(jnp.inf),
         best_decisions=jnp.zeros(parts.space.num_decisions, jnp.int32),
     )
 
@@ -111,14 +111,14 @@ def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
 
 
 def shared_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that trains shared weights on K windows, each with an architecture a device.
+    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an architecture a device.
 
-    batch: tokens [K, B, steps + 1]; common: number of the first step, epoch. Logs what `Reward.train` does, and the
+    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does, and the
     decisions [K, D, T] of all devices.
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
-        first_step, epoch = common
+        steps, epoch = common
 
         def step(carried, x):
             reward, carry = carried
@@ -128,7 +128,6 @@ def shared_chunk(config: Config, parts: Components):
             reward, carry, info = parts.reward.train(reward, carry, decisions[0], batch, train_key, epoch, axis_name)
             return (reward, carry), (info, gather_over_devices(decisions, axis_name))
 
-        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
         (reward, carry), logged = jax.lax.scan(step, (state.reward, carry), (batch, steps))
         return state.replace(reward=reward), carry, logged
 
@@ -142,7 +141,7 @@ def controller_chunk(config: Config, parts: Components):
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
-        first_step, _ = common
+        steps, _ = common
 
         def step(strategy, x):
             batch, index = x
@@ -152,7 +151,6 @@ def controller_chunk(config: Config, parts: Components):
             strategy, info = parts.strategy.update(strategy, decisions, rewards, update_key, axis_name)
             return strategy, (info, *gather_over_devices((decisions, rewards), axis_name))
 
-        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
         strategy, logged = jax.lax.scan(step, state.strategy, (batch, steps))
         return state.replace(strategy=strategy), carry, logged
 
@@ -173,19 +171,20 @@ def epoch_start(config: Config, parts: Components):
 def validation(config: Config, parts: Components):
     """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
 
-    common: validation windows, epoch. Logs their decisions [n, T] and log perplexities [n], and what the strategy measures.
+    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and what the
+    strategy measures.
     """
 
     def run(state: SearchState, carry, batch, common, axis_name):
         del batch
-        windows, epoch = common
+        batches, epoch = common
         key = _key(state.seed, _VALIDATE, epoch)
         decisions = parts.strategy.propose(state.strategy, key, config.search.valid_architectures)
-        values = share(lambda own: parts.reward.evaluate(state.reward, own, windows), decisions, axis_name)
+        values = share(lambda own: parts.reward.evaluate(state.reward, own, batches), decisions, axis_name)
         best = jnp.nanargmin(values)
-        better = values[best] < state.best_log_perplexity
+        better = values[best] < state.best_loss
         state = state.replace(
-            best_log_perplexity=jnp.where(better, values[best], state.best_log_perplexity),
+            best_loss=jnp.where(better, values[best], state.best_loss),
             best_decisions=jnp.where(better, decisions[best], state.best_decisions),
         )
         measured = parts.strategy.measure(state.strategy, _key(state.seed, _MEASURE, epoch))
@@ -208,17 +207,15 @@ def check(config: Config, devices: Devices) -> None:
 def run(
     config: Config,
     workdir: pathlib.Path,
-    train: Windows,
-    valid: Windows,
+    splits: Splits,
     *,
     devices: Devices | None = None,
-    progress_bar: bool = True,
 ) -> SearchState:
     """Runs or resumes the search in `workdir` until its last epoch, a signal, or a fault.
 
     Args:
-      train: windows of the training stream, `config.data.batch` rows; each process and device takes its share of them.
-      valid: windows of the validation stream, `config.data.eval_batch` rows; rewards and validation use them.
+      splits: of the training split batches of `config.data.batch` rows, of validation `config.data.eval_batch`, which rewards
+        and validation use; each process and device takes its share of the rows.
       devices: from `choose_devices`; None: its choice.
 
     Raises:
@@ -226,7 +223,7 @@ def run(
         cannot be read or written, or rows that cannot be divided over the devices.
       Interrupted: SIGTERM or Ctrl-C, after the chunk was finished and saved.
     """
-    return _Search(config, workdir, train, valid, devices or choose_devices(), progress_bar).run()
+    return _Search(config, workdir, splits, devices or choose_devices()).run()
 
 
 def _for_one_call():
@@ -237,12 +234,12 @@ def _for_one_call():
 class _Search:
     """One process's search; the methods are the phases."""
 
-    def __init__(self, config, workdir, train, valid, devices, progress_bar):
+    def __init__(self, config, workdir, splits, devices):
         self.config, self.workdir, self.devices = config, workdir, devices
         train_rows = devices.rows("data.batch", config.data.batch)
-        self.train = Windows(train.rows[train_rows], train.steps)
-        self.valid = Windows(valid.rows[devices.rows("data.eval_batch", config.data.eval_batch)], valid.steps)
-        self.eval_windows = valid.head(config.data.eval_tokens)
+        self.train = splits.train.share(train_rows)
+        self.valid = splits.valid.share(devices.rows("data.eval_batch", config.data.eval_batch))
+        self.eval_batches = splits.valid.head(config.data.eval_tokens)
         parts = self.parts = components(config)
         self.shared = devices.lift(shared_chunk(config, parts))
         self.checkpoints = Checkpoints(workdir, config.search.keep) if devices.is_main else None
@@ -257,8 +254,6 @@ class _Search:
         self.validation = devices.lift(validation(config, parts))
         self.writer = metrics.Writer(workdir, self._limits()) if devices.is_main else None
         self.signal = 0
-        self.shown = {}
-        self.progress_bar = progress_bar and devices.is_main
         if compiling:
             compiling.join()
 
@@ -269,8 +264,8 @@ class _Search:
         def compile_it():
             # A fault would come again when the chunk is called, and is reported then.
             with contextlib.suppress(Exception):
-                batch = self.train.take(0, min(search.chunk, search.shared_steps))
-                common = np.int32(0), np.int32(0)
+                count = min(search.chunk, search.shared_steps)
+                batch, common = self.train.take(0, count), _common(0, count, epoch=0)
                 self.shared.compiled.lower(shapes["search"], shapes["carry"], batch, common).compile()
 
         thread = threading.Thread(target=compile_it, daemon=True)
@@ -278,8 +273,6 @@ class _Search:
         return thread
 
     def run(self):
-        from tqdm import tqdm
-
         search = self.config.search
         total = search.epochs * search.shared_steps + max(0, search.epochs - search.warmup_epochs) * search.controller_steps
         done = self._shared_step() + self._controller_step()
@@ -287,7 +280,7 @@ class _Search:
         try:
             with (
                 np.errstate(over="ignore"),  # of the perplexity of a run that diverges: what stops it is checked
-                tqdm(total=total, initial=done, unit="step", disable=not self.progress_bar, mininterval=0.5) as self.bar,
+                self._tracked(total, done) as self.advance,
             ):
                 while self.progress.epoch < search.epochs:
                     self._epoch()
@@ -314,7 +307,7 @@ class _Search:
     def _shared_chunk(self, count):
         progress, started = self.progress, time.perf_counter()
         first = self._shared_step()
-        common = (np.int32(first), np.int32(progress.epoch))
+        common = _common(first, count, progress.epoch)
         self.state, self.carry, (info, decisions) = self.shared(self.state, self.carry, self.train.take(first, count), common)
         self._check_finite("shared", first, info, decisions)
         self._log("shared", first, info, started)
@@ -324,7 +317,7 @@ class _Search:
     def _controller_chunk(self, count):
         progress, started = self.progress, time.perf_counter()
         first = self._controller_step()
-        common = (np.int32(first), np.int32(progress.epoch))
+        common = _common(first, count, progress.epoch)
         self.state, self.carry, (info, decisions, rewards) = self.controller(
             self.state, self.carry, self.valid.take(first, count), common
         )
@@ -336,10 +329,14 @@ class _Search:
         progress.architectures += rewards.size
         self._advance(count, **{name: info[name].mean() for name in ("reward", "entropy") if name in info})
 
+    def _tracked(self, total, done):
+        if self.devices.is_main:
+            return track("search", total=total, unit="step", done=done)
+        return contextlib.nullcontext(lambda *_, **__: None)
+
     def _advance(self, count, **shown):
-        self.shown |= {name: f"{value:.4g}" for name, value in shown.items()}
-        self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update(count)
+        epoch = f"{self.progress.epoch + 1}/{self.config.search.epochs}"
+        self.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
         if number := self.devices.agree(self.signal):
             self._save()
             code = 130 if number == signal.SIGINT else 0
@@ -349,12 +346,11 @@ class _Search:
     def _end_epoch(self):
         search, started = self.config.search, time.perf_counter()
         epoch = self.progress.epoch
-        common = (self.eval_windows, np.int32(epoch))
+        common = (self.eval_batches, np.int32(epoch))
         self.state, self.carry, (decisions, values, measured) = self.validation(self.state, self.carry, None, common)
-        self._check_finite("validation", epoch, {"log perplexity of an architecture": values[None]}, decisions[None])
+        self._check_finite("validation", epoch, {"loss of an architecture": values[None]}, decisions[None])
         self.devices.check_replicas(self.state)
-        values = np.exp(values.astype(np.float64))
-        info = {"perplexity_best": values.min(), "perplexity_mean": values.mean(), "perplexity_worst": values.max()}
+        info = {"loss_best": values.min(), "loss_mean": values.mean(), "loss_worst": values.max()}
         if epoch >= search.warmup_epochs:  # before, no strategy has begun
             info |= measured
         self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)
@@ -432,6 +428,11 @@ class _Search:
     def _on_signal(self, number, frame):
         del frame
         self.signal = number
+
+
+def _common(first, count, epoch):
+    """Numbers of so many steps, and the epoch, as the chunks take them."""
+    return np.arange(first, first + count, dtype=np.int32), np.int32(epoch)
 
 
 def _key(seed: Array, stream: int, step) -> Array:

@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nas import metrics
+from nas import metrics, progress
 from nas.checkpoint import Checkpoints
 from nas.config import Config, TrainingConfig
-from nas.data.tokens import Windows, num_windows
 from nas.errors import UserError
 from nas.standalone import Model, num_parameters
 from nas.supernets.recurrent import sample_dropout
-from nas.types import Array, Batch, Info, Params
+from nas.types import Array, Batch, Info, Params, Splits
 
 _INIT, _DROPOUT = range(2)  # streams of random numbers
 
@@ -41,8 +40,8 @@ class TrainState:
 class Result(NamedTuple):
     """What a finished run found."""
 
-    log_perplexity: float  # nats a token, validation split, of the best epoch
-    test_log_perplexity: float  # of the same parameters
+    loss: float  # nats a token, validation split, of the best epoch
+    test_loss: float  # of the same parameters
     best_epoch: int
     averaging_from: int | None  # first epoch of averaged SGD
     parameters: int
@@ -73,17 +72,18 @@ def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None
 
 
 def train_chunk(model: Model, *, clip: float, weight_decay: float):
-    """The compiled function (state, carry, batch [K, ...], seed, first step, rate, averaging) -> state, carry, info [K]."""
+    """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate, averaging)
+    -> state, carry, info [K]."""
     direction = optax.chain(optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay))
 
     @jax.jit
-    def run(state: TrainState, carry, batch: Batch, seed, first_step, rate, averaging) -> tuple[TrainState, Array, Info]:
+    def run(state: TrainState, carry, batch: Batch, seed, steps, rate, averaging) -> tuple[TrainState, Array, Info]:
         def step(carried, x):
             state, carry = carried
             (tokens, start), index = x
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), index)
             dropout = sample_dropout(model.config, key, len(tokens))
-            carry = jax.tree.map(lambda leaf: jnp.where(start, 0.0, leaf), carry)
+            carry = jax.tree.map(lambda leaf: jnp.where(start[:, None], 0.0, leaf), carry)
             (loss, carry), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, tokens, carry, dropout)
             downhill, _ = direction.update(gradient, direction.init(state.params), state.params)
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, downhill)
@@ -92,7 +92,6 @@ def train_chunk(model: Model, *, clip: float, weight_decay: float):
             average = jax.tree.map(lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params)
             return (TrainState(params, average, count), carry), {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
 
-        steps = first_step + jnp.arange(len(batch.start), dtype=jnp.int32)
         (state, carry), info = jax.lax.scan(step, (state, carry), (batch, steps))
         return state, carry, info
 
@@ -117,11 +116,7 @@ def run(
     model: Model,
     config: Config,
     workdir: pathlib.Path,
-    train: Windows,
-    valid: Windows,
-    test: Windows,
-    *,
-    progress_bar: bool = True,
+    splits: Splits,
 ) -> Result:
     """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
 
@@ -129,19 +124,16 @@ def run(
       UserError: a loss that is not finite (step and last good checkpoint are named), or a checkpoint that cannot be read or
         written.
     """
-    from tqdm import tqdm
-
-    settings, steps = config.training, num_windows(train.rows, train.steps)
+    settings, steps = config.training, splits.train.length
     chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
     evaluate = evaluation(model)
     state, losses = initial_state(model, config.seed), []
     best = state.params
     checkpoints = Checkpoints(workdir, config.search.keep)
     if restored := checkpoints.restore({"state": state, "best": best}):
-        saved, progress = restored
-        state, best, losses = saved["state"], saved["best"], progress["losses"]
+        saved, numbers = restored
+        state, best, losses = saved["state"], saved["best"], numbers["losses"]
     writer = metrics.Writer(workdir, {"train": len(losses) * steps, "valid": len(losses)})
-    bar = tqdm(total=settings.epochs * steps, initial=len(losses) * steps, unit="step", disable=not progress_bar)
 
     def log(phase, epoch, first_step, values, started):
         for name, column in values.items():
@@ -153,35 +145,35 @@ def run(
                 )
         writer.write(phase, epoch, first_step, values, time.perf_counter() - started)
 
+    planned = {"total": settings.epochs * steps, "done": len(losses) * steps}
     try:
-        for epoch in range(len(losses), settings.epochs):
-            averaging_from = averaging_start(losses, settings.patience)
-            rate = learning_rate(settings, epoch, averaging_from)
-            numbers = np.float32(rate), np.bool_(averaging_from is not None)
-            carry, end = model.initial_carry(len(train.rows)), (epoch + 1) * steps
-            for first in range(epoch * steps, end, config.search.chunk):
-                started, count = time.perf_counter(), min(config.search.chunk, end - first)
-                state, carry, info = chunk(
-                    state, carry, train.take(first, count), np.uint32(config.seed), np.int32(first), *numbers
-                )
-                info = jax.tree.map(np.asarray, info)
-                log("train", epoch, first, info, started)
-                bar.set_postfix(loss=f"{info['loss'].mean():.4g}", refresh=False)
-                bar.update(count)
-            started = time.perf_counter()
-            loss = float(evaluate(state.average, valid.head(0)))
-            log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
-            if loss < min(losses, default=math.inf):
-                best = state.average
-            losses = [*losses, loss]
-            checkpoints.save(len(losses), {"state": state, "best": best}, {"losses": losses})
+        with progress.track("training", unit="step", **planned) as advance:
+            for epoch in range(len(losses), settings.epochs):
+                averaging_from = averaging_start(losses, settings.patience)
+                rate = learning_rate(settings, epoch, averaging_from)
+                numbers = np.float32(rate), np.bool_(averaging_from is not None)
+                carry, end = model.initial_carry(config.data.batch), (epoch + 1) * steps
+                for first in range(epoch * steps, end, config.search.chunk):
+                    started, count = time.perf_counter(), min(config.search.chunk, end - first)
+                    indices = np.arange(first, first + count, dtype=np.int32)
+                    batches = splits.train.take(first, count)
+                    state, carry, info = chunk(state, carry, batches, np.uint32(config.seed), indices, *numbers)
+                    info = jax.tree.map(np.asarray, info)
+                    log("train", epoch, first, info, started)
+                    advance(count, epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{info['loss'].mean():.4g}")
+                started = time.perf_counter()
+                loss = float(evaluate(state.average, splits.valid.head(0)))
+                log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
+                if loss < min(losses, default=math.inf):
+                    best = state.average
+                losses = [*losses, loss]
+                checkpoints.save(len(losses), {"state": state, "best": best}, {"losses": losses})
     finally:
-        bar.close()
         writer.close()
         checkpoints.close()
     return Result(
-        log_perplexity=min(losses),
-        test_log_perplexity=float(evaluate(best, test.head(0))),
+        loss=min(losses),
+        test_loss=float(evaluate(best, splits.test.head(0))),
         best_epoch=int(np.argmin(losses)),
         averaging_from=averaging_start(losses[:-1], settings.patience),
         parameters=num_parameters(model),

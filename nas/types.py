@@ -1,15 +1,16 @@
 """Array types and state containers that more than one room uses.
 
-Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a token batch.
+Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a batch; K batches may be stacked.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
+Batch = Any  # a pytree; every leaf is [B, ...], a row an example; [K, B, ...] where K batches are stacked
 Info = dict[str, Array]  # what a step logs: name -> scalar or array
 
 
@@ -44,6 +45,7 @@ class Policy(NamedTuple):
     init: Callable[[Array], Params]  # key -> params
     sample: Callable[..., Array]  # (params, key, n, prefix=None) -> [n, T] int32; prefix [P] or [n, P] is forced
     score: Callable[[Params, Array], Trace]  # (params, decisions [n, T]) -> Trace
+    state_width: int = 0  # H of `Trace.hidden`; 0: it has no hidden state to read an embedding from
 
 
 class Strategy(NamedTuple):
@@ -54,13 +56,44 @@ class Strategy(NamedTuple):
     propose: Callable[..., Array]  # (state, key, n) -> [n, T] int32
     update: Callable[..., tuple[Any, Info]]  # (state, decisions [A, T], rewards [A], key, axis_name=None) -> state, info
     measure: Callable[..., Info]  # (state, key) -> what is logged at the end of an epoch; same key on every device
+    policy_params: Callable[[Any], Params | None]  # state -> parameters of its policy; None: it has none
 
 
-class Batch(NamedTuple):
-    """One window of the token streams."""
+class Stream(Protocol):
+    """Batches by number: the same number is always the same batch, and after the last of a pass comes the first of the next."""
 
-    tokens: Array  # [B, steps + 1] int32; inputs are [:, :-1], targets [:, 1:]
-    start: Array  # [] bool; the window is the first of its stream: carried state does not belong to it
+    length: int  # batches in a pass
+    examples: int  # what a batch counts for: images, or tokens to be predicted
+
+    def take(self, first: int, count: int) -> Batch:
+        """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
+
+    def head(self, examples: int) -> Batch:
+        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass), stacked."""
+
+    def share(self, rows: slice) -> "Stream":
+        """The stream of these rows of every batch: what one process reads."""
+
+    def halves(self, slices: int, seed: int) -> tuple[list[Batch], list[Batch]]:
+        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to choose on, one to report on.
+
+        Args:
+          slices: a power of two; halved while a slice would hold no batch.
+          seed: of the order of the slices of the first half.
+        """
+
+
+class Splits(NamedTuple):
+    """The streams of a data set."""
+
+    train: Stream
+    valid: Stream
+    test: Stream
+
+
+def stacked(batch: Batch) -> int:
+    """How many batches are stacked in `batch`."""
+    return len(jax.tree.leaves(batch)[0])
 
 
 class Reward(NamedTuple):
@@ -71,4 +104,4 @@ class Reward(NamedTuple):
     # (state, carry, decisions [T], batch, key, epoch, axis_name=None) -> state, carry, info
     train: Callable[..., tuple[Any, Any, Info]]
     score: Callable[..., Array]  # (state, decisions [A, T], batch) -> [A] rewards
-    evaluate: Callable[..., Array]  # (state, decisions [A, T], windows: Batch stacked [W, ...]) -> [A] log perplexity
+    evaluate: Callable[..., Array]  # (state, decisions [A, T], batches stacked [W, B, ...]) -> [A] log perplexity

@@ -3,9 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -15,7 +19,7 @@ from nas import metrics, search
 from nas.checkpoint import Checkpoints, load_arrays
 from nas.config import Config, from_dict
 
-TIMEOUT = 300  # seconds that a program may take on a busy machine
+TIMEOUT = 600  # seconds after which a program hangs, however busy the machine
 TINY = {
     "nodes": 3,
     "data": {"vocabulary": 50, "batch": 4, "steps": 5, "eval_batch": 4, "eval_tokens": 40},
@@ -45,19 +49,64 @@ def tiny(**groups) -> Config:
     return from_dict(values)
 
 
+_PROGRESS = re.compile(r"[^:]+: \d+ %")
+SIGNAL = "TEST_SIGNAL"  # environment variable: a signal and a number of lines, "15,4"
+_SIGNALLED = """
+
+import os
+
+if wanted := os.environ.get("TEST_SIGNAL"):
+    from nas import metrics
+
+    number, lines = map(int, wanted.split(","))
+    if metrics.Writer.write.__name__ == "write":
+        write, count = metrics.Writer.write, [0]
+
+        def signalled(self, phase, epoch, first_step, values, seconds):
+            write(self, phase, epoch, first_step, values, seconds)
+            before = count[0]
+            count[0] += len(next(iter(values.values())))
+            if before < lines <= count[0]:
+                os.kill(os.getpid(), number)
+
+        metrics.Writer.write = signalled
+"""
+
+
 def write_config(path: pathlib.Path, config: Config) -> None:
-    """A configuration file for --config."""
-    path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n")
+    """A configuration file for --config, which is Python that the program runs.
+
+    Where SIGNAL is set, the program sends itself that signal when it has logged so many lines: whoever sent it from outside
+    might come too late.
+    """
+    path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n{_SIGNALLED}")
+
+
+def signalled(number: int, lines: int) -> dict[str, str]:
+    """The environment in which a program sends itself a signal after so many lines."""
+    return {SIGNAL: f"{int(number)},{lines}"}
 
 
 def start_program(environment, module, *arguments) -> subprocess.Popen:
     """Starts `python -m module` with its output in pipes."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return start_python(environment, "-m", module, *arguments)
+
+
+def start_python(environment, *arguments) -> subprocess.Popen:
+    """Starts Python with its output in pipes, and Ctrl-C as it is in a terminal.
+
+    A shell withholds Ctrl-C from what a script starts in the background, and so from what that starts.
+    """
+    command = [sys.executable, *map(str, arguments)]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # with a handler of ours a program has the usual one
+    try:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def finish_program(process) -> subprocess.CompletedProcess:
-    """Waits for a started program."""
+    """Waits for a started program; the guard is for one that hangs, and no measure of its speed."""
     try:
         out, err = process.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -66,9 +115,23 @@ def finish_program(process) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def wait_until(condition, *processes) -> None:
+    """Waits for what only the file system tells, while the processes run; the guard is for one that hangs."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.01)
+
+
+def wait_until_stopped(process) -> None:
+    """Waits until SIGSTOP has stopped a process."""
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
 def messages(process) -> list[str]:
-    """The lines on standard error that are not the progress bar."""
-    return [line for line in process.stderr.replace("\r", "\n").splitlines() if line and "%|" not in line]
+    """The lines on standard error that do not tell how far the program is."""
+    return [line for line in process.stderr.splitlines() if not _PROGRESS.match(line)]
 
 
 def assert_one_line(process, *parts):

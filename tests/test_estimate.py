@@ -6,7 +6,8 @@ import pytest
 
 from nas import config as configs
 from nas import estimate
-from tests.helpers import start_program, tiny, write_config
+from tests.forked import run_forked
+from tests.helpers import messages, signalled, tiny, write_config
 
 
 def test_lines_are_scaled_to_the_whole_search():
@@ -14,7 +15,7 @@ def test_lines_are_scaled_to_the_whole_search():
     lines = [{"phase": "shared", "epoch": 0, "seconds": 99.0}]  # compiled
     lines += [{"phase": "shared", "epoch": 1, "seconds": seconds} for seconds in (1.0, 3.0)]
     lines += [{"phase": "controller", "epoch": 1, "seconds": 0.5}, {"phase": "valid", "epoch": 1, "seconds": 4.0}]
-    assert estimate.scaled(lines, config, windows=7) == pytest.approx(10 * 50 * 2 + 6 * 30 * 0.5 + 10 * 7 * 4)
+    assert estimate.scaled(lines, config, batches=7) == pytest.approx(10 * 50 * 2 + 6 * 30 * 0.5 + 10 * 7 * 4)
 
 
 def test_the_quick_studies_are_not_measured_first():
@@ -24,16 +25,15 @@ def test_the_quick_studies_are_not_measured_first():
     assert asked == [False, False, True]
 
 
-def test_a_long_search_says_how_long(user_environment, tmp_path):
+def test_a_long_search_says_how_long(quick_environment, tmp_path):
     plan = {"epochs": 10_000, "shared_steps": 20, "controller_steps": 20, "chunk": 20}
-    write_config(tmp_path / "long.py", tiny(search=plan))
+    config = tiny(search=plan, policy={"name": "factorised"}, strategy={"supervised": "next_decision"})
+    write_config(tmp_path / "long.py", config)
     arguments = [f"--config={tmp_path / 'long.py'}", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'data'}"]
-    process = start_program(user_environment, "launch.search", *arguments)
-    try:
-        said = next(line for line in process.stderr if "estimated" in line)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert float(said.split()[-2]) > 0 and said.split()[-1] == "h"
+    # The short search logs 2 x 41 lines; a signal stops the long one after its first chunk.
+    environment = quick_environment | signalled(signal.SIGINT, 2 * 41 + 1)
+    process = run_forked(environment, "launch.search", *arguments)
     assert process.returncode == 130
+    *_, said, stopped = messages(process)
+    assert said.startswith("estimated") and float(said.split()[-2]) > 0 and said.split()[-1] == "h"
+    assert stopped.startswith("SIGINT: saved at epoch 0, shared 20, ")

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from nas.config import SupernetConfig
-from nas.data.tokens import Windows
+from nas.data.tokens import Tokens, Windows
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import recurrent
-from nas.types import Batch
 
 SPACE = RecurrentSpace(num_nodes=4)
 DECISIONS = np.array([0, 0, 1, 1, 2, 0, 3], np.int32)  # edges (0, 1), (1, 2), (0, 3)
@@ -64,11 +63,11 @@ def random_carry():
 
 
 def first(tokens):
-    return Batch(tokens, np.array(True))
+    return Tokens(tokens, np.ones(len(tokens), bool))
 
 
 def later(tokens):
-    return Batch(tokens, np.array(False))
+    return Tokens(tokens, np.zeros(len(tokens), bool))
 
 
 def train(source, state, carry, batch, *, decisions=DECISIONS, seed=0, epoch=0):
@@ -178,7 +177,7 @@ def test_deferred_training_is_plain_training():
         source = reward(config, deferred=deferred)
         state, carry, losses[deferred] = initial_state(), source.initial_carry(ROWS), []
         for step, decisions in enumerate(random_decisions(SPACE, len(tokens))):
-            batch = Batch(tokens[step], np.array(step == 0))
+            batch = Tokens(tokens[step], np.full(ROWS, step == 0))
             state, carry, info = train(source, state, carry, batch, decisions=decisions, seed=step)
             losses[deferred].append(float(info["loss"]))
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-5)

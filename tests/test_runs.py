@@ -29,12 +29,13 @@ def corpus():
     rng = np.random.default_rng(0)
     streams = [rng.integers(0, 50, length, dtype=np.int32) for length in (200, 120, 100)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.runs, "load_corpus", lambda *args, **kwargs: Corpus(*streams, tuple(map(str, range(50)))))
+        for module in (nas.runs, nas.data.tokens):
+            patch.setattr(module, "load_corpus", lambda *args, **kwargs: Corpus(*streams, tuple(map(str, range(50)))))
         yield
 
 
 def start(config, workdir, **options):
-    return runs.start(config, workdir, **{"parallel": "jit", "progress_bar": False} | options)
+    return runs.start(config, workdir, **{"parallel": "jit"} | options)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_a_finished_run(finished):
     initial = search.initial_state(CONFIG, search.components(CONFIG)).strategy.params["policy"]
     assert_same_bits(run.untrained_policy_params(), initial)
     assert np.any(np.asarray(run.policy_params["start"]) != np.asarray(initial["start"]))
-    assert run.valid_windows().tokens.shape == (2, 4, 6)  # 40 tokens in windows of 4 x 5
-    assert run.valid_windows(whole=True).tokens.shape == (5, 4, 6)  # 30 tokens a row
+    assert run.valid_batches().tokens.shape == (2, 4, 6)  # 40 tokens in windows of 4 x 5
+    assert run.valid_batches(whole=True).tokens.shape == (5, 4, 6)  # 30 tokens a row
 
 
 def test_opening_writes_nothing(finished):
@@ -97,7 +98,7 @@ def test_a_finished_run_is_kept(workdir, finished, capfd):
 
 def test_an_unfinished_run_is_finished(workdir, finished, capfd):
     shutil.rmtree(workdir / "checkpoints" / "33")
-    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    runs.finish(CONFIG, workdir, parallel="jit")
     assert capfd.readouterr().err == f"searching: {workdir}\n"
     assert_same_run(CONFIG, workdir, finished)
 
@@ -105,7 +106,7 @@ def test_an_unfinished_run_is_finished(workdir, finished, capfd):
 def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(workdir, finished, capfd):
     next((workdir / "checkpoints" / "33" / "progress").glob("metadata")).write_bytes(b"")
     assert runs.open_run(workdir).progress["epoch"] == 2
-    runs.finish(CONFIG, workdir, parallel="jit", progress_bar=False)
+    runs.finish(CONFIG, workdir, parallel="jit")
     lines = [line.partition(" in ")[0] for line in capfd.readouterr().err.splitlines()]
     assert set(lines) == {"checkpoint 33", f"searching: {workdir}"}
     assert_same_run(CONFIG, workdir, finished)
@@ -247,7 +248,7 @@ def test_a_directory_that_cannot_be_written(disk, finished, capfd):
     assert make_read_only()
     assert fails(start, CONFIG, disk / "run") == f"--workdir: cannot write to {disk / 'run'}: Read-only file system"
     run = runs.open_run(disk / "run")
-    assert fails(measurements.measure, run, untrained=False, progress_bar=False).startswith("cannot write ")
+    assert fails(measurements.measure, run, untrained=False).startswith("cannot write ")
     assert capfd.readouterr() == ("", "")
     assert_same_run(CONFIG, disk / "run", finished)
 
@@ -271,13 +272,13 @@ def test_a_disk_that_fills_during_the_run(disk, finished, capfd):
 @pytest.fixture
 def measuring(monkeypatch):
     """Counts how often perplexities are computed."""
-    compute, calls = measurements._log_perplexities, []
-    monkeypatch.setattr(measurements, "_log_perplexities", lambda *args: calls.append(1) or compute(*args))
+    compute, calls = runs.Run.losses, []
+    monkeypatch.setattr(runs.Run, "losses", lambda *args: calls.append(1) or compute(*args))
     return calls
 
 
 def measure(workdir, **options):
-    return measurements.measure(runs.open_run(workdir), progress_bar=False, **options)
+    return measurements.measure(runs.open_run(workdir), **options)
 
 
 def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring):
@@ -290,7 +291,7 @@ def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring
     assert len(measuring) == 2
     trained, before = (measured.controllers["trained"].samples["uniform"] for measured in (later, earlier))
     assert_same_bits(trained.decisions, before.decisions)
-    assert np.any(trained.after != before.after) and np.any(trained.log_perplexity != before.log_perplexity)
+    assert np.any(trained.after != before.after) and np.any(trained.loss != before.loss)
     assert_same_bits(measure(workdir), later)
     assert len(measuring) == 2
 
@@ -301,7 +302,7 @@ def test_measurements_without_the_untrained_controller_are_extended(workdir, mea
     both = measure(workdir).controllers
     assert set(both) == {"trained", "untrained"} and len(measuring) == 2
     for which in ("uniform", "own"):
-        again, first = (found["trained"].samples[which].log_perplexity for found in (both, alone))
+        again, first = (found["trained"].samples[which].loss for found in (both, alone))
         np.testing.assert_allclose(again, first, rtol=1e-6)
     assert_same_bits(measure(workdir, untrained=False).controllers["trained"], both["trained"])
     assert len(measuring) == 2
@@ -319,7 +320,7 @@ def test_damaged_measurements_are_made_again(workdir, measuring, content):
 def test_measurements_are_of_the_run(workdir):
     measured, best = measure(workdir)
     run = runs.open_run(workdir)
-    windows = run.valid_windows()
+    windows = run.valid_batches()
     for controller, (samples, behaviour) in measured.items():
         params = run.policy_params if controller == "trained" else run.untrained_policy_params()
         own = run.policy.score(params, behaviour.own)
@@ -330,24 +331,24 @@ def test_measurements_are_of_the_run(workdir):
             assert len(sample.decisions) == CONFIG.evaluation.architectures
             run.space.validate(sample.decisions)
             expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
-            np.testing.assert_allclose(sample.log_perplexity, expected, rtol=1e-5, err_msg=f"{controller} {which}")
+            np.testing.assert_allclose(sample.loss, expected, rtol=1e-5, err_msg=f"{controller} {which}")
             np.testing.assert_allclose(sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5)
     trained, untrained = (measured[controller].samples["uniform"] for controller in ("trained", "untrained"))
     assert_same_bits(trained.decisions, untrained.decisions)
-    assert np.isnan(trained.common_log_perplexity).all()
+    assert np.isnan(trained.common_loss).all()
 
 
 def test_measurements_under_common_weights(workdir, measuring):
     """Those of the run itself give what its own do, and are measured once."""
     run = runs.open_run(workdir)
     sample = measure(workdir, common=run).controllers["trained"].samples["own"]
-    np.testing.assert_array_equal(sample.common_log_perplexity, sample.log_perplexity)
+    np.testing.assert_array_equal(sample.common_loss, sample.loss)
     measure(workdir, common=run)
     assert len(measuring) == 2
 
 
 def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
-    best = measure(workdir).best_log_perplexity
+    best = measure(workdir).best_loss
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
 
@@ -356,12 +357,12 @@ def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):
     scratch = dataclasses.replace(CONFIG, training=TrainingConfig(architecture="lstm", epochs=1))
     assert "training.architecture: must be empty in a search" in fails(start, scratch, tmp_path / "search")
     assert not (tmp_path / "search").exists()
-    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere", progress_bar=False)
+    result = runs.train(scratch, tmp_path / "model", data_dir="somewhere")
     assert "holds a model trained from scratch, not a search" in fails(runs.open_run, tmp_path / "model")
     assert "training.architecture: 'lstm' -> ''" in fails(start, CONFIG, tmp_path / "model")
     assert "training.architecture: '' -> 'lstm'" in fails(runs.train, scratch, finished)
     with unchanged(tmp_path / "model"):
-        assert runs.train(scratch, tmp_path / "model", progress_bar=False) == result
+        assert runs.train(scratch, tmp_path / "model") == result
 
 
 def test_a_search_by_evolution_has_no_controller(tmp_path):

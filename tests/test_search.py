@@ -14,10 +14,10 @@ import pytest
 
 from nas import metrics, search
 from nas.checkpoint import Checkpoints, load_arrays
-from nas.data.tokens import Windows
+from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
 from nas.parallel import Devices, choose_devices
-from nas.types import Batch
+from nas.types import Splits
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -49,7 +49,7 @@ def run(config, workdir):
         Windows.of(rng.integers(0, config.data.vocabulary, 4 * length, dtype=np.int32), 4, config.data.steps)
         for length in (41, 26)
     )
-    return search.run(config, workdir, train, valid, devices=choose_devices("jit"), progress_bar=False)
+    return search.run(config, workdir, Splits(train, valid, valid), devices=choose_devices("jit"))
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ def test_what_a_run_leaves_behind(whole):
     search.components(CONFIG).space.validate(saved["decisions"])
     logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
     np.testing.assert_allclose(saved["rewards"].reshape(steps, per_step).mean(axis=1), logged, rtol=1e-6)
-    valid = [line["perplexity_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
-    np.testing.assert_allclose(np.exp(state.best_log_perplexity), min(valid), rtol=1e-5)
+    valid = [line["loss_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
+    np.testing.assert_allclose(state.best_loss, min(valid), rtol=1e-6)
 
 
 def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):
@@ -145,7 +145,10 @@ def test_one_compilation_serves_every_seed():
         config = tiny(seed=seed)
         parts = search.components(config)
         state, carry = search.initial_state(config, parts), parts.reward.initial_carry(4)
-        batch, common = Batch(np.zeros((2, 4, 6), np.int32), np.zeros(2, bool)), (np.int32(0), np.int32(0))
+        batch, common = (
+            Tokens(np.zeros((2, 4, 6), np.int32), np.zeros((2, 4), bool)),
+            (np.arange(2, dtype=np.int32), np.int32(0)),
+        )
         chunks = (search.shared_chunk, search.controller_chunk)
         return [
             choose_devices("jit").lift(make(config, parts)).compiled.lower(state, carry, batch, common).as_text()
@@ -313,7 +316,7 @@ def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch)
     for name in ("params", "optimiser", "baseline"):
         assert_same_bits(getattr(state.strategy, name), getattr(before.strategy, name))
     assert_same_bits(state.reward, spoil(before.reward))
-    assert (state.best_log_perplexity, *state.best_decisions) == (before.best_log_perplexity, *before.best_decisions)
+    assert (state.best_loss, *state.best_decisions) == (before.best_loss, *before.best_decisions)
     skipped = {
         phase: [line["skipped"] for line in read_metrics(tmp_path) if line["phase"] == phase]
         for phase in ("shared", "controller")
@@ -326,9 +329,9 @@ def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(evaluate=spoil_first_choice))
     monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
     with pytest.raises(
-        UserError, match="^log perplexity of an architecture is not finite at validation step 0, architecture '2 .*: none in"
+        UserError, match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in"
     ):
         run(tiny(search={"epochs": 1, "valid_architectures": 30}), tmp_path / "stop")
     skipping = tiny(search={"epochs": 1, "valid_architectures": 30, "on_nonfinite": "skip"})
     state = run(skipping, tmp_path / "skip")
-    assert np.isfinite(state.best_log_perplexity) and state.best_decisions[0] != 2
+    assert np.isfinite(state.best_loss) and state.best_decisions[0] != 2

@@ -11,11 +11,11 @@ import pytest
 from nas import metrics, standalone, training
 from nas.checkpoint import Checkpoints
 from nas.config import TrainingConfig
-from nas.data.tokens import Windows
+from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
 from nas.spaces import RecurrentSpace
 from nas.supernets.recurrent import Dropout
-from nas.types import Batch
+from nas.types import Splits
 from tests.helpers import assert_same_bits, tiny
 
 CONFIG = dataclasses.replace(
@@ -47,12 +47,12 @@ def splits():
     rng = np.random.default_rng(0)
     tokens = np.where(rng.random(480) < 0.5, 7, rng.integers(50, size=480)).astype(np.int32)
     parts = np.split(tokens, [4 * (5 * STEPS + 1), 4 * (5 * STEPS + 1) + 160])
-    return [Windows.of(part, 4, CONFIG.data.steps) for part in parts]
+    return Splits(*(Windows.of(part, 4, CONFIG.data.steps) for part in parts))
 
 
 def run(config, workdir, architecture=CELL):
     workdir.mkdir(exist_ok=True)
-    return training.run(model_of(architecture), config, workdir, *splits(), progress_bar=False)
+    return training.run(model_of(architecture), config, workdir, splits())
 
 
 def saved(workdir, model):
@@ -84,9 +84,9 @@ def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False
     """One update without dropout, from a zero state, with weight decay .1; the new state, what is logged, and the gradient."""
     model = model_of(CELL, dropout_input=0.0)
     state = training.TrainState(params, params if average is None else average, np.int32(averaged))
-    batch = Batch(tokens[None], np.ones(1, bool))
+    batch = Tokens(tokens[None], np.ones((1, len(tokens)), bool))
     state, _, info = training.train_chunk(model, clip=clip, weight_decay=0.1)(
-        state, model.initial_carry(4), batch, np.uint32(0), np.int32(0), np.float32(rate), np.bool_(averaging)
+        state, model.initial_carry(4), batch, np.uint32(0), np.zeros(1, np.int32), np.float32(rate), np.bool_(averaging)
     )
     return state, info, gradient_of(model)(params, tokens)
 
@@ -143,11 +143,11 @@ def test_what_a_run_leaves_behind(whole):
         ("train", step) for step in range(4 * STEPS)
     ]
     assert [line["loss"] for line in logged if line["phase"] == "valid"] == losses
-    assert result.log_perplexity == min(losses) and losses.index(min(losses)) == result.best_epoch
+    assert result.loss == min(losses) and losses.index(min(losses)) == result.best_epoch
     evaluate = training.evaluation(model_of(CELL))
     _, valid, test = splits()
-    assert float(evaluate(best, valid.head(0))) == result.log_perplexity
-    assert float(evaluate(best, test.head(0))) == result.test_log_perplexity
+    assert float(evaluate(best, valid.head(0))) == result.loss
+    assert float(evaluate(best, test.head(0))) == result.test_loss
     assert float(evaluate(state.average, valid.head(0))) == losses[-1]
     assert result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
     assert min(losses) < math.log(50) - 0.5  # it learns

@@ -20,7 +20,6 @@ import networkx as nx
 import numpy as np
 from absl import flags
 from tabulate import tabulate
-from tqdm import tqdm
 
 from experiments.benchmarks import measuring
 from launch import common
@@ -33,6 +32,7 @@ from nas.evaluation.edit_distance import (
     pack_decisions,
     pairwise_edit_distance,
 )
+from nas.progress import each
 from nas.spaces import Graphs, RecurrentSpace
 
 flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
@@ -50,7 +50,7 @@ start, cpu = time.perf_counter(), time.process_time()
 from nas.evaluation.edit_distance import pairwise_edit_distance
 from nas.spaces import RecurrentSpace
 imported, cpu_imported = time.perf_counter(), time.process_time()
-pairwise_edit_distance(RecurrentSpace(), [[0] * 23, [1] + [0] * 22], progress=False)
+pairwise_edit_distance(RecurrentSpace(), [[0] * 23, [1] + [0] * 22])
 print(imported - start, cpu_imported - cpu, time.perf_counter() - imported, time.process_time() - cpu_imported)
 """
 
@@ -58,12 +58,12 @@ print(imported - start, cpu_imported - cpu, time.perf_counter() - imported, time
 def main():
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
-    families = _families()
+    families, sizes, small = _families().items(), range(4, 17), (4, 5, 6, 7, 8)
     results = {
         "environment": _environment(),
-        "families": [{"family": name, **_measure(*family)} for name, family in tqdm(families.items(), desc="families")],
-        "sizes": [_measure(_cells(nodes), FLAGS.pairs // 4) for nodes in tqdm(range(4, 17), desc="sizes")],
-        "networkx": [_measure_networkx(nodes) for nodes in tqdm((4, 5, 6, 7, 8), desc="networkx")],
+        "families": [{"family": name, **_measure(*family)} for name, family in each("families", families, unit="family")],
+        "sizes": [_measure(_cells(nodes), FLAGS.pairs // 4) for nodes in each("sizes", sizes, unit="size")],
+        "networkx": [_measure_networkx(nodes) for nodes in each("networkx", small, unit="size")],
         "first_approximation": [_measure_approximation(io) for io in (False, True)],
         "all_pairs": _measure_all_pairs(),
         "compile": _measure_compiling(),
@@ -163,10 +163,10 @@ def _measure_networkx(nodes: int) -> dict:
 
 def _measure_approximation(io: bool) -> dict:
     space, decisions = _sample_cells(12, min(40, FLAGS.pairs // 10))
-    seconds = _cpu_seconds(lambda: first_approximation(space, decisions, io=io, progress=False), repeats=1)
+    seconds = _cpu_seconds(lambda: first_approximation(space, decisions, io=io), repeats=1)
     pairs = np.triu_indices(len(decisions), 1)
-    approximate = first_approximation(space, decisions, io=io, progress=False)[pairs]
-    exact = pairwise_edit_distance(space, decisions, labelled=False, io=io, forced=False, progress=False)[pairs]
+    approximate = first_approximation(space, decisions, io=io)[pairs]
+    exact = pairwise_edit_distance(space, decisions, labelled=False, io=io, forced=False)[pairs]
     return {
         "nodes": 14 if io else 12,
         "pairs": len(exact),

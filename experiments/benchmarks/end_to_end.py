@@ -54,8 +54,7 @@ def main():
 def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Seconds of a search's parts from the end of its first epoch to that of its last, and its speed beside a bare chunk's."""
     from nas import search
-    from nas.data import load_corpus
-    from nas.data.tokens import Windows
+    from nas.data.tokens import load_splits
     from nas.parallel import Devices
 
     calls, lifted = [], {}  # (name, start, end) of each; name -> the compiled function
@@ -74,9 +73,8 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             return timed
 
     data, chunk = config.data, min(config.search.chunk, config.search.shared_steps)
-    corpus = load_corpus(data, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
-    train, valid = Windows.of(corpus.train, data.batch, data.steps), Windows.of(corpus.valid, data.eval_batch, data.steps)
-    state = search.run(config, workdir, train, valid, devices=Timed("jit", 1, 1))
+    splits = load_splits(data, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+    state = search.run(config, workdir, splits, devices=Timed("jit", 1, 1))
     ends = [end for name, _, end in calls if name == "validation"]
     counted = [(name, end - start) for name, start, end in calls if start > ends[0]]
     parts = []
@@ -87,11 +85,13 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     inside = sum(part["seconds"] for part in parts)
     parts.append({"part": "around them", "calls": 0, "seconds": whole - inside})
 
-    carry, batch = search.components(config).reward.initial_carry(data.batch), train.take(0, chunk)
+    carry, batch = search.components(config).reward.initial_carry(data.batch), splits.train.take(0, chunk)
     bare = []
     for _ in range(sum(name == "shared chunk" for name, _ in counted)):
         start = time.perf_counter()
-        state, carry, _ = lifted["shared chunk"](state, carry, batch, (np.int32(0), np.int32(config.search.epochs)))
+        state, carry, _ = lifted["shared chunk"](
+            state, carry, batch, (np.arange(chunk, dtype=np.int32), np.int32(config.search.epochs))
+        )
         bare.append(time.perf_counter() - start)
     speed = []
     shared = [s for n, s in counted if n == "shared chunk"]

@@ -18,19 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments.benchmarks import measuring
 from experiments.benchmarks.products import Point, bare_products, large_product, products, used_products
 from launch import common
 from nas.config import SupernetConfig
+from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices
+from nas.progress import each
 from nas.report import performance
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import recurrent
-from nas.types import Batch
 
 flags.DEFINE_list("widths", "64,200", "Hidden widths of the grid.")
 flags.DEFINE_list("nodes", "8,12", "Nodes of the cell.")
@@ -73,7 +73,7 @@ def main():
         raise UserError(f"--matmul: must be of {', '.join(available)} on this device, got {unknown[0]!r}")
     environment = measuring.environment()
     cases = [(Point(*x, FLAGS.steps), matmul) for x in itertools.product(*axes) for matmul in FLAGS.matmul or available]
-    measured = [measure(*case, architectures, LARGE[platform]) for case in tqdm(cases, desc="grid")]
+    measured = [measure(*case, architectures, LARGE[platform]) for case in each("grid", cases, unit="point")]
     results = {
         "environment": environment,
         "operations": [row for operations, _ in measured for row in operations],
@@ -159,7 +159,8 @@ def measure_growth(base: Point) -> list[dict]:
     for axis in ("width", "nodes", "batch", "vocabulary"):
         for factor in (2, 4):
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
-    operations = {key: shared_step(point, "float32") for key, point in tqdm(points.items(), desc="growth: compile")}
+    compiling = each("growth: compile", points.items(), unit="point")
+    operations = {key: shared_step(point, "float32") for key, point in compiling}
     seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
     seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
     flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}
@@ -249,7 +250,7 @@ def _setting(point, matmul, deferred=True, architectures=16):
     rng = np.random.default_rng(0)
     decisions = rng.integers(space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32)
     tokens = rng.integers(point.vocabulary, size=(point.batch, point.steps + 1), dtype=np.int32)
-    return space, source, jax.jit(source.init)(jax.random.key(0)), decisions, Batch(tokens, np.array(False))
+    return space, source, jax.jit(source.init)(jax.random.key(0)), decisions, Tokens(tokens, np.zeros(len(tokens), bool))
 
 
 def _compile(jitted, *arguments):

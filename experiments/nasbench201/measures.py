@@ -91,7 +91,7 @@ def pair_measures(rows: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
     decisions = SPACE.every()[rows]
     return {
         OVERLAP: overlap.common_decisions(SPACE, decisions, "operation"),
-        EDIT: squareform(pairwise_edit_distance(SPACE, decisions, progress=False), checks=False),
+        EDIT: squareform(pairwise_edit_distance(SPACE, decisions), checks=False),
         ACCURACY: overlap.feature_difference(test[rows]),
     }
 

@@ -4,14 +4,12 @@ import dataclasses
 import pathlib
 import time
 
-from tqdm import tqdm
-
 from experiments.nasbench201 import facts, report, seeds, settings, tuning
 from experiments.nasbench201.measures import Judge
 from experiments.nasbench201.study import Study
 from experiments.nasbench201.study import sweep as run_sweep
 from experiments.writing import Written
-from nas import runs, tables
+from nas import progress, runs, tables
 from nas.errors import UserError
 from nas.report.tables import Column, Row, Table
 
@@ -49,8 +47,8 @@ def study(table: tables.Table, size_name: str, folder: pathlib.Path) -> None:
     written.section("The table", {f"table_{i}": printed for i, printed in enumerate(facts.facts_tables(table, command))})
     if size_name == "full":
         print(f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished is kept", flush=True)
-    with tqdm(total=found.epochs, unit="epoch", mininterval=1) as bar:
-        answered = [report.answers(data, command) for data in found.run(bar.update)]
+    with progress.track("searches", total=found.epochs, unit="epoch") as advance:
+        answered = [report.answers(data, command) for data in found.run(advance)]
     for data_set, said in zip(size.data_sets, answered, strict=True):
         written.section(data_set, said.tables)
         for question, sentence in said.sentences.items():
@@ -61,8 +59,9 @@ def study(table: tables.Table, size_name: str, folder: pathlib.Path) -> None:
 def sweep(folder: pathlib.Path) -> None:
     """All strategies on generated tables of every strength of interaction."""
     size, command = settings.SWEEP, runs.command()
-    with tqdm(total=len(settings.STRATEGIES) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
-        found = run_sweep(size, bar.update)
+    epochs = len(settings.STRATEGIES) * size.updates // size.epoch
+    with progress.track("searches", total=epochs, unit="epoch") as advance:
+        found = run_sweep(size, advance)
     sentence, printed, drawn = report.sweep_answers(found, command)
     written = Written(
         folder, command, TITLE, "Generated tables: pairs of operations explain a share of the variance that is set."
@@ -76,8 +75,9 @@ def tune(table: tables.Table, folder: pathlib.Path) -> None:
     """The grid of settings on CIFAR-10."""
     size = settings.TUNING
     evolved = sum(t <= p for p in settings.POPULATIONS for t in settings.TOURNAMENTS)
-    with tqdm(total=(len(settings.TUNED) + evolved) * size.updates // size.epoch, unit="epoch", mininterval=1) as bar:
-        printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), bar.update)
+    epochs = (len(settings.TUNED) + evolved) * size.updates // size.epoch
+    with progress.track("tuning", total=epochs, unit="epoch") as advance:
+        printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), advance)
     Written(folder, "", "", "").section("", {"tuning": printed})
 
 

@@ -19,7 +19,7 @@ from nas.controllers import POLICIES
 from nas.search import Components, SearchState
 from nas.strategies import STRATEGIES
 from nas.tables import SPACE, table_reward
-from nas.types import Array, Batch, Params, Policy
+from nas.types import Array, Params, Policy
 
 _AXIS = "seeds"
 _START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.search`
@@ -78,8 +78,8 @@ def program(config: Config, parts: Components, *, mapped: bool | None = None, de
 
     def epoch(state: SearchState, number: Array):
         state, _, _ = begin(state, (), None, number, None)
-        batch = Batch(jnp.zeros((steps, 0), jnp.int32), jnp.zeros(steps, bool))  # there are no tokens to read
-        state, _, (info, decisions, _) = update(state, (), batch, (number * steps, number), None)
+        indices = number * steps + jnp.arange(steps, dtype=jnp.int32)
+        state, _, (info, decisions, _) = update(state, (), (), (indices, number), None)  # a table reads no batch
         return state, (SPACE.index(decisions).ravel(), info.get("entropy", jnp.full(steps, jnp.nan)))
 
     def describe(lane, decisions) -> Described:
@@ -124,7 +124,7 @@ def run(
         logged.append(jax.tree.map(np.asarray, recorded))
         progress()
     queries, entropy = (np.concatenate(columns, axis=1)[: len(seeds)] for columns in zip(*logged, strict=True))
-    params = states.strategy.params["policy"] if hasattr(states.strategy, "params") else None
+    params = parts.strategy.policy_params(states.strategy)
     return Searches(queries, entropy, jax.tree.map(lambda leaf: leaf[: len(seeds)], params))
 
 

@@ -117,7 +117,7 @@ class Study:
             arrays |= self._measure(program, piece, found.policy, view)
         if name == settings.PG:  # every controller starts as this one
             states = seeds.start(program, piece, view.judge.seen)
-            before = self._measure(program, piece, states.strategy.params["policy"], view)
+            before = self._measure(program, piece, parts.strategy.policy_params(states.strategy), view)
             arrays |= {f"{UNTRAINED}/{key}": values for key, values in before.items()}
         save_arrays(path, arrays | {"stamp": stamp})
         return arrays

@@ -40,9 +40,10 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
         }
         return uniform | {"bias": jnp.zeros(4 * width), "head_bias": jnp.zeros((length, space.max_choices))}
 
-    def gate_inputs(params: Params) -> tuple[Array, Array]:
-        """What the start [4H] and every embedding [R, 4H] add to the gates."""
-        return params["start"] @ params["input"] + params["bias"], params["embedding"] @ params["input"] + params["bias"][None]
+    def gate_inputs(params: Params) -> Array:
+        """[1 + R, 4H] what the start and every embedding add to the gates."""
+        inputs = jnp.concatenate([params["start"][None], params["embedding"]])
+        return inputs @ params["input"] + params["bias"][None]
 
     def log_probs(params: Params, hidden: Array, position: Array | slice) -> Array:
         """[n, ..., K] of the positions that `position` selects."""
@@ -55,7 +56,7 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
         )
 
     def sample(params: Params, key: Array, n: int, prefix: Array | None = None) -> Array:
-        start, embedded = gate_inputs(params)
+        inputs = gate_inputs(params)
 
         def step(carry, x):
             hidden, cell, gates = carry
@@ -63,39 +64,82 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
             hidden, cell = _lstm_cell(params["recurrent"], hidden, cell, gates)
             drawn = jax.random.categorical(key, log_probs(params, hidden[:, None], position[None])[:, 0])
             decision = jnp.where(forced >= 0, forced, drawn.astype(jnp.int32))
-            return (hidden, cell, embedded[jnp.asarray(first_row)[position] + decision]), decision
+            return (hidden, cell, inputs[1 + jnp.asarray(first_row)[position] + decision]), decision
 
         zeros = jnp.zeros((n, width))
-        carry = (zeros, zeros, jnp.broadcast_to(start[None], (n, 4 * width)))
+        carry = (zeros, zeros, jnp.broadcast_to(inputs[:1], (n, 4 * width)))
         xs = (jnp.arange(length), masking.forced(prefix, n, length).T, jax.random.split(key, length))
         return jax.lax.scan(step, carry, xs)[1].T
 
     def score(params: Params, decisions: Array) -> Trace:
         chex.assert_shape(decisions, (None, length))
         chex.assert_type(decisions, int)
-        start, embedded = gate_inputs(params)
-        n = len(decisions)
-        gates = jnp.concatenate(
-            [jnp.broadcast_to(start[None, None], (1, n, 4 * width)), embedded[(decisions + first_row[None]).T]]
-        )
-
-        def step(carry, gates):
-            hidden, cell = _lstm_cell(params["recurrent"], *carry, gates)
-            return (hidden, cell), hidden
-
-        zeros = jnp.zeros((n, width))
-        hidden = jax.lax.scan(step, (zeros, zeros), gates)[1].swapaxes(0, 1)  # [n, T + 1, H]
+        rows = 1 + jnp.asarray(first_row)[:, None] + decisions.T  # [T, n]; before them that of the start
+        rows = jnp.concatenate([jnp.zeros_like(rows[:1]), rows])
+        hidden = _hidden_states(params["recurrent"], gate_inputs(params), rows).swapaxes(0, 1)  # [n, T + 1, H]
         every = log_probs(params, hidden[:, :-1], slice(None))
         return Trace(masking.take(every, decisions), masking.entropy(every), every, hidden)
 
-    return Policy(init, sample, score)
+    return Policy(init, sample, score, width)
 
 
 def _lstm_cell(recurrent: Array, hidden: Array, cell: Array, gates: Array) -> tuple[Array, Array]:
     """One step; `gates` [n, 4H] already holds the input's part and the bias."""
-    i, f, o, g = jnp.split(gates + hidden @ recurrent, 4, axis=-1)
+    return _outputs(cell, gates + hidden @ recurrent)
+
+
+def _outputs(cell: Array, gates: Array) -> tuple[Array, Array]:
+    """Next state and cell [n, H] from the cell and the gates [n, 4H], before their nonlinearities."""
+    i, f, o, g = jnp.split(gates, 4, axis=-1)
     cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+
+
+@jax.custom_vjp
+def _hidden_states(recurrent: Array, inputs: Array, rows: Array) -> Array:
+    """[S, n, H] the states after each of S steps from zero.
+
+    The gradients of the weights are formed by one product over all steps, where plain differentiation would add one a step,
+    and rows of `inputs` one by one.
+
+    Args:
+      recurrent: [H, 4H].
+      inputs: [R, 4H], what each kind of input adds to the gates.
+      rows: [S, n] int32, which row each step reads.
+    """
+    return _forward(recurrent, inputs, rows)[0]
+
+
+def _forward(recurrent, inputs, rows):
+    def step(carry, row):
+        hidden, cell = carry
+        gates = inputs[row] + hidden @ recurrent
+        after = _outputs(cell, gates)
+        return after, (after[0], (hidden, cell, gates))
+
+    zeros = jnp.zeros((rows.shape[1], len(recurrent)), recurrent.dtype)
+    hidden, before = jax.lax.scan(step, (zeros, zeros), rows)[1]
+    return hidden, (recurrent, inputs, rows, before)
+
+
+def _backward(saved, of_hidden):
+    recurrent, inputs, rows, before = saved
+
+    def step(carry, x):
+        of_state, of_cell = carry  # what later steps ask of this step's state and cell
+        of_hidden, cell, gates = x
+        of_cell, of_gates = jax.vjp(_outputs, cell, gates)[1]((of_state + of_hidden, of_cell))
+        return (of_gates @ recurrent.T, of_cell), of_gates
+
+    zeros = jnp.zeros_like(of_hidden[0])
+    of_gates = jax.lax.scan(step, (zeros, zeros), (of_hidden, *before[1:]), reverse=True)[1]
+    of_gates = of_gates.reshape(-1, of_gates.shape[-1])
+    of_recurrent = before[0].reshape(-1, len(recurrent)).T @ of_gates
+    of_inputs = jax.nn.one_hot(rows.reshape(-1), len(inputs), axis=0, dtype=inputs.dtype) @ of_gates
+    return of_recurrent, of_inputs, None
+
+
+_hidden_states.defvjp(_forward, _backward)
 
 
 def _embedding_rows(space: SearchSpace) -> tuple[np.ndarray, int]:

@@ -39,20 +39,20 @@ STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
 METRICS = {"L2": "euclidean", "cosine": "cosine"}
 
 
-def edit_distances(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[D, P] int32 exact edit distances of all pairs, a row a definition of EDIT_DISTANCES."""
     return np.stack(
         [
-            squareform(edit_distance.pairwise_edit_distance(space, decisions, progress=progress, **definition), checks=False)
+            squareform(edit_distance.pairwise_edit_distance(space, decisions, **definition), checks=False)
             for definition in EDIT_DISTANCES.values()
         ]
     )
 
 
-def first_approximation(space: SearchSpace, decisions: np.ndarray, *, progress: bool = False) -> np.ndarray:
+def first_approximation(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[P'] int32: networkx's first approximation, for the first MAX_APPROXIMATED architectures."""
     few = decisions[: edit_distance.MAX_APPROXIMATED]
-    return squareform(edit_distance.first_approximation(space, few, progress=progress), checks=False)
+    return squareform(edit_distance.first_approximation(space, few), checks=False)
 
 
 def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
@@ -65,7 +65,7 @@ def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
         LABELLED_EDGES: overlap.common_labelled_edges(space, decisions),
         LOOSE_ENDS: overlap.feature_difference(space.loose_ends(decisions).sum(axis=1)),
         **dict(zip(EDIT_DISTANCES, sample.edit_distance, strict=True)),
-        PERFORMANCE: overlap.feature_difference(sample.log_perplexity),
+        PERFORMANCE: overlap.feature_difference(sample.loss),
     }
 
 
@@ -95,7 +95,7 @@ def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, s
     values = {
         LABELLED_EDGES: overlap.common_labelled_edges(space, sample.decisions),
         FIRST_APPROXIMATION: sample.first_approximation,
-        PERPLEXITY: overlap.feature_difference(np.exp(sample.log_perplexity)),
+        PERPLEXITY: overlap.feature_difference(np.exp(sample.loss)),
     }
     found = {}
     for measure, (statistic, correlate), (metric, kind) in itertools.product(PROTOCOL, STATISTICS.items(), METRICS.items()):

@@ -17,8 +17,8 @@ class Sample(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     after: np.ndarray  # [n, H] state after the last decision was consumed
     before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
-    log_perplexity: np.ndarray  # [n] nats a token under the shared weights that this controller was trained with
-    common_log_perplexity: np.ndarray  # [n] under shared weights that all arms have in common; NaN: not measured
+    loss: np.ndarray  # [n] nats a token under the shared weights that this controller was trained with
+    common_loss: np.ndarray  # [n] under shared weights that all arms have in common; NaN: not measured
     edit_distance: np.ndarray  # [D, P] int32; exact, in the order of `correlations.EDIT_DISTANCES`
     first_approximation: (
         np.ndarray

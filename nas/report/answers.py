@@ -130,7 +130,7 @@ def _encoding_sentence(space, arms, key):
 
 
 def _sharing(arms: Mapping[str, Arm], yardsticks: Mapping[str, float]) -> Answer:
-    best = {key: np.exp(arm.best_log_perplexity) for key, arm in arms.items() if key != UNTRAINED}
+    best = {key: np.exp(arm.best_loss) for key, arm in arms.items() if key != UNTRAINED}
     rows = [
         Range(
             arms[key].title,
@@ -244,7 +244,7 @@ def _performance(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
     rows = (summary.PERPLEXITY, PERFORMANCE)
     further, key, published = "", summary.lead(arms), summary.PERPLEXITY.paper
     if key is not None:
-        tests = arms[key].performance_tests(space, PERFORMANCE.which, "log_perplexity")
+        tests = arms[key].performance_tests(space, PERFORMANCE.which, "loss")
         fixed = st.mean_interval([partial.r for _, partial in tests])
         further = f", {shown(fixed)} where its overlap is held fixed"
     return Answer(
@@ -338,7 +338,7 @@ def _basis(arms: Mapping[str, Arm]) -> str:
 def _perplexities(arm: Arm, which: str) -> np.ndarray:
     """Of the cells of a set, all seeds in one row; infinite where there is no such number."""
     with np.errstate(over="ignore"):
-        return np.exp(np.float64([seed[which].log_perplexity for seed in arm.samples])).ravel()
+        return np.exp(np.float64([seed[which].loss for seed in arm.samples])).ravel()
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from nas.spaces import SearchSpace
 REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
 PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
-WEIGHTS = {"own": "log_perplexity", "common": "common_log_perplexity"}  # shared weights -> field of a sample
+WEIGHTS = {"own": "loss", "common": "common_loss"}  # shared weights -> field of a sample
 _SHOWN = (*correlations.MEASURES, COMMON_PERFORMANCE)
 _NOT_MEASURED = Empty("not measured")
 _SIGNS = (
@@ -286,12 +286,12 @@ class _Pairs(NamedTuple):
     performance: np.ndarray  # [P] |difference| of log perplexity
 
 
-def _pairs(space, sample, log_perplexity, kept):
+def _pairs(space, sample, loss, kept):
     decisions = sample.decisions[kept]
     return _Pairs(
         correlations.distances(sample.after[kept]),
         overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds)),
-        overlap.feature_difference(log_perplexity[kept]),
+        overlap.feature_difference(loss[kept]),
     )
 
 

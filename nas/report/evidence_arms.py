@@ -50,7 +50,7 @@ class Arm:
     title: str
     samples: list[dict[str, Sample]]  # set -> sample
     behaviours: list[Behaviour]
-    best_log_perplexity: list[float]  # nats a token; NaN for a controller that was not trained
+    best_loss: list[float]  # nats a token; NaN for a controller that was not trained
 
     @property
     def has_state(self) -> bool:
@@ -105,7 +105,7 @@ class Arm:
 
 def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair, for all columns of the correlations."""
-    common = overlap.feature_difference(sample.common_log_perplexity)
+    common = overlap.feature_difference(sample.common_loss)
     return correlations.measures(space, sample) | {COMMON_PERFORMANCE: common}
 
 

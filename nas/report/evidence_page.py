@@ -58,6 +58,7 @@ def write_report(
       sentences: what the rows of the table "summary" say.
       found: answers, which open the page.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     report = Report("Does the controller know what it is building?", ran)
     for number, answer in enumerate(found, 1):
         anchor = _anchor(answer.table)
@@ -226,7 +227,7 @@ def _edit_distance(arm):
 
 def _components(space, arm):
     sample = arm.samples[0]["uniform"]
-    colorings = {"log perplexity (nats)": sample.log_perplexity} | fractions(space, sample.decisions)
+    colorings = {"log perplexity (nats)": sample.loss} | fractions(space, sample.decisions)
     return evidence_figures.projections(arm.title, sample.after, colorings)
 
 

@@ -13,14 +13,14 @@ def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> T
     rows = []
     for arm in arms.values():
         own, uniform = arm.own_conditioning, arm.uniform_conditioning
-        untrained = np.isnan(arm.best_log_perplexity).all()
+        untrained = np.isnan(arm.best_loss).all()
         unique = [len(np.unique(behaviour.own, axis=0)) for behaviour in arm.behaviours]
         gains = arm.probe_gains(space) if arm.has_state else None
         rows.append(
             Row(
                 [
                     arm.title,
-                    Empty("not trained") if untrained else interval(np.exp(arm.best_log_perplexity), 1),
+                    Empty("not trained") if untrained else interval(np.exp(arm.best_loss), 1),
                     interval([found.entropy.sum() for found in own], 2),
                     interval(unique, 0),
                     interval([found.total for found in own], 3),

@@ -164,7 +164,7 @@ def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> s
       trained: an arm each.
       yardsticks: name of a model -> its perplexity; what follows a comma in a name is left out.
     """
-    perplexities = {arm.title: np.exp(arm.best_log_perplexity) for arm in trained}
+    perplexities = {arm.title: np.exp(arm.best_loss) for arm in trained}
     cells = [f"{title} {_number(found)}" for title, found in list(perplexities.items())[:_NAMED]]
     if len(perplexities) > _NAMED:
         cells.append(f"{len(perplexities) - _NAMED} more in the report")
@@ -217,7 +217,7 @@ def _protocol(space: SearchSpace, sample: Sample, row: Measure) -> np.ndarray:
     """[P] as in `correlations.paper_protocol`."""
     if row == SHARED:
         return overlap.common_labelled_edges(space, sample.decisions)
-    return overlap.feature_difference(np.exp(sample.log_perplexity))
+    return overlap.feature_difference(np.exp(sample.loss))
 
 
 @once

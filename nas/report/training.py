@@ -31,13 +31,13 @@ class Trained:
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # of the first seed; name -> (steps [n], values [n])
     epochs: list[dict[str, tuple[np.ndarray, np.ndarray]]]  # name -> (epochs [E], values [E]) at the end of each
     best_decisions: list[np.ndarray]  # [T]
-    best_log_perplexity: list[float]  # nats a token, whole validation split
+    best_loss: list[float]  # nats a token, whole validation split
     has_memory: bool  # whether the supervised loss takes part
 
 
 def perplexity_table(arms: Sequence[Trained], yardsticks: Mapping[str, float], command: str) -> Table:
     """Validation perplexity of each arm's best cell under its shared weights, beside n-gram models of the same split."""
-    rows = [Row([f"{arm.title}: best cell, shared weights", interval(np.exp(arm.best_log_perplexity), 1)]) for arm in arms]
+    rows = [Row([f"{arm.title}: best cell, shared weights", interval(np.exp(arm.best_loss), 1)]) for arm in arms]
     rows += [Row([name, value], reference=True) for name, value in yardsticks.items()]
     return Table(
         "Perplexity of the validation split",
@@ -64,7 +64,7 @@ def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained])
             [f"{arm.title}: supervised loss on remembered and on fresh sequences" for arm in remembering],
         )
     report.section("Best cells")
-    titles = [f"{arm.title}: perplexity {np.exp(arm.best_log_perplexity[0]):.1f}" for arm in arms]
+    titles = [f"{arm.title}: perplexity {np.exp(arm.best_loss[0]):.1f}" for arm in arms]
     report.figure(
         [cells.cell_drawing(space, arm.best_decisions[0], title) for arm, title in zip(arms, titles, strict=True)],
         "First seed: of the cells validated during the search, the one with the lowest perplexity under shared weights.",

@@ -79,4 +79,4 @@ def evolution(space: SearchSpace, *, population: int, tournament: int) -> Strate
         )
         return state, {"reward": jnp.mean(rewards)}
 
-    return Strategy(init, lambda state, key, epoch: state, propose, update, lambda state, key: {})
+    return Strategy(init, lambda state, key, epoch: state, propose, update, lambda state, key: {}, lambda state: None)

@@ -13,7 +13,6 @@ import optax
 from nas import memory as memories
 from nas import objectives
 from nas.config import Config
-from nas.controllers import has_state
 from nas.errors import UserError
 from nas.memory import Memory
 from nas.objectives import Baseline
@@ -46,13 +45,14 @@ class ReinforceState:
 
 
 def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
-    """Policy gradient with a memory; reads `config.strategy`, `config.memory` and the policy's width.
+    """Policy gradient with a memory; reads `config.strategy` and `config.memory`.
 
     Raises:
       UserError: a supervised loss that the policy cannot have: without a hidden state there is nothing to reconstruct from.
     """
-    settings, memory, width = config.strategy, config.memory, config.policy.width
-    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not has_state(space, policy):
+    settings, memory = config.strategy, config.memory
+    width = policy.state_width or 1  # a checkpoint holds no empty array
+    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not policy.state_width:
         raise UserError(
             f"config field strategy.supervised: the policy {config.policy.name} has no hidden state to reconstruct from; use "
             f"next_decision, or strategy.supervised_weight=0"
@@ -148,7 +148,10 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
                     trace.log_prob, trace.entropy, advantage, weights.entropy
                 )
             )
-            supervised = supervised_loss(params, remembered)
+            # With lambda = 0 it is not computed: it costs several times what the policy gradient does.
+            supervised = jax.lax.cond(
+                weights.supervised > 0, lambda: supervised_loss(params, remembered), lambda: jnp.float32(0)
+            )
             info = {
                 "policy_loss": gradient_loss,
                 "supervised_loss": supervised,
@@ -185,4 +188,4 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         }
         return {f"supervised_{name}": supervised_loss(state.params, drawn) for name, drawn in sequences.items()}
 
-    return Strategy(init, begin_epoch, propose, update, measure)
+    return Strategy(init, begin_epoch, propose, update, measure, lambda state: state.params["policy"])

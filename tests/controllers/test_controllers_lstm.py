@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nas.config import PolicyConfig
-from nas.controllers import lstm_policy
+from nas.controllers import lstm, lstm_policy
 from nas.spaces import RecurrentSpace
 from nas.types import Trace
 
@@ -113,6 +113,35 @@ def test_a_decision_changes_what_is_said_of_later_ones_and_not_of_earlier(t):
     for later in range(t + 1, LENGTH):
         if SPACE.num_choices[later] > 1:
             assert np.abs(one[..., later, :] - other[..., later, :]).max() > 0.01
+
+
+def test_gradients_are_those_of_the_plain_loop():
+    """The states' own gradient rule against plain differentiation of the loop, which adds weight gradients step by step."""
+    steps, n, rows = 5, 7, 4
+    rng = np.random.default_rng(0)
+    recurrent, inputs = (jnp.asarray(rng.normal(size=(size, 4 * WIDTH))) for size in (WIDTH, rows))
+    read = jnp.asarray(rng.integers(0, rows, (steps, n)), jnp.int32)
+    weights = jnp.asarray(rng.normal(size=(steps, n, WIDTH)))
+
+    def plain(recurrent, inputs):
+        def step(carry, row):
+            hidden, cell = lstm._lstm_cell(recurrent, *carry, inputs[row])
+            return (hidden, cell), hidden
+
+        zeros = jnp.zeros((n, WIDTH))
+        return jax.lax.scan(step, (zeros, zeros), read)[1]
+
+    def own(recurrent, inputs):
+        return lstm._hidden_states(recurrent, inputs, read)
+
+    (value, found), (expected_value, expected) = (
+        jax.value_and_grad(lambda *of, states=states: jnp.sum(weights * states(*of)), argnums=(0, 1))(recurrent, inputs)
+        for states in (own, plain)
+    )
+    assert float(value) == pytest.approx(float(expected_value), rel=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.all(theirs != 0)  # every weight and every row takes part
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_of_one_kind_share_their_embeddings():

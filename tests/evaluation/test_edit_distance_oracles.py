@@ -207,7 +207,7 @@ PROGRAMMED = {
 @pytest.mark.parametrize(
     ("kind", "pairs"),
     [
-        *(("cells", 4), ("chain-like cells", 4), ("dense", 1), ("forced cells", 4), ("forced layers", 1)),
+        *(("cells", 3), ("forced cells", 2)),
         *(pytest.param(kind, 12, marks=pytest.mark.slow) for kind in PROGRAMMED),
     ],
 )

@@ -21,10 +21,10 @@ def random_decisions(space, n, seed=0):
     return np.random.default_rng(seed).integers(0, space.num_choices, (n, space.num_decisions))
 
 
-def sample(decisions, log_perplexity, embedding=None):
+def sample(decisions, loss, embedding=None):
     embedding = overlap.one_hot(SPACE, decisions) if embedding is None else embedding
     exact, approximate = table.edit_distances(SPACE, decisions), table.first_approximation(SPACE, decisions)
-    return Sample(decisions, embedding, embedding, log_perplexity, log_perplexity, exact, approximate)
+    return Sample(decisions, embedding, embedding, loss, loss, exact, approximate)
 
 
 def correlations(sample):

@@ -12,10 +12,12 @@ import pytest
 from experiments.benchmarks import measuring
 from experiments.benchmarks.products import Point, bare_products, products, used_products
 from nas.config import SupernetConfig
+from nas.data.tokens import Tokens
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import native_loop
-from nas.types import Batch
+from tests.forked import run_forked
+from tests.helpers import assert_one_line
 
 POINT = Point(width=2, nodes=3, batch=4, vocabulary=5, steps=6)  # 24 rows, 18 products of nodes
 
@@ -64,7 +66,7 @@ def test_arithmetic_is_that_of_the_traced_code(architectures, monkeypatch):
     space = RecurrentSpace(num_nodes=point.nodes)
     source = supernet_reward(space, SupernetConfig(width=point.width), point.vocabulary)
     state = jax.eval_shape(source.init, jax.random.key(0))
-    batch = Batch(np.zeros((point.batch, point.steps + 1), np.int32), np.array(False))
+    batch = Tokens(np.zeros((point.batch, point.steps + 1), np.int32), np.zeros(point.batch, bool))
     decisions = np.zeros((architectures, space.num_decisions), np.int32)
     score = jax.make_jaxpr(source.score)(state, decisions, batch)
     train = jax.make_jaxpr(source.train)(
@@ -100,6 +102,7 @@ def test_peak_memory_sees_what_was_held():
     del held
 
 
+@pytest.mark.slow
 def test_driver_writes_tables_results_and_page(tmp_path, user_environment):
     command = [sys.executable, "-m", "experiments.benchmarks.search_step", "--widths=8", "--nodes=3", "--batches=2"]
     command += ["--vocabularies=20", "--steps=3", "--repeats=2", "--growth=", "--architectures=2", f"--out={tmp_path}"]
@@ -121,6 +124,4 @@ def test_driver_writes_tables_results_and_page(tmp_path, user_environment):
     ("flag", "part"), [("--widths=8,x", "--widths"), ("--matmul=int8", "int8"), ("--growth=1,2", "--growth")]
 )
 def test_bad_flags_end_in_one_line(flag, part, user_environment):
-    command = [sys.executable, "-m", "experiments.benchmarks.search_step", flag]
-    run = subprocess.run(command, capture_output=True, text=True, env=user_environment)
-    assert run.returncode == 2 and run.stderr.startswith("error: ") and part in run.stderr and run.stderr.count("\n") == 1
+    assert_one_line(run_forked(user_environment, "experiments.benchmarks.search_step", flag), part)

@@ -9,6 +9,7 @@ import scipy.stats
 
 from experiments import rank_tables
 from nas.checkpoint import load_arrays
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
@@ -77,8 +78,6 @@ def test_the_program(user_environment, tmp_path):
     ],
 )
 def test_what_it_is_asked_for(arguments, parts, user_environment, tmp_path):
-    process = finish_program(
-        start_program(user_environment, "experiments.rank_agreement", f"--workdir={tmp_path / 'run'}", *arguments)
-    )
+    process = run_forked(user_environment, "experiments.rank_agreement", f"--workdir={tmp_path / 'run'}", *arguments)
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

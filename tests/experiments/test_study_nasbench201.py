@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import gzip
 import pathlib
 import pickle
@@ -12,15 +13,32 @@ import pytest
 from experiments.nasbench201 import program, seeds, settings
 from experiments.nasbench201.study import Study
 from nas import tables
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, finish_program, start_program
 
 MODULE = "experiments.study_nasbench201"
-TINY = settings.Size(seeds=4, updates=4, data_sets=("cifar100",), piece=2, epoch=2)
+TINY = settings.Size(seeds=8, updates=4, data_sets=("cifar100",), piece=4, epoch=2)
 STRATEGIES = (settings.RANDOM, settings.EVOLUTION, settings.FACTORISED, settings.PG, "memory")
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """An arm's functions for a small policy on one device, compiled once for the file."""
+    configure, program = settings.configure, functools.cache(seeds.program)
+
+    def small(name, size):
+        config = configure(name, size)
+        return dataclasses.replace(config, policy=dataclasses.replace(config.policy, width=8))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "configure", small)
+        patch.setattr(seeds, "components", functools.cache(seeds.components))
+        patch.setattr(seeds, "program", lambda config, parts: program(config, parts, devices=1))
+        yield
+
+
 @pytest.fixture
-def shrunk(monkeypatch):
+def shrunk(compiled, monkeypatch):
     monkeypatch.setattr(settings, "STRATEGIES", STRATEGIES)
     monkeypatch.setattr(settings, "CONTROLLERS", (settings.PG, "memory"))
     monkeypatch.setattr(settings, "WITH_MEMORY", ("memory",))
@@ -32,6 +50,7 @@ def shrunk(monkeypatch):
     monkeypatch.setattr(settings, "STRENGTHS", (0.0, 1.0))
 
 
+@pytest.mark.slow
 def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
     table = tables.synthetic_table(0, 0.5)
     program.study(table, "quick", tmp_path)
@@ -51,22 +70,25 @@ def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
     assert again == printed
 
 
-def test_pieces_are_what_was_asked_for(shrunk, tmp_path):
+def test_pieces_are_what_was_asked_for(shrunk, tmp_path, monkeypatch):
+    strategies = (settings.RANDOM, settings.EVOLUTION, settings.PG, "memory")
+    monkeypatch.setattr(settings, "STRATEGIES", strategies)
     table, steps = tables.synthetic_table(0, 0.5), []
     study = Study(table, TINY, tmp_path)
     (data,) = study.run(steps.append)
-    assert sum(steps) == study.epochs == 5 * 2 * 2  # strategies, pieces, epochs
+    assert sum(steps) == study.epochs == 4 * 2 * 2  # strategies, pieces, epochs
     assert 0 < study.estimate() < 60  # all is compiled by now
-    for name in STRATEGIES:
+    for name in strategies:
         arm = data.arms[name]
-        assert arm.queries.shape == (4, 16) and arm.entropy.shape == (4, 4)
-        assert len({row.tobytes() for row in arm.queries}) == 4
+        assert arm.queries.shape == (8, 16) and arm.entropy.shape == (8, 4)
+        assert len({row.tobytes() for row in arm.queries}) == 8
     np.testing.assert_allclose(data.arms[settings.RANDOM].numbers["entropy"], 6 * np.log(5), rtol=1e-5)
     np.testing.assert_allclose(data.arms[settings.RANDOM].numbers["total correlation"], 0, atol=1e-5)
-    assert data.untrained["ridge"].shape == (4,) and set(data.references) == {"one-hot decisions", "random projection"}
-    whole = Study(table, dataclasses.replace(TINY, piece=4), tmp_path / "whole")
+    assert data.untrained["ridge"].shape == (8,) and set(data.references) == {"one-hot decisions", "random projection"}
+    monkeypatch.setattr(settings, "STRATEGIES", (settings.EVOLUTION, settings.PG))
+    whole = Study(table, dataclasses.replace(TINY, piece=8), tmp_path / "whole")
     (other,) = whole.run(lambda epochs: None)
-    for name in STRATEGIES:
+    for name in settings.STRATEGIES:
         np.testing.assert_array_equal(other.arms[name].queries, data.arms[name].queries)
 
 
@@ -78,7 +100,7 @@ def test_pieces_of_another_table_or_damaged_ones_are_run_again(shrunk, tmp_path,
         return data.arms[settings.EVOLUTION].queries, data.judge
 
     first, _ = queries(tables.synthetic_table(0, 0.5))
-    piece = tmp_path / "cifar100-evolution-2.npz"
+    piece = tmp_path / "cifar100-evolution-4.npz"
     piece.write_bytes(piece.read_bytes()[:100])
     np.testing.assert_array_equal(queries(tables.synthetic_table(0, 0.5))[0], first)
     before = piece.read_bytes()
@@ -129,13 +151,14 @@ def test_help_is_quick_and_lists_the_flags(user_environment):
     ],
 )
 def test_what_the_user_can_mend_is_one_line(user_environment, tmp_path, arguments, parts):
-    assert_one_line(run(user_environment, f"--workdir={tmp_path}", *arguments), *parts)
+    assert_one_line(run_forked(user_environment, MODULE, f"--workdir={tmp_path}", *arguments), *parts)
 
 
 def test_a_pickle_is_refused(user_environment, tmp_path):
     path = tmp_path / "table.csv.gz"
     path.write_bytes(gzip.compress(pickle.dumps({"accuracy": [1.0]})))
-    assert_one_line(run(user_environment, f"--table={path}", f"--workdir={tmp_path}"), str(path), "pickles are never read")
+    refused = run_forked(user_environment, MODULE, f"--table={path}", f"--workdir={tmp_path}")
+    assert_one_line(refused, str(path), "pickles are never read")
 
 
 @pytest.mark.slow

@@ -18,9 +18,10 @@ from experiments.search_tables import Found, Scratch
 from nas import config as configs
 from nas import derivation, metrics, runs, search
 from nas.checkpoint import load_arrays
+from nas.data.tokens import Tokens
 from nas.spaces import RecurrentSpace
 from nas.tables import SPACE
-from nas.types import Batch
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
@@ -49,10 +50,10 @@ def line(phase, seconds, **values):
 
 
 def test_the_lowest_perplexity_so_far():
-    lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, perplexity_best=9.0)]
-    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, perplexity_best="inf")]
-    lines += [line("shared", 1.0), line("valid", 0.25, perplexity_best=7.0)]
-    np.testing.assert_array_equal(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
+    lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, loss_best=math.log(9))]
+    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
+    lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
+    np.testing.assert_allclose(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
 
 
 def test_the_random_cell_is_the_seeds_alone():
@@ -78,8 +79,8 @@ def searched(tmp_path):
         reward = types.SimpleNamespace(evaluate=evaluate)
         state = types.SimpleNamespace(reward=float(weights))
         run = runs.Run(tmp_path / name, tiny(seed=5), {}, SPACE, None, reward, state, {})
-        windows = Batch(np.zeros((1, 2, 3), np.int32), np.zeros(1, bool))
-        object.__setattr__(run, "valid_windows", lambda windows=windows: windows)
+        windows = Tokens(np.zeros((1, 2, 3), np.int32), np.zeros((1, 2), bool))
+        object.__setattr__(run, "valid_batches", lambda windows=windows: windows)
         found[name] = run
     return found
 
@@ -95,7 +96,7 @@ def test_rows_propose_and_columns_score(searched, monkeypatch):
     derived = {"a": cells([1, 2, 3], own=1), "b": cells([3, 3], own=2)}
     expected = [[2, 4], [3, 6]]  # means 2 and 3, times 1 and 2
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
-    monkeypatch.setattr(runs.Run, "log_perplexities", None)  # what is kept is not scored again
+    monkeypatch.setattr(runs.Run, "losses", None)  # what is kept is not scored again
     np.testing.assert_allclose(search_study.cross(searched, derived), expected)
 
 
@@ -214,6 +215,7 @@ def study(tmp_path_factory):
     return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12", "--halved=2", "--jobs=1"], workdir
 
 
+@pytest.mark.slow
 def test_the_program(study, user_environment):
     arguments, folder = study
     process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
@@ -255,8 +257,8 @@ def test_the_program(study, user_environment):
         config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
         assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (seed, text, 1)
         assert config["strategy"]["name"] == "reinforce"  # the recipe is the base's, whoever found the cell
-        assert row["best, from scratch, validation"] == f"{math.exp(result['log_perplexity']):.1f}"
-        assert row["best, from scratch, test"] == f"{math.exp(result['test_log_perplexity']):.1f}"
+        assert row["best, from scratch, validation"] == f"{math.exp(result['loss']):.1f}"
+        assert row["best, from scratch, test"] == f"{math.exp(result['test_loss']):.1f}"
     for row, of, name in zip(rows, derived, ("evolution", "uniform"), strict=False):
         assert row["different cells of 12 samples"] == str(len(of["decisions"]))
         assert row["best derived cell, shared weights"] == f"{math.exp(of['held_out']):.1f}"
@@ -264,9 +266,9 @@ def test_the_program(study, user_environment):
         assert row["search (s)"] == f"{seconds:.0f}"
     unit = without_sharing.first_rung(2, int(training_steps(run.config.search)))
     np.testing.assert_array_equal(halved["steps"], [4 * unit, unit])
-    expected = derivation.derive(run, 12, seed=1, progress_bar=False)
+    expected = derivation.derive(run, 12, seed=1)
     np.testing.assert_array_equal(derived[1]["decisions"], expected.decisions)
-    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_windows()))
+    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_batches()))
     mean = math.exp(scores.astype(float).mean())
     assert rows[1]["mean of derived cells, shared weights"] == f"{mean:.1f}"
     crossed = [row[1:3] for row in csv.reader((folder / "crossed.csv").open())][1:]
@@ -301,8 +303,6 @@ def test_another_recipe_keeps_the_searches(study, user_environment):
     ],
 )
 def test_what_the_study_is_asked_for(arguments, parts, user_environment, tmp_path):
-    process = finish_program(
-        start_program(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
-    )
+    process = run_forked(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nas.spaces import RecurrentSpace
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, finish_program, start_program
 
 SPACE = RecurrentSpace(num_nodes=4)  # 7 decisions, at most 4 choices
@@ -29,8 +30,11 @@ def write(folder, **values):
     return [f"--{name}={folder / name}.npy" for name in values]
 
 
+MODULE = "launch.diagnose"
+
+
 def diagnose(environment, *arguments):
-    return finish_program(start_program(environment, "launch.diagnose", *arguments))
+    return finish_program(start_program(environment, MODULE, *arguments))
 
 
 @pytest.fixture
@@ -50,13 +54,13 @@ def test_reports_without_jax(without_jax, tmp_path):
     assert {"index.html", "correlations.csv", "performance.csv", "conditioning.csv"} <= {path.name for path in out.iterdir()}
 
 
-def test_archives_and_another_space(without_jax, tmp_path):
+def test_archives_and_another_space(user_environment, tmp_path):
     """An .npz of one array, another of several of which one has the flag's name; no more than what is required."""
     decisions, embeddings = np.random.default_rng(1).integers(0, 5, (N, 6)), arrays()["embeddings"]
     np.savez(tmp_path / "one.npz", anything=decisions)
     np.savez(tmp_path / "several.npz", embeddings=embeddings, other=decisions)
     files = [f"--decisions={tmp_path / 'one.npz'}", f"--embeddings={tmp_path / 'several.npz'}"]
-    process = diagnose(without_jax, "--space=nasbench201", f"--out={tmp_path / 'out'}", *files)
+    process = run_forked(user_environment, MODULE, "--space=nasbench201", f"--out={tmp_path / 'out'}", *files)
     assert process.returncode == 0, process.stderr
     assert "common operations" in process.stdout and "conditioning" not in process.stdout
 
@@ -94,7 +98,8 @@ def test_arrays_that_do_not_fit(spoil, parts, user_environment, tmp_path):
     values = arrays()
     spoil(values)
     out = tmp_path / "out"
-    assert_one_line(diagnose(user_environment, "--nodes=4", f"--out={out}", *write(tmp_path, **values)), *parts)
+    process = run_forked(user_environment, MODULE, "--nodes=4", f"--out={out}", *write(tmp_path, **values))
+    assert_one_line(process, *parts)
     assert not out.exists()
 
 
@@ -117,7 +122,8 @@ def test_flags_and_files_that_are_wrong(flag, parts, user_environment, tmp_path)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
     files = write(tmp_path, **arrays())
     out = tmp_path / "out"
-    process = diagnose(user_environment, "--nodes=4", f"--out={out}", *files, flag.format(folder=tmp_path))
+    flags = ["--nodes=4", f"--out={out}", *files, flag.format(folder=tmp_path)]
+    process = run_forked(user_environment, MODULE, *flags)
     assert_one_line(process, *parts)
     assert not out.exists()
 

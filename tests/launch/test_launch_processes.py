@@ -7,7 +7,6 @@ import pathlib
 import signal
 import socket
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -16,14 +15,24 @@ from nas import search as searching
 from nas.checkpoint import load_arrays
 from nas.config import DataConfig
 from nas.data import load_corpus
-from tests.helpers import assert_one_line, expected_lines, finish_program, read_metrics, restore, start_program, tiny
+from tests.forked import run_forked
+from tests.helpers import (
+    TIMEOUT,
+    assert_one_line,
+    expected_lines,
+    finish_program,
+    read_metrics,
+    restore,
+    start_program,
+    tiny,
+    wait_until,
+)
 
 DATA = {"vocabulary": 30, "batch": 8, "eval_batch": 8, "eval_tokens": 80}
 SHORT = tiny(data=DATA, supernet={"learning_rate": 0.3}, search={"epochs": 6})
 LONG = tiny(data=DATA, search={"epochs": 60, "keep": 2})  # long enough to be killed on its way
 LOST = "another process of this run was lost or never came"
 TOLERANCE = 1e-5
-MINUTE = 60
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +99,6 @@ def whole(start_two, tmp_path_factory):
     return folder / "run"
 
 
-def wait_until(condition, processes):
-    """Waits while the processes run."""
-    while not condition():
-        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
-        time.sleep(0.05)
-
-
 def has_checkpoint(workdir):
     return lambda: any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*"))
 
@@ -154,7 +156,7 @@ def test_two_processes_of_two_devices_compute_what_one_process_of_four_does(whol
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_one_process_goes_on(whole, start, start_two, tmp_path):
     processes = start_two(SHORT, tmp_path)
-    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and read_metrics(tmp_path), processes)
+    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and read_metrics(tmp_path), *processes)
     processes[1].send_signal(signal.SIGTERM)
     for process in map(finish_program, processes):
         assert process.returncode == 0, process.stderr
@@ -167,16 +169,13 @@ def test_a_signal_to_one_process_stops_both_and_one_process_goes_on(whole, start
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_killed_process_ends_the_other_within_a_minute_and_one_process_goes_on(start, start_two, tmp_path, lost):
+def test_a_killed_process_ends_the_other_and_one_process_goes_on(start, start_two, tmp_path, lost):
     """The process that its user started is killed, of which the one that computes is a child."""
     processes = start_two(LONG, tmp_path)
-    wait_until(has_checkpoint(tmp_path), processes)
+    wait_until(has_checkpoint(tmp_path), *processes)
     (orphan,) = children(processes[lost])
     processes[lost].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    survivor = finish_program(processes[1 - lost])
-    assert time.monotonic() - killed < MINUTE
-    assert_ends_as_lost(survivor)
+    assert_ends_as_lost(finish_program(processes[1 - lost]))
     assert not is_running(orphan)
 
     done = restore(LONG, tmp_path)[1]
@@ -196,13 +195,11 @@ def test_a_killed_process_ends_the_other_within_a_minute_and_one_process_goes_on
 def test_a_process_that_is_killed_by_the_system_ends_the_other(start_two, tmp_path):
     """The one that computes, which also holds the meeting point of all."""
     processes = start_two(LONG, tmp_path)
-    wait_until(has_checkpoint(tmp_path), processes)
+    wait_until(has_checkpoint(tmp_path), *processes)
     (worker,) = children(processes[0])
     os.kill(worker, signal.SIGKILL)
-    killed = time.monotonic()
     assert finish_program(processes[0]).returncode == 128 + signal.SIGKILL
     assert_ends_as_lost(finish_program(processes[1]))
-    assert time.monotonic() - killed < MINUTE
     assert restore(LONG, tmp_path)[1]["epoch"] < LONG.search.epochs
 
 
@@ -210,11 +207,9 @@ def test_a_process_that_is_killed_by_the_system_ends_the_other(start_two, tmp_pa
 def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits(start_two, tmp_path):
     """The first process alone writes. What hinders it must not leave the others waiting."""
     processes = start_two(LONG, tmp_path)
-    wait_until(has_checkpoint(tmp_path), processes)
+    wait_until(has_checkpoint(tmp_path), *processes)
     (tmp_path / f"{searching.ARCHITECTURES}.tmp").mkdir()  # in the place of a file to be written
-    started = time.monotonic()
     first, second = map(finish_program, processes)
-    assert time.monotonic() - started < MINUTE
     assert first.returncode == 2
     (line,) = own_errors(first)
     assert line.startswith(f"error: cannot write {tmp_path / searching.ARCHITECTURES}")
@@ -255,7 +250,6 @@ def test_a_process_that_stays_alone_gives_up(start, tmp_path):
     [
         (["--num_processes=2"], ["--coordinator", "HOST:PORT of process 0, or auto", "''"]),
         (["--process_id=1"], ["--coordinator", "HOST:PORT"]),
-        (["--num_processes=2", "--coordinator=nowhere"], ["--coordinator", "HOST:PORT", "'nowhere'"]),
         (["--num_processes=2", "--coordinator=localhost:port"], ["--coordinator", "HOST:PORT", "'localhost:port'"]),
         (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=2"], ["--process_id", "0..1", "got 2"]),
         (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=-1"], ["--process_id", "-1"]),
@@ -266,7 +260,7 @@ def test_a_process_that_stays_alone_gives_up(start, tmp_path):
     ],
 )
 def test_flags_that_cannot_be_meant(environment, tmp_path, flags, parts):
-    process = finish_program(start_program(environment(1), "launch.search", f"--workdir={tmp_path / 'run'}", *flags))
+    process = run_forked(environment(1), "launch.search", f"--workdir={tmp_path / 'run'}", *flags)
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()
 
@@ -276,7 +270,7 @@ def test_the_script_for_several_hosts_runs_on_two_processes(arguments, environme
     root = pathlib.Path(__file__).resolve().parents[2]
     script = ["bash", str(root / "launch" / "multi_host.sh")]
     flags = [*arguments(SHORT), f"--workdir={tmp_path / 'study'}", "--config.search.epochs=2"]
-    process = subprocess.run([*script, *flags], env=environment(1), capture_output=True, text=True, timeout=600)
+    process = subprocess.run([*script, *flags], env=environment(1), capture_output=True, text=True, timeout=TIMEOUT)
     assert process.returncode == 0, process.stderr
     printed = process.stdout
     for shown in ("untrained", "PG only", "PG + memory", f"report: {tmp_path / 'study' / 'report' / 'index.html'}"):

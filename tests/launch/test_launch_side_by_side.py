@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 
-from tests.helpers import assert_one_line, finish_program, messages, start_program
+from tests.helpers import assert_one_line, finish_program, messages, start_program, wait_until
 
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
@@ -26,33 +25,42 @@ FLAGS = flags.FLAGS
 def piece(folder, number, does):
     import jax
 
-    def sleep():
+    from nas.progress import track
+
+    if does == "wait":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            (folder / f"began{number}").write_text(str(os.getpid()))
-            time.sleep(60)
+            (folder / f"began{number}").touch()
+            while True:
+                signal.pause()
         finally:
             (folder / f"ended{number}").touch()
-
-    if does == "sleep":
-        sleep()
     if does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if does == "refuse":
         while not (folder / "began0").exists():
-            time.sleep(0.05)
+            time.sleep(0.01)
         raise UserError("no")
+    if does == "after" and not (folder / "made0").exists():
+        raise UserError("piece 0 is not made")
     print("unseen", file=sys.stderr)
-    told = [sorted(os.sched_getaffinity(0)), jax.default_backend(), FLAGS.does]
+    with track("making", total=1, unit="thing") as advance:
+        advance(1)
+    told = [sorted(os.sched_getaffinity(0)), jax.default_backend(), FLAGS.does, os.getpid()]
     (folder / f"made{number}").write_text(json.dumps(told))
 
 
 def main():
     folder = pathlib.Path(FLAGS.workdir)
-    pieces = [side_by_side.Piece(piece, (folder, number), {"does": does}) for number, does in enumerate(FLAGS.does)]
+    pieces = [
+        side_by_side.Piece(f"piece{n}", piece, (folder, n), {"does": does}, after=("piece0", "elsewhere") if n else ())
+        if does == "after"
+        else side_by_side.Piece(f"piece{n}", piece, (folder, n), {"does": does})
+        for n, does in enumerate(FLAGS.does)
+    ]
     common.select_device(FLAGS.platform)
-    side_by_side.run(pieces, "piece")
-    print("after")
+    side_by_side.run(pieces)
+    print("after", os.getpid())
 
 
 if __name__ == "__main__":
@@ -73,51 +81,64 @@ def start(user_environment, tmp_path):
     return start
 
 
-def wait_for(*paths):
-    deadline = time.monotonic() + 60
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < deadline, paths
-        time.sleep(0.05)
+def told(folder, number):
+    """What a piece that was made has told: its cores, the platform, the flag, its process."""
+    return json.loads((folder / f"made{number}").read_text())
+
+
+def exist(*paths):
+    return lambda: all(path.exists() for path in paths)
 
 
 @two_cores
 def test_every_piece_is_made_on_cores_of_its_own(start, tmp_path):
     process = finish_program(start("make", "make", "make"))
-    assert (process.returncode, process.stdout) == (0, "after\n"), process.stderr
-    told = [json.loads((tmp_path / f"made{number}").read_text()) for number in range(3)]
-    assert not set(told[0][0]) & set(told[1][0]) and set(told[0][0]) | set(told[1][0]) == os.sched_getaffinity(0)
-    assert all(backend == "cpu" and flag == ["make"] * 3 for _, backend, flag in told)
-    assert messages(process) == [] and "3/3" in process.stderr
+    assert process.returncode == 0 and process.stdout.startswith("after "), process.stderr
+    first, second, third = (told(tmp_path, number) for number in range(3))
+    assert not set(first[0]) & set(second[0]) and set(first[0]) | set(second[0]) == os.sched_getaffinity(0)
+    assert all(backend == "cpu" and flag == ["make"] * 3 for _, backend, flag, _ in (first, second, third))
+    assert messages(process) == [] and "piece0: 0 %" in process.stderr and "all: 0 %" in process.stderr
 
 
-def test_one_at_a_time_leaves_them_to_the_reader(start, tmp_path):
-    process = finish_program(start("die", "die", jobs=1))
-    assert (process.returncode, process.stdout) == (0, "after\n")
+@two_cores
+def test_a_piece_begins_after_those_whose_results_it_reads(start, tmp_path):
+    process = finish_program(start("make", "after", "after", jobs=2))
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "made1").exists() and (tmp_path / "made2").exists()
+
+
+def test_one_at_a_time_they_are_made_here(start, tmp_path):
+    process = finish_program(start("make", "after", jobs=1))
+    assert process.returncode == 0, process.stderr
+    assert {told(tmp_path, number)[3] for number in range(2)} == {int(process.stdout.split()[1])}
+    assert messages(process) == ["unseen", "unseen"]
 
 
 def test_the_first_that_fails_ends_the_others(start, tmp_path):
-    process = finish_program(start("sleep", "refuse", "make"))
+    process = finish_program(start("wait", "refuse", "make"))
     assert process.returncode == 2 and messages(process) == ["error: no"]
     assert (tmp_path / "ended0").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_piece_that_the_system_kills(start):
     assert_one_line(finish_program(start("die", "die")), "--jobs", "signal 9")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)])
 def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
-    process = start("sleep", "sleep", "make")
-    wait_for(tmp_path / "began0", tmp_path / "began1")
+    process = start("wait", "wait", "make")
+    wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
     process.send_signal(number)
     process = finish_program(process)
     assert process.returncode == code and signal.Signals(number).name in messages(process)[-1]
     assert (tmp_path / "ended0").exists() and (tmp_path / "ended1").exists() and not (tmp_path / "made2").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_program_takes_its_pieces_along(start, tmp_path):
-    process = start("sleep", "sleep")
-    wait_for(tmp_path / "began0", tmp_path / "began1")
+    process = start("wait", "wait")
+    wait_until(exist(tmp_path / "began0", tmp_path / "began1"), process)
     process.kill()
-    process.wait()
-    wait_for(tmp_path / "ended0", tmp_path / "ended1")
+    process.communicate()
+    wait_until(exist(tmp_path / "ended0", tmp_path / "ended1"))

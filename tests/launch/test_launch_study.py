@@ -5,12 +5,13 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 import re
+import socket
 
 import pytest
 
 from nas.config import Config
+from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
 
@@ -18,24 +19,33 @@ def run(environment, module, *arguments):
     return finish_program(start_program(environment, module, *arguments))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    write_config(path, tiny(search={"epochs": 2, "warmup_epochs": 0}))
+    write_config(path, tiny(search={"epochs": 2, "warmup_epochs": 0}, strategy={"supervised_weight": 30.0}))
     return path
 
 
-@pytest.fixture(scope="session")
-def environment():
-    root = str(pathlib.Path(__file__).resolve().parents[2])
-    unwanted = ("XLA_FLAGS", "NPROC")
-    return {k: v for k, v in os.environ.items() if k not in unwanted} | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of the prepared corpus."""
+    return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(scope="session")
-def study(config_file, environment, tmp_path_factory):
+@pytest.fixture(scope="module")
+def searched(config_file, quick_environment, data, tmp_path_factory):
+    """The directory of one search."""
+    workdir = tmp_path_factory.mktemp("searched")
+    arguments = [f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}"]
+    process = run_forked(quick_environment, "launch.search", *arguments)
+    assert process.returncode == 0, process.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def study(config_file, user_environment, data, tmp_path_factory):
     """Output and folder of the study with two seeds."""
-    folder, data = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("data")
+    folder = tmp_path_factory.mktemp("study")
     arguments = [
         f"--config={config_file}",
         f"--workdir={folder}",
@@ -44,13 +54,14 @@ def study(config_file, environment, tmp_path_factory):
         "--seeds=0,1",
         "--jobs=1",
     ]
-    process = run(environment, "experiments.table_correlations", *arguments)
+    process = run(user_environment, "experiments.table_correlations", *arguments)
     assert process.returncode == 0, process.stderr
-    return process.stdout, folder, data, arguments
+    return process.stdout, folder, arguments
 
 
+@pytest.mark.slow
 def test_the_study_prints_what_it_found_and_writes_its_tables(study):
-    printed, folder, _, _ = study
+    printed, folder, _ = study
     *lines, last = printed.splitlines()
     assert last == f"report: {folder / 'report' / 'index.html'}"
     assert len(lines) < 30 and max(map(len, lines)) <= 100
@@ -77,10 +88,10 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
 
 
 @pytest.mark.slow
-def test_finished_searches_are_kept(study, environment):
-    printed, folder, _, arguments = study
+def test_finished_searches_are_kept(study, user_environment):
+    printed, folder, arguments = study
     before = files(folder / "memory-seed1" / "checkpoints")
-    process = run(environment, "experiments.table_correlations", *arguments)
+    process = run(user_environment, "experiments.table_correlations", *arguments)
     assert (process.returncode, process.stdout) == (0, printed)
     assert "searching" not in process.stderr
     assert files(folder / "memory-seed1" / "checkpoints") == before
@@ -88,11 +99,11 @@ def test_finished_searches_are_kept(study, environment):
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
-def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
+def test_side_by_side_comes_to_the_same(study, user_environment, tmp_path):
     """Of products this small, on one core or two, not a bit differs."""
-    printed, folder, _, arguments = study
+    printed, folder, arguments = study
     here = [argument.replace(str(folder), str(tmp_path)) for argument in arguments[:-1]]
-    process = run(environment, "experiments.table_correlations", *here, "--jobs=2")
+    process = run(user_environment, "experiments.table_correlations", *here, "--jobs=2")
     assert process.returncode == 0, process.stderr
     assert "6/6" in process.stderr and "searching" not in process.stderr
 
@@ -102,63 +113,55 @@ def test_side_by_side_comes_to_the_same(study, environment, tmp_path):
     assert numbers(process.stdout) == numbers(printed)
 
 
-def test_evaluate_needs_only_the_run_directory(study, environment):
-    _, folder, _, _ = study
-    workdir = folder / "memory-seed0"
-    process = run(environment, "launch.evaluate", f"--workdir={workdir}", "--verbose")
+@pytest.mark.slow
+def test_evaluate_needs_only_the_run_directory(searched, quick_environment):
+    process = run_forked(quick_environment, "launch.evaluate", f"--workdir={searched}", "--verbose")
     assert process.returncode == 0, process.stderr
-    assert "PG + 30 x memory" in process.stdout and (workdir / "report" / "index.html").exists()
-    for table in (workdir / "report").glob("*.csv"):  # all of them are printed before the answer
-        header, *_ = csv.reader(table.open())
-        assert all(name.split()[0] in process.stdout for name in header if name)
-    tables, answer = process.stdout.split("Searched: ")
-    assert tables.count("Made by: ") == len(list((workdir / "report").glob("*.csv"))) and "Made by" not in answer
+    written = list((searched / "report").glob("*.csv"))
+    assert "PG + 30 x memory" in process.stdout and (searched / "report" / "index.html").exists()
+    tables, answer = process.stdout.split("Searched: ")  # all tables are printed before the answer
+    assert tables.count("Made by: ") == len(written) and "Made by: " not in answer
     assert "random projection" in tables and "edit distance, first approximation" in tables
 
 
-def test_deriving_a_cell(study, environment):
-    _, folder, _, _ = study
-    workdir, own = folder / "memory-seed0", "0 0 3 0 2"
-    process = run(environment, "launch.derive", f"--workdir={workdir}", "--architectures=40", f"--decisions={own}")
+def test_deriving_a_cell(searched, quick_environment):
+    workdir, own = searched, "0 0 3 0 2"
+    process = run_forked(quick_environment, "launch.derive", f"--workdir={workdir}", "--architectures=40", f"--decisions={own}")
     assert process.returncode == 0, process.stderr
     with (workdir / "derived.csv").open() as file:
         header, *rows = csv.reader(file)
     derived = json.loads((workdir / "derived.json").read_text())
     assert rows[0][header.index("decisions")] == derived["decisions"]
     assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
-    held_out = math.exp(derived["held_out_log_perplexity"])
+    held_out = math.exp(derived["held_out_loss"])
     assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
-    process = run(environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2")
+    process = run_forked(quick_environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2")
     assert_one_line(process, "--decisions: ", "position 3")
 
 
-def test_the_isomorph_test(study, environment):
-    _, folder, _, _ = study
-    process = run(environment, "experiments.isomorphs", f"--workdir={folder / 'pg-seed0'}", "--cells=20", "--copies=2")
+@pytest.mark.slow
+def test_the_isomorph_test(searched, quick_environment):
+    process = run_forked(quick_environment, "experiments.isomorphs", f"--workdir={searched}", "--cells=20", "--copies=2")
     assert process.returncode == 0, process.stderr
-    rows = (folder / "pg-seed0" / "isomorphs.csv").read_text().splitlines()[1:]
+    rows = (searched / "isomorphs.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in rows][0] == "uniform cells" and "own cells" in process.stdout
     assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row) for row in rows)
 
 
-def test_a_finished_search_says_so_and_the_configuration_is_saved(study, environment, config_file):
-    _, folder, data, _ = study
-    workdir = folder / "memory-seed0"
-    saved = json.loads((workdir / "config.json").read_text())
+def test_a_finished_search_says_so_and_the_configuration_is_saved(searched, quick_environment, config_file, data):
+    saved = json.loads((searched / "config.json").read_text())
     assert set(saved) == {field.name for field in dataclasses.fields(Config)}
-    arguments = [f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}"]
-    process = run(environment, "launch.search", *arguments, "--config.strategy.supervised_weight=30.0")
+    arguments = [f"--config={config_file}", f"--workdir={searched}", f"--data_dir={data}"]
+    process = run_forked(quick_environment, "launch.search", *arguments, "--config.strategy.supervised_weight=30.0")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("best validated: perplexity ")
 
 
-def test_another_configuration_in_the_directory(study, environment, config_file):
-    _, folder, data, _ = study
-    workdir = folder / "pg-seed0"
-    before = files(workdir)
-    arguments = [f"--config={config_file}", f"--workdir={workdir}", f"--data_dir={data}", "--config.seed=7"]
-    assert_one_line(run(environment, "launch.search", *arguments), str(workdir), "seed: 0 -> 7")
-    assert files(workdir) == before
+def test_another_configuration_in_the_directory(searched, quick_environment, config_file, data):
+    before = files(searched)
+    arguments = [f"--config={config_file}", f"--workdir={searched}", f"--data_dir={data}", "--config.seed=7"]
+    assert_one_line(run_forked(quick_environment, "launch.search", *arguments), str(searched), "seed: 0 -> 7")
+    assert files(searched) == before
 
 
 @pytest.mark.parametrize(
@@ -169,25 +172,30 @@ def test_another_configuration_in_the_directory(study, environment, config_file)
         (["--platform=gpu"], ["--platform=gpu", "no such device"]),
     ],
 )
-def test_what_a_study_is_asked_for(arguments, parts, environment, config_file, tmp_path):
-    process = run(
-        environment, "experiments.table_correlations", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
+def test_what_a_study_is_asked_for(arguments, parts, quick_environment, config_file, tmp_path):
+    process = run_forked(
+        quick_environment,
+        "experiments.table_correlations",
+        f"--config={config_file}",
+        f"--workdir={tmp_path / 'run'}",
+        *arguments,
     )
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["nothing", "no_run"])
-def test_evaluating_what_is_no_run(name, environment, tmp_path):
+def test_evaluating_what_is_no_run(name, quick_environment, tmp_path):
     (tmp_path / "no_run").mkdir()
-    assert_one_line(run(environment, "launch.evaluate", f"--workdir={tmp_path / name}"), "--workdir", "not a run directory")
+    assert_one_line(
+        run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path / name}"), "--workdir", "not a run directory"
+    )
 
 
-def test_evaluating_a_run_without_a_checkpoint(environment, study, tmp_path):
-    _, folder, _, _ = study
+def test_evaluating_a_run_without_a_checkpoint(quick_environment, searched, tmp_path):
     for name in ("config.json", "run.json"):
-        (tmp_path / name).write_text((folder / "pg-seed0" / name).read_text())
-    assert_one_line(run(environment, "launch.evaluate", f"--workdir={tmp_path}"), "--workdir", "no checkpoint")
+        (tmp_path / name).write_text((searched / name).read_text())
+    assert_one_line(run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path}"), "--workdir", "no checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -199,13 +207,13 @@ def test_evaluating_a_run_without_a_checkpoint(environment, study, tmp_path):
         (b"cut short\n", ["ptb.train.txt", "checksum"]),
     ],
 )
-def test_a_corpus_folder_that_cannot_be_used(content, parts, environment, config_file, tmp_path):
+def test_a_corpus_folder_that_cannot_be_used(content, parts, quick_environment, config_file, tmp_path):
     for name in ("ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / name).write_bytes(b"words of a corpus\n")
     if content is not None:
         (tmp_path / "ptb.train.txt").write_bytes(content)
-    process = run(
-        environment,
+    process = run_forked(
+        quick_environment,
         "launch.search",
         f"--config={config_file}",
         "--config.data.corpus=ptb",
@@ -217,30 +225,31 @@ def test_a_corpus_folder_that_cannot_be_used(content, parts, environment, config
     assert not (tmp_path / "run").exists()
 
 
-def test_ptb_without_network(environment, config_file, tmp_path):
+def test_ptb_without_network(quick_environment, config_file, tmp_path):
     """A proxy that does not answer stands for a machine without network."""
-    offline = environment | dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    process = run(
-        offline,
-        "launch.search",
-        f"--config={config_file}",
-        "--config.data.corpus=ptb",
-        f"--data_dir={tmp_path / 'data'}",
-        f"--workdir={tmp_path / 'run'}",
-    )
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and does not listen
+        proxy = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = run_forked(
+            quick_environment | dict.fromkeys(("http_proxy", "https_proxy"), proxy),
+            "launch.search",
+            f"--config={config_file}",
+            "--config.data.corpus=ptb",
+            f"--data_dir={tmp_path / 'data'}",
+            f"--workdir={tmp_path / 'run'}",
+        )
     assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
 
 
-def test_training_from_scratch(study, environment, config_file, tmp_path):
-    _, _, data, _ = study
+def test_training_from_scratch(quick_environment, config_file, data, tmp_path):
     short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
     arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path}", *short]
-    process = run(environment, "launch.train_from_scratch", *arguments, "--decisions=0 0 3 0 2")
+    process = run_forked(quick_environment, "launch.train_from_scratch", *arguments, "--decisions=0 0 3 0 2")
     assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert f"{result['parameters']:,} parameters" in process.stdout
-    assert f"test perplexity {math.exp(result['test_log_perplexity']):.1f}" in process.stdout
-    other = run(environment, "launch.train_from_scratch", *arguments, "--baseline=lstm")
+    assert f"test perplexity {math.exp(result['test_loss']):.1f}" in process.stdout
+    other = run_forked(quick_environment, "launch.train_from_scratch", *arguments, "--baseline=lstm")
     assert_one_line(other, str(tmp_path), "training.architecture: '0 0 3 0 2' -> 'lstm'")
 
 
@@ -254,9 +263,9 @@ def test_training_from_scratch(study, environment, config_file, tmp_path):
         (["--baseline=lstm", "--config.training.clip=0"], ["training.clip", "positive"]),
     ],
 )
-def test_what_training_is_asked_for(arguments, parts, environment, config_file, tmp_path):
-    process = run(
-        environment, "launch.train_from_scratch", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
+def test_what_training_is_asked_for(arguments, parts, quick_environment, config_file, tmp_path):
+    process = run_forked(
+        quick_environment, "launch.train_from_scratch", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
     )
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, mean_over_devices, share
-from nas.types import Batch
 
 JIT = Devices("jit", 1, 1)
 NUMBERS = (1, 2, 4, 8)
@@ -84,15 +84,16 @@ def test_split_along_another_axis(devices):
 
 @every_devices
 def test_devices_see_their_rows_of_a_batch_in_order_and_the_same_common(devices):
-    batch = Batch(np.arange(2 * 8 * 3, dtype=np.int32).reshape(2, 8, 3), np.array([True, False]))
+    batch = Tokens(np.arange(2 * 8 * 3, dtype=np.int32).reshape(2, 8, 3), np.repeat([[True], [False]], 8, axis=1))
 
     def run(state, carry, batch, common, axis_name):
         own = jnp.moveaxis(batch.tokens, 1, 0)  # [own rows, K, steps + 1]
-        return state, carry, gather_over_devices((own, batch.start[None], common[None]), axis_name)
+        started = jnp.moveaxis(batch.start, 1, 0)
+        return state, carry, gather_over_devices((own, started, common[None]), axis_name)
 
     _, _, (tokens, start, common) = devices.lift(run)((), (), batch, np.int32([5, 6]))
     np.testing.assert_array_equal(np.moveaxis(tokens, 0, 1), batch.tokens)
-    np.testing.assert_array_equal(start, np.broadcast_to(batch.start, (devices.total, 2)))
+    np.testing.assert_array_equal(np.moveaxis(start, 0, 1), batch.start)
     np.testing.assert_array_equal(common, np.broadcast_to([5, 6], (devices.total, 2)))
 
 

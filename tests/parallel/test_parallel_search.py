@@ -15,6 +15,7 @@ from nas.checkpoint import load_arrays
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.parallel import Devices
+from nas.types import Splits
 from tests.helpers import assert_same_bits, assert_same_run, expected_lines, read_metrics, restore, tiny
 
 CONFIG = tiny(
@@ -32,7 +33,7 @@ PHASES = ("shared_chunk", "controller_chunk", "epoch_start", "validation")
 def run(workdir, devices, config=CONFIG):
     rng = np.random.default_rng(0)
     train, valid = (Windows.of(rng.integers(0, 30, 8 * length, dtype=np.int32), 8, 5) for length in (41, 26))
-    return search.run(config, workdir, train, valid, devices=devices, progress_bar=False)
+    return search.run(config, workdir, Splits(train, valid, valid), devices=devices)
 
 
 def run_until(monkeypatch, controller_step, workdir, devices):
@@ -127,8 +128,8 @@ def test_a_run_on_four_devices(whole):
     assert progress["epoch"] == 3
     assert_same_bits(saved["search"], state)
     assert saved["carry"].shape == (8, 8) and len(np.unique(saved["carry"], axis=0)) == 8
-    best = min(line["perplexity_best"] for line in read_metrics(workdir) if line["phase"] == "valid")
-    np.testing.assert_allclose(np.exp(state.best_log_perplexity), best, rtol=1e-5)
+    best = min(line["loss_best"] for line in read_metrics(workdir) if line["phase"] == "valid")
+    np.testing.assert_allclose(state.best_loss, best, rtol=1e-6)
 
 
 def test_each_step_function_is_compiled_once_and_nothing_after_the_first_epoch(whole):

@@ -16,11 +16,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nas import search
 from nas.config import Config, DataConfig, MemoryConfig, PolicyConfig, SearchConfig, StrategyConfig, SupernetConfig
-from nas.data.tokens import Windows
+from nas.data.tokens import Tokens, Windows
 from nas.parallel import AXIS, Devices
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
-from nas.types import Batch
 from tests.helpers import assert_same_bits
 
 CONFIG = Config(
@@ -75,7 +74,7 @@ def run_sharded(number, fn, state, carry, batch, common):
     """The second opinion on `Devices.lift`: the same per-device function under jit and shard_map, on whole arrays."""
     mesh = Mesh(np.array(jax.devices()[:number]), (AXIS,))
     rows, whole = PartitionSpec(AXIS), PartitionSpec()
-    batch_rows = None if batch is None else Batch(PartitionSpec(None, AXIS), whole)
+    batch_rows = jax.tree.map(lambda _: PartitionSpec(None, AXIS), batch)
     sharded = jax.shard_map(
         lambda *args: fn(*args, AXIS),
         mesh=mesh,
@@ -178,7 +177,7 @@ def one_step(reward):
     def step(state, carry, batch, common, axis_name):
         del common
         hidden, decisions = carry
-        batch = Batch(batch.tokens[0], batch.start[0])
+        batch = Tokens(batch.tokens[0], batch.start[0])
         state, hidden, info = reward.train(state, hidden, decisions[0], batch, jax.random.key(0), jnp.int32(0), axis_name)
         return state, (hidden, decisions), info
 
@@ -203,7 +202,7 @@ def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_grad
     gradients, losses = [], []
     for rows, own in zip(np.split(np.arange(8), number), decisions, strict=True):
         after, _, info = alone(
-            jax.tree.map(jnp.copy, before), (hidden[rows], own[None]), Batch(batch.tokens[:, rows], batch.start), ()
+            jax.tree.map(jnp.copy, before), (hidden[rows], own[None]), Tokens(batch.tokens[:, rows], batch.start[:, rows]), ()
         )
         gradients.append(jax.tree.map(lambda a, b: np.asarray(a - b), before.params, after.params))  # the rate is one
         losses.append(info["loss"])
@@ -213,7 +212,7 @@ def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_grad
 
     devices = pmap(number)
     lifted, state, carry = devices.lift(one_step(reward)), devices.replicate(before), devices.split((hidden, decisions))
-    split = Batch(devices.split(batch.tokens, axis=1), devices.replicate(batch.start))
+    split = devices.split(batch, axis=1)
     assert ("all_gather" in str(jax.make_jaxpr(lifted.compiled)(state, carry, split, ()))) == gathered
     state, carry, info = lifted(state, carry, batch, ())
     devices.check_replicas(state)
@@ -238,13 +237,14 @@ def epochs(number):
     )
     seen = []
     for epoch in range(3):
-        first = np.int32(4 * epoch)
+        first = 4 * epoch
+        common = np.arange(first, first + 4, dtype=np.int32), np.int32(epoch)
         state, carry, _ = start(state, carry, None, np.int32(epoch))
         devices.check_replicas(state)
-        state, carry, (_, cells) = shared(state, carry, windows().take(first, 4), (first, np.int32(epoch)))
+        state, carry, (_, cells) = shared(state, carry, windows().take(first, 4), common)
         devices.check_replicas(state)
         reward = jax.tree.map(np.array, devices.first(state.reward))  # copied: the next phase takes the state
-        state, carry, (_, *scored) = controller(state, carry, windows(seed=1).take(first, 4), (first, np.int32(epoch)))
+        state, carry, (_, *scored) = controller(state, carry, windows(seed=1).take(first, 4), common)
         devices.check_replicas(state)
         seen.append((np.array(devices.first(state.strategy).memory.decisions), reward, cells, *scored))
     return seen
@@ -286,5 +286,5 @@ def test_every_device_scores_its_architectures_on_its_rows_of_the_validation_bat
         batch = windows(seed=1).take(4 * epoch, 4)
         for d, rows in enumerate(np.split(np.arange(8), number)):
             own = slice(8 * d, 8 * d + 8)
-            expected = score(reward, decisions[2, own], Batch(batch.tokens[2, rows], batch.start[2]))
+            expected = score(reward, decisions[2, own], Tokens(batch.tokens[2, rows], batch.start[2, rows]))
             np.testing.assert_allclose(rewards[2, own], expected, rtol=TOLERANCE)

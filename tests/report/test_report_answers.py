@@ -61,12 +61,12 @@ def planted(
     samples, behaviours = [], []
     for seed in range(seeds):
         rng = np.random.default_rng([seed, *key.encode()])
-        log_perplexity = rng.normal(4, 0.3, N)
-        performance = overlap.feature_difference(log_perplexity)
+        loss = rng.normal(4, 0.3, N)
+        performance = overlap.feature_difference(loss)
         noise = rng.normal(0, 0.5, len(OVERLAP))
         states = embed(by_overlap * OVERLAP + 6 * by_performance * performance + noise)
         common = np.full(N, NAN)
-        one = Sample(DECISIONS, states, states, log_perplexity, common, EDITS, EDITS[0])
+        one = Sample(DECISIONS, states, states, loss, common, EDITS, EDITS[0])
         samples.append(dict.fromkeys(SETS, one._replace(**changes)))
         behaviours.append(behaviour(rng, gain))
     best = NAN if key == "untrained" else math.log(perplexity)
@@ -98,7 +98,7 @@ def trained(arms):
             dict.fromkeys(names, (steps, 50.0 - steps)),
             [epochs] * len(arm.samples),
             [DECISIONS[0]] * len(arm.samples),
-            arm.best_log_perplexity,
+            arm.best_loss,
             "memory" in arm.title,
         )
         for key, arm in arms.items()
@@ -141,7 +141,7 @@ def test_the_table_holds_the_correlations_and_what_the_paper_reports():
         "common activations": overlap.common_decisions(SPACE, DECISIONS, "activation"),
         "common connections": overlap.common_decisions(SPACE, DECISIONS, "connection"),
         "edit distance": EDITS[0],
-        "performance difference": overlap.feature_difference(sample.log_perplexity),
+        "performance difference": overlap.feature_difference(sample.loss),
     }
     for name, column in columns.items():
         expected = spearmanr(distance, column).statistic
@@ -324,7 +324,7 @@ def test_states_that_are_all_alike_are_undefined(seeds):
 
 def test_a_perplexity_that_is_not_finite():
     arms = default(0, 0, -1)
-    arms["memory"] = planted("memory", -1, log_perplexity=np.full(N, NAN))
+    arms["memory"] = planted("memory", -1, loss=np.full(N, NAN))
     found = told(arms)
     assert "undefined with PG + memory" in found["performance difference", "own"]
     assert "the nearer their states" in found["common activations", "uniform"]
@@ -381,7 +381,7 @@ def test_weight_sharing_is_told_against_random_search_where_it_ran():
     alone = answered(default(0, 0, -1))[2].sentence
     assert "has a perplexity of 60.0" in alone and "python -m experiments.table_search" in alone
     arms = default(0, 0, -1) | {"uniform": stateless("uniform")}
-    arms["uniform"] = dataclasses.replace(arms["uniform"], best_log_perplexity=[math.log(80)])
+    arms["uniform"] = dataclasses.replace(arms["uniform"], best_loss=[math.log(80)])
     assert "less that of the uniform policy, has -20.0 in perplexity" in answered(arms)[2].sentence
 
 
@@ -403,7 +403,7 @@ def test_similarity_and_performance_are_answered_with_the_signs_that_were_found(
     arms["memory"] = planted("memory", 0, 1)
     found = answered(arms)[5].sentence
     assert "follows differences in performance, own samples" in found
-    partial = arms["memory"].performance_tests(SPACE, "uniform", "log_perplexity")[0][1].r
+    partial = arms["memory"].performance_tests(SPACE, "uniform", "loss")[0][1].r
     assert f"{partial:+.3f} where its overlap is held fixed" in found
 
 
@@ -412,7 +412,7 @@ def write(folder, arms):
     tables["perplexity"] = training.perplexity_table(trained(arms), YARDSTICKS, "")
     tables["summary"] = summary.summary_table(SPACE, arms, "")
     return evidence_page.write_report(
-        folder / "new" / "index.html",
+        folder / "report" / "index.html",  # which no one has made
         SPACE,
         arms,
         trained(arms),
@@ -435,9 +435,10 @@ def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(tmp_path
     assert len([link for link in links if link.startswith("table-")]) == 5
     for article in re.findall(r"<article>.*?</article>", page, re.DOTALL):
         assert article.count("<img") == 1 and article.count("href=") == 1
-    header = (tmp_path / "new" / "summary.csv").read_text().partition("\n")[0]
+    folder = tmp_path / "report"
+    header = (folder / "summary.csv").read_text().partition("\n")[0]
     assert header == "measure,set,untrained,PG only,PG + memory,one-hot,paper"
-    names = {path.name for path in (tmp_path / "new").iterdir()}
+    names = {path.name for path in folder.iterdir()}
     assert {f"answer-{number}.png" for number in range(1, 6)} <= names
 
 

@@ -116,7 +116,7 @@ def test_edit_distances_of_pruned_graphs_by_hand():
     chain = [CONV3, NONE, NONE, NONE, SKIP, NONE]  # one node more; one edge less, two more
     other = [NONE, NONE, NONE, POOL, NONE, NONE]
     dead = [NONE, NONE, NONE, CONV3, POOL, CONV1]  # as `one`
-    distances = pairwise_edit_distance(SPACE, [nothing, one, chain, other, dead], progress=False)
+    distances = pairwise_edit_distance(SPACE, [nothing, one, chain, other, dead])
     assert distances[0].tolist() == [0, 3, 5, 3, 3]
     assert distances[1].tolist() == [3, 0, 4, 1, 0]
     assert distances[3].tolist() == [3, 1, 5, 0, 1]

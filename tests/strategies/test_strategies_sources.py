@@ -208,7 +208,7 @@ def expected_gradient(source, supervised):
             "strategy": {"supervised": supervised, "supervised_weight": 1.0, "policy_weight": 0.0},
         }
     )
-    policy = Policy(init=table_parameters, sample=lambda params, key, n, prefix=None: key, score=table)
+    policy = Policy(init=table_parameters, sample=lambda params, key, n, prefix=None: key, score=table, state_width=WIDTH)
     made = reinforce(SMALL, policy, config)
     state = made.init(jax.random.key(0))
     pairs = np.stack([EVERY[i] for i in np.indices((16, 16)).reshape(2, -1)], axis=1)  # [256, 2, T]

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from nas.config import SupernetConfig
+from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.rewards import supernet_reward
 from nas.spaces import RecurrentSpace
 from nas.supernets import native_loop, recurrent
 from nas.supernets.products import as_right, product, settle, times
-from nas.types import Batch
 
 SPACE = RecurrentSpace(num_nodes=4)
 ROUNDING = 2.0**-9
@@ -148,7 +148,7 @@ def test_the_setting_reaches_rewards_and_steps(chunk):
         config = SupernetConfig(width=CONFIG.width, matmul=matmul, reward_chunk=chunk)
         source = supernet_reward(SPACE, config, VOCABULARY)
         state = source.init(jax.random.key(0)).replace(params=params)
-        batch = Batch(tokens, np.array(True))
+        batch = Tokens(tokens, np.ones(len(tokens), bool))
         carry = source.initial_carry(ROWS)
         moved, _, info = jax.jit(source.train)(state, carry, decisions[0], batch, jax.random.key(1), np.int32(0))
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(moved))
