@@ -65,7 +65,10 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     *lines, last = printed.splitlines()
     assert last == f"report: {folder / 'report' / 'index.html'}"
     assert len(lines) < 30 and max(map(len, lines)) <= 100
-    assert lines[0].startswith("Searched: PG only; PG + memory; uniform policy (seeds 0, 1, 2 epochs, kjv with ")
+    assert re.fullmatch(
+        r"Searched, .* in all: PG only; PG \+ memory; uniform policy \(2 epochs, kjv, seeds 0, 1\)\.",
+        lines[0],
+    )
     text = " ".join(printed.split())
     for shown in ("untrained", "-0.404", "+0.163", "2 seeds can", "unigram", "than the bigram"):
         assert shown in text
@@ -105,10 +108,10 @@ def test_side_by_side_comes_to_the_same(study, user_environment, tmp_path):
     here = [argument.replace(str(folder), str(tmp_path)) for argument in arguments[:-1]]
     process = run(user_environment, "experiments.table_correlations", *here, "--jobs=2")
     assert process.returncode == 0, process.stderr
-    assert "6/6" in process.stderr and "searching" not in process.stderr
+    assert "of 12 done" in process.stderr and "searching" not in process.stderr
 
     def numbers(text):
-        return [line for line in text.splitlines() if not line.startswith(("Searched: ", "report: "))]
+        return [line for line in text.splitlines() if not line.startswith(("Searched, ", "report: "))]
 
     assert numbers(process.stdout) == numbers(printed)
 
@@ -119,7 +122,7 @@ def test_evaluate_needs_only_the_run_directory(searched, quick_environment):
     assert process.returncode == 0, process.stderr
     written = list((searched / "report").glob("*.csv"))
     assert "PG + 30 x memory" in process.stdout and (searched / "report" / "index.html").exists()
-    tables, answer = process.stdout.split("Searched: ")  # all tables are printed before the answer
+    tables, answer = process.stdout.split("Searched, ")  # all tables are printed before the answer
     assert tables.count("Made by: ") == len(written) and "Made by: " not in answer
     assert "random projection" in tables and "edit distance, first approximation" in tables
 

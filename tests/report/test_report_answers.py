@@ -121,7 +121,7 @@ def answered(arms):
 def terminal(arms, path="runs/table_correlations/kjv_quick/report/index.html"):
     table = summary.summary_table(SPACE, arms, "command", width=summary.WIDTH)
     best = summary.best_cells(trained(arms), YARDSTICKS)
-    ran = "Searched: PG only; PG + memory (seed 0, 14 epochs, kjv with 4,000 words, 5 s of search)."
+    ran = "Searched, 5 min 2 s in all: PG only; PG + memory (14 epochs, kjv, seed 0)."
     return summary.printed(ran, table, summary.readings(SPACE, arms), best, path)
 
 
@@ -243,7 +243,7 @@ def test_the_terminal_shows_thirty_lines_of_a_hundred_columns(seeds):
     arms = default(0, 0, -1, seeds=seeds)
     lines = terminal(arms).splitlines()
     assert len(lines) <= 30 and max(map(len, lines)) <= 100
-    assert lines[0].startswith("Searched: ") and lines[-1].startswith("report: ")
+    assert lines[0].startswith("Searched, ") and lines[-1].startswith("report: ")
     text = " ".join(terminal(arms).split())
     for shown in (
         "PG only",
