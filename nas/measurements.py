@@ -14,7 +14,7 @@ import numpy as np
 from nas.checkpoint import load_arrays, save_arrays
 from nas.errors import UserError
 from nas.evaluation.conditioning import influence
-from nas.evaluation.correlations import edit_distances, first_approximation
+from nas.evaluation.correlations import edit_distances
 from nas.evaluation.samples import Behaviour, Sample
 from nas.progress import track
 from nas.runs import Run
@@ -79,10 +79,9 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
     measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
     for i, name in enumerate(names, 1):
-        approximation = first_approximation(run.space, compared[name])
         samples = {
-            UNIFORM: _sample(run, params[name], uniform[:n], *(of[0] for of in measured), np.zeros(0, np.int32)),
-            OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured), approximation),
+            UNIFORM: _sample(run, params[name], uniform[:n], *(of[0] for of in measured)),
+            OWN: _sample(run, params[name], own[name][:n], *(of[i] for of in measured)),
         }
         controllers[name] = Measured(samples, behaviours[name])
     arrays = {

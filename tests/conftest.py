@@ -1,5 +1,6 @@
 """Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave lenient."""
 
+import functools
 import os
 import pathlib
 
@@ -13,8 +14,10 @@ DEVICES = 8
 # Most programs of the tests run once or twice, so that optimising them costs more than it gives back: 5.2 s of compiling the
 # gradient of an LSTM are .8 s so, or 1.9 s with jaxlib 0.12, which has no other emitters of fusions to fall back on.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+OPTIMISED = {"xla_backend_optimization_level": 3}
 if jaxlib.version.__version_info__ < (0, 11):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
+    OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 # Without what is set below: a worker of pytest-xdist starts with the environment of the process that has set it.
 _USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
 
@@ -45,6 +48,12 @@ def compiled_programs():
 
 
 @pytest.fixture(scope="session")
+def optimised() -> dict[str, int]:
+    """Options of `jax.jit` for a program whose bits or speed matter: it is compiled as for users."""
+    return OPTIMISED
+
+
+@pytest.fixture(scope="session")
 def user_environment() -> dict[str, str]:
     """The environment of a program that a user starts on a machine without accelerator: one device, nothing strict."""
     return _USERS_ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -54,3 +63,26 @@ def user_environment() -> dict[str, str]:
 def quick_environment(user_environment) -> dict[str, str]:
     """The same for a program whose speed and last bits do not matter: it compiles quickly."""
     return user_environment | {"XLA_FLAGS": QUICK_TO_COMPILE}
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """All searches of one configuration share their compiled functions; so do those who sample and score its policy."""
+    from nas import search
+    from nas.parallel import Devices
+
+    make = search.components
+
+    @functools.cache
+    def components(config):
+        parts = make(config)
+        sample = jax.jit(parts.policy.sample, static_argnums=2)
+        policy = parts.policy._replace(init=jax.jit(parts.policy.init), sample=sample, score=jax.jit(parts.policy.score))
+        return parts._replace(policy=policy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "components", components)
+        for name in ("shared_chunk", "controller_chunk", "epoch_start", "validation"):
+            patch.setattr(search, name, functools.cache(getattr(search, name)))
+        patch.setattr(Devices, "lift", functools.cache(Devices.lift))
+        yield

@@ -24,7 +24,7 @@ CONFIG = tiny()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def corpus():
+def corpus(compiled_once):
     """A corpus of random tokens instead of one that must be prepared."""
     rng = np.random.default_rng(0)
     streams = [rng.integers(0, 50, length, dtype=np.int32) for length in (200, 120, 100)]

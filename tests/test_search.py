@@ -16,7 +16,7 @@ from nas import metrics, search
 from nas.checkpoint import Checkpoints, load_arrays
 from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
-from nas.parallel import Devices, choose_devices
+from nas.parallel import choose_devices
 from nas.types import Splits
 from tests.helpers import (
     CHECKPOINTS,
@@ -29,17 +29,17 @@ from tests.helpers import (
 )
 
 CONFIG = tiny()
-SKIP = tiny(search={"on_nonfinite": "skip"})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """All runs of one configuration share their compiled functions."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("components", "shared_chunk", "controller_chunk", "epoch_start", "validation"):
-            patch.setattr(search, name, functools.cache(getattr(search, name)))
-        patch.setattr(Devices, "lift", functools.cache(Devices.lift))
-        yield
+def quick(**search):
+    """The tiny search with a policy that compiles quickly."""
+    return tiny(search=search, policy={"name": "factorised"}, strategy={"supervised": "next_decision"})
+
+
+SKIP = quick(on_nonfinite="skip")
+
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
 def run(config, workdir):
@@ -60,11 +60,18 @@ def whole(tmp_path_factory, compiled_once):
     return workdir, state
 
 
-def checkpoint(workdir, step):
+@pytest.fixture(scope="module")
+def initial(compiled_once):
+    """The state before the first step, compiled as a search compiles it."""
+    parts = search.components(CONFIG)
+    return jax.jit(lambda: search.initial_state(CONFIG, parts), compiler_options=search._for_one_call())()
+
+
+def checkpoint(workdir, step, config=CONFIG):
     """The state of one of a run's checkpoints."""
     folder = workdir.parent / f"{workdir.name}-{step}"
     shutil.copytree(workdir / "checkpoints" / str(step), folder / "checkpoints" / str(step), dirs_exist_ok=True)
-    return restore(CONFIG, folder)[0]["search"]
+    return restore(config, folder)[0]["search"]
 
 
 def spoil(tree):
@@ -92,12 +99,11 @@ def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
     assert_same_run(CONFIG, tmp_path, workdir)
 
 
-def test_another_seed_gives_others(whole, tmp_path):
+def test_another_seed_gives_others(whole, initial, tmp_path):
     config = tiny(seed=1, search={"epochs": 1})  # the first epoch is warm-up: nothing of the controller to compile
     state = run(config, tmp_path)
     lines, others = ([line for line in read_metrics(path) if line["phase"] == "shared"] for path in (tmp_path, whole[0]))
     assert all(lines[step]["loss"] != others[step]["loss"] for step in range(6))
-    initial = search.initial_state(CONFIG, search.components(CONFIG))
     for ours, theirs in (
         (state.strategy.params["policy"], initial.strategy.params["policy"]),
         (state.reward.params, checkpoint(whole[0], CHECKPOINTS[0]).reward.params),
@@ -106,8 +112,7 @@ def test_another_seed_gives_others(whole, tmp_path):
         assert sum(different) > len(different) / 2  # biases start at zero for every seed
 
 
-def test_warm_up_trains_shared_weights_only(whole):
-    initial = search.initial_state(CONFIG, search.components(CONFIG))
+def test_warm_up_trains_shared_weights_only(whole, initial):
     warm, trained = (checkpoint(whole[0], step) for step in CHECKPOINTS[:2])
     assert_same_bits(warm.strategy, initial.strategy)
     assert np.any(np.asarray(warm.reward.params["embedding"]) != np.asarray(initial.reward.params["embedding"]))
@@ -144,11 +149,10 @@ def test_one_compilation_serves_every_seed():
     def program(seed):
         config = tiny(seed=seed)
         parts = search.components(config)
-        state, carry = search.initial_state(config, parts), parts.reward.initial_carry(4)
-        batch, common = (
-            Tokens(np.zeros((2, 4, 6), np.int32), np.zeros((2, 4), bool)),
-            (np.arange(2, dtype=np.int32), np.int32(0)),
-        )
+        state = jax.eval_shape(lambda: search.initial_state(config, parts))
+        carry = jax.eval_shape(lambda: parts.reward.initial_carry(4))
+        batch = Tokens(np.zeros((2, 4, 6), np.int32), np.zeros((2, 4), bool))
+        common = np.arange(2, dtype=np.int32), np.int32(0)
         chunks = (search.shared_chunk, search.controller_chunk)
         return [
             choose_devices("jit").lift(make(config, parts)).compiled.lower(state, carry, batch, common).as_text()
@@ -290,7 +294,7 @@ def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp
     with pytest.raises(
         UserError, match="^reward of an architecture is not finite at controller step [0-3], architecture '2 0 "
     ):
-        run(CONFIG, tmp_path)
+        run(quick(), tmp_path)
 
 
 def test_skipped_updates_are_counted_and_change_nothing(spoiled_rewards, tmp_path):
@@ -312,7 +316,7 @@ def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # of numpy
         state = run(SKIP, tmp_path)
-    before = checkpoint(tmp_path, 22)
+    before = checkpoint(tmp_path, 22, SKIP)
     for name in ("params", "optimiser", "baseline"):
         assert_same_bits(getattr(state.strategy, name), getattr(before.strategy, name))
     assert_same_bits(state.reward, spoil(before.reward))
@@ -331,7 +335,6 @@ def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in"
     ):
-        run(tiny(search={"epochs": 1, "valid_architectures": 30}), tmp_path / "stop")
-    skipping = tiny(search={"epochs": 1, "valid_architectures": 30, "on_nonfinite": "skip"})
-    state = run(skipping, tmp_path / "skip")
+        run(quick(epochs=1, valid_architectures=30), tmp_path / "stop")
+    state = run(quick(epochs=1, valid_architectures=30, on_nonfinite="skip"), tmp_path / "skip")
     assert np.isfinite(state.best_loss) and state.best_decisions[0] != 2

@@ -49,12 +49,6 @@ def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     )
 
 
-def first_approximation(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
-    """[P'] int32: networkx's first approximation, for the first MAX_APPROXIMATED architectures."""
-    few = decisions[: edit_distance.MAX_APPROXIMATED]
-    return squareform(edit_distance.first_approximation(space, few), checks=False)
-
-
 def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair, for the names in MEASURES."""
     decisions = sample.decisions
@@ -89,18 +83,18 @@ def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, s
     """(measure, statistic, metric) -> correlation as the paper's code appears to compute it.
 
     The state is read before the last decision is consumed, performance is perplexity, the edit distance is networkx's first
-    approximation without labels (of the first MAX_APPROXIMATED architectures).
+    approximation without labels.
     """
-    few = min(len(sample.decisions), edit_distance.MAX_APPROXIMATED)
+    approximation = edit_distance.first_approximation(space, sample.decisions)
     values = {
         LABELLED_EDGES: overlap.common_labelled_edges(space, sample.decisions),
-        FIRST_APPROXIMATION: sample.first_approximation,
+        FIRST_APPROXIMATION: squareform(approximation, checks=False),
         PERPLEXITY: overlap.feature_difference(np.exp(sample.loss)),
     }
     found = {}
-    for measure, (statistic, correlate), (metric, kind) in itertools.product(PROTOCOL, STATISTICS.items(), METRICS.items()):
-        embedding = sample.before[:few] if measure == FIRST_APPROXIMATION else sample.before
-        found[measure, statistic, metric] = _correlation(correlate, pdist(np.float64(embedding), kind), values[measure])
+    for (statistic, correlate), (metric, kind) in itertools.product(STATISTICS.items(), METRICS.items()):
+        distance = pdist(np.float64(sample.before), kind)
+        found |= {(measure, statistic, metric): _correlation(correlate, distance, values[measure]) for measure in PROTOCOL}
     return found
 
 

@@ -34,7 +34,6 @@ from nas.spaces import SearchSpace
 from nas.spaces.space import ABSENT
 
 __all__ = [
-    "MAX_APPROXIMATED",
     "MAX_NODES",
     "MAX_NODES_BOUNDS",
     "Comparison",
@@ -51,7 +50,6 @@ __all__ = [
     "pairwise_edit_distance_bounds",
 ]
 
-MAX_APPROXIMATED = 100  # architectures that networkx can be asked to compare
 IO_LABELS = ("input", "output")  # what `forced=True` matches to its counterpart
 
 _BLOCK = 256  # pairs given to a thread at a time: milliseconds for cells

@@ -20,9 +20,6 @@ class Sample(NamedTuple):
     loss: np.ndarray  # [n] nats a token under the shared weights that this controller was trained with
     common_loss: np.ndarray  # [n] under shared weights that all arms have in common; NaN: not measured
     edit_distance: np.ndarray  # [D, P] int32; exact, in the order of `correlations.EDIT_DISTANCES`
-    first_approximation: (
-        np.ndarray
-    )  # [P'] int32; of the first `edit_distance.MAX_APPROXIMATED` architectures; empty: not computed
 
 
 class Behaviour(NamedTuple):

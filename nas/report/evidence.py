@@ -14,7 +14,6 @@ import numpy as np
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
-from nas.evaluation.edit_distance import MAX_APPROXIMATED
 from nas.evaluation.samples import SETS
 from nas.report.evidence_arms import (
     COMMON_PERFORMANCE,
@@ -111,7 +110,6 @@ def yardsticks_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> 
 def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
     """The paper's own protocol on each arm's own samples."""
     compared = [arm for arm in arms.values() if arm.has_state]
-    few = min(MAX_APPROXIMATED, len(arms["untrained"].samples[0]["own"].decisions))
     found = [arm.protocol(space) for arm in compared]
     rows = []
     for key in itertools.product(correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS):
@@ -123,7 +121,7 @@ def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Ta
     ]
     notes = [
         "Embedding: the state that produced the last decision.",
-        f"Edit distance: networkx's first approximation without labels, of the first {few} architectures.",
+        "Edit distance: networkx's first approximation without labels, which counts the edges that only one of the two has.",
         "The paper's code sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
     ]
     title = "Own samples, the paper's protocol: correlation of the distance between states with ..."

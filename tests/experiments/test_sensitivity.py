@@ -25,7 +25,7 @@ def test_a_variant_changes_what_it_says_and_no_two_are_alike(arm):
             assert {float(line.rpartition("-> ")[2]) for line in changed} == {float(variant.value)}
 
 
-def test_a_variant_is_measured_once(tmp_path, monkeypatch):
+def test_a_variant_is_measured_once(small_arms, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "OWN_SAMPLES", 12)
     bench = variants.Bench(tables.synthetic_table(0, 0.5), SIZE, tmp_path)
     base, tanh_off = variants.Variant("base", ""), variants.Variant("tanh", "off", tanh=False)

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import gzip
 import pathlib
 import pickle
@@ -21,24 +20,8 @@ TINY = settings.Size(seeds=8, updates=4, data_sets=("cifar100",), piece=4, epoch
 STRATEGIES = (settings.RANDOM, settings.EVOLUTION, settings.FACTORISED, settings.PG, "memory")
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """An arm's functions for a small policy on one device, compiled once for the file."""
-    configure, program = settings.configure, functools.cache(seeds.program)
-
-    def small(name, size):
-        config = configure(name, size)
-        return dataclasses.replace(config, policy=dataclasses.replace(config.policy, width=8))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "configure", small)
-        patch.setattr(seeds, "components", functools.cache(seeds.components))
-        patch.setattr(seeds, "program", lambda config, parts: program(config, parts, devices=1))
-        yield
-
-
 @pytest.fixture
-def shrunk(compiled, monkeypatch):
+def shrunk(small_arms, monkeypatch):
     monkeypatch.setattr(settings, "STRATEGIES", STRATEGIES)
     monkeypatch.setattr(settings, "CONTROLLERS", (settings.PG, "memory"))
     monkeypatch.setattr(settings, "WITH_MEMORY", ("memory",))

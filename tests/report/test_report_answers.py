@@ -66,7 +66,7 @@ def planted(
         noise = rng.normal(0, 0.5, len(OVERLAP))
         states = embed(by_overlap * OVERLAP + 6 * by_performance * performance + noise)
         common = np.full(N, NAN)
-        one = Sample(DECISIONS, states, states, loss, common, EDITS, EDITS[0])
+        one = Sample(DECISIONS, states, states, loss, common, EDITS)
         samples.append(dict.fromkeys(SETS, one._replace(**changes)))
         behaviours.append(behaviour(rng, gain))
     best = NAN if key == "untrained" else math.log(perplexity)

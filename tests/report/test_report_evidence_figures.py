@@ -115,7 +115,7 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
         states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(size=(n_drawn, width))
         few, perplexity = decisions[:n], rng.normal(4, 1, n)
         edits = correlations.edit_distances(SPACE, few)
-        one = Sample(few, states[:n], states[:n], perplexity, perplexity, edits, edits[0])
+        one = Sample(few, states[:n], states[:n], perplexity, perplexity, edits)
         samples.append(dict.fromkeys(SETS, one))
         uniform = np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300)
         log_probs = np.broadcast_to(uniform, (n_drawn, *uniform.shape))

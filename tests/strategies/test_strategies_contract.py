@@ -34,6 +34,7 @@ def made(name, policy):
         return traced
 
     strategy = strategy._replace(
+        init=jax.jit(strategy.init),
         begin_epoch=jax.jit(counted(strategy.begin_epoch)),
         propose=jax.jit(counted(strategy.propose), static_argnums=2),
         update=jax.jit(counted(strategy.update)),

@@ -1,5 +1,7 @@
 """Regularised evolution: who dies, who wins, what a mutation changes, and that it climbs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,18 @@ from scipy.stats import chisquare
 
 from nas.errors import UserError
 from nas.spaces import NASBench201Space, RecurrentSpace
-from nas.strategies.evolution import evolution
+from nas.strategies.evolution import evolution as make_evolution
 
 SPACE = NASBench201Space()
+
+
+@functools.cache
+def evolution(space, population, tournament):
+    """The strategy, its functions compiled."""
+    made = make_evolution(space, population=population, tournament=tournament)
+    return made._replace(
+        init=jax.jit(made.init), propose=jax.jit(made.propose, static_argnums=2), update=jax.jit(made.update, static_argnums=4)
+    )
 
 
 def start(strategy):
@@ -32,18 +43,18 @@ def row(value):
 
 
 def test_proposals_are_uniform_until_the_population_is_full():
-    strategy = evolution(SPACE, population=4, tournament=2)
+    strategy = evolution(SPACE, 4, 2)
     state = filled(strategy, [row(0)] * 3, [9, 9, 9])
     proposed = np.asarray(strategy.propose(state, jax.random.key(0), 2000))
     for column in proposed.T:
         assert chisquare(np.bincount(column, minlength=5)).pvalue > 1e-5
     state, info = scored(strategy, state, [row(0)], [1])
     assert float(info["reward"]) == 1
-    assert np.all((np.asarray(strategy.propose(state, jax.random.key(0), 200)) != 0).sum(axis=1) == 1)
+    assert np.all((np.asarray(strategy.propose(state, jax.random.key(0), 2000)) != 0).sum(axis=1) == 1)
 
 
 def test_the_oldest_die_however_good():
-    strategy = evolution(SPACE, population=4, tournament=1)
+    strategy = evolution(SPACE, 4, 1)
     state = filled(strategy, [row(0), row(1), row(2), row(3)], [99, 1, 2, 3])
     state, _ = scored(strategy, state, [row(4), row(0)], [4, 5])
     alive = sorted(zip(np.asarray(state.decisions)[:, 0].tolist(), np.asarray(state.rewards).tolist(), strict=True))
@@ -54,7 +65,7 @@ def test_the_oldest_die_however_good():
 
 
 def test_a_mutation_changes_one_decision_to_any_other_choice():
-    strategy = evolution(SPACE, population=1, tournament=1)
+    strategy = evolution(SPACE, 1, 1)
     parent = np.array([0, 1, 2, 3, 4, 0], np.int32)
     children = np.asarray(strategy.propose(filled(strategy, [parent], [1]), jax.random.key(3), 6000))
     changed = children != parent
@@ -67,7 +78,7 @@ def test_a_mutation_changes_one_decision_to_any_other_choice():
 
 def test_decisions_without_a_choice_are_not_mutated():
     space = RecurrentSpace(num_nodes=3)  # choices 4, 1, 4, 2, 4
-    strategy = evolution(space, population=1, tournament=1)
+    strategy = evolution(space, 1, 1)
     children = np.asarray(strategy.propose(filled(strategy, [[0] * 5], [1]), jax.random.key(3), 400))
     np.testing.assert_array_equal(space.validate(children), children)
     assert np.all((children != 0).sum(axis=1) == 1)
@@ -75,7 +86,7 @@ def test_decisions_without_a_choice_are_not_mutated():
 
 @pytest.mark.parametrize("tournament", [1, 3])
 def test_winners_of_tournaments_by_hand(tournament):
-    strategy = evolution(SPACE, population=4, tournament=tournament)
+    strategy = evolution(SPACE, 4, tournament)
     state = filled(strategy, [row(0), row(1), row(2), row(3)], [1, 4, 3, 2])
     children = np.asarray(strategy.propose(state, jax.random.key(5), 8000))
     parents = np.sort(children, axis=1)[:, 2]  # five of six decisions are the parent's
@@ -86,7 +97,7 @@ def test_winners_of_tournaments_by_hand(tournament):
 
 
 def test_climbs_to_the_best_of_a_smooth_landscape():
-    strategy = evolution(SPACE, population=50, tournament=25)
+    strategy = evolution(SPACE, 50, 25)
     target = jnp.array([4, 3, 2, 1, 0, 4])
 
     def step(state, key):
@@ -102,7 +113,7 @@ def test_climbs_to_the_best_of_a_smooth_landscape():
 
 
 def test_devices_share_one_population():
-    strategy = evolution(SPACE, population=8, tournament=2)
+    strategy = evolution(SPACE, 8, 2)
     decisions = np.arange(16, dtype=np.int32).reshape(2, 8, 1)[:, :4] % 5 * np.ones((1, 1, 6), np.int32)
     rewards = np.arange(8, dtype=np.float32).reshape(2, 4)
     update = jax.pmap(lambda d, r: strategy.update(start(strategy), d, r, jax.random.key(1), "devices"), axis_name="devices")
@@ -114,7 +125,7 @@ def test_devices_share_one_population():
 
 
 def test_a_reward_that_is_not_finite_loses():
-    strategy = evolution(SPACE, population=4, tournament=50)
+    strategy = evolution(SPACE, 4, 50)
     state = filled(strategy, [row(0), row(1), row(2), row(3)], [np.nan, -5, np.inf, -9])
     children = np.asarray(strategy.propose(state, jax.random.key(0), 200))
     assert np.all((children != 1).sum(axis=1) == 1)
@@ -122,4 +133,4 @@ def test_a_reward_that_is_not_finite_loses():
 
 def test_more_than_the_population_holds():
     with pytest.raises(UserError, match="^config field evolution.population: must be at least the 5 architectures"):
-        filled(evolution(SPACE, population=4, tournament=2), [row(0)] * 5, range(5))
+        filled(evolution(SPACE, 4, 2), [row(0)] * 5, range(5))

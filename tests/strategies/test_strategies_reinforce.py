@@ -17,7 +17,7 @@ from nas.controllers import POLICIES
 from nas.errors import UserError
 from nas.spaces import RecurrentSpace
 from nas.strategies import reinforce
-from nas.types import Policy, Strategy
+from nas.types import Policy
 
 SPACE = RecurrentSpace(num_nodes=3)
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T
@@ -25,24 +25,29 @@ DECISIONS = EVERY[[5, 17, 40, 41, 66, 90, 101, 127]]
 REWARDS = np.array([1, -0.5, 2, 0, 0.25, -1, 0.5, 1.5], np.float32)
 
 
+write = jax.jit(memories.write)
+
+
 class Arm(NamedTuple):
     """A strategy with its functions compiled; `traces` grows when `update` is traced."""
 
     config: Config
     policy: Policy
-    strategy: Strategy
+    init: Callable
     propose: Callable
     update: Callable
     traces: list
 
     def start(self, memory=((2, 0, 3, 1, 1),), scale=0.5, **weights) -> Any:
         """A state whose memory holds these vectors, `scale` away from where it starts, with other weights of the losses."""
-        state = self.strategy.init(jax.random.key(0))
+        state = jax.tree.map(np.asarray, self.init(jax.random.key(0)))
         rng = np.random.default_rng(0)
         return state.replace(
-            params=jax.tree.map(lambda leaf: leaf + scale * rng.normal(size=leaf.shape).astype(np.float32), state.params),
-            memory=memories.write(state.memory, jnp.array(memory, jnp.int32)),
-            weights=state.weights.replace(**{name: jnp.float32(value) for name, value in weights.items()}),
+            params=jax.tree.map(
+                lambda leaf: leaf + np.float32(scale) * rng.normal(size=leaf.shape).astype(np.float32), state.params
+            ),
+            memory=write(state.memory, np.array(memory, np.int32)),
+            weights=state.weights.replace(**{name: np.float32(value) for name, value in weights.items()}),
         )
 
     def train(self, state, reward, steps):
@@ -73,7 +78,8 @@ def arm(policy="lstm", supervised="reconstruct", **strategy):
         traces.append(None)
         return strategy.update(*arguments)
 
-    return Arm(config, made, strategy, jax.jit(strategy.propose, static_argnums=2), jax.jit(update), traces)
+    made = made._replace(score=jax.jit(made.score))
+    return Arm(config, made, jax.jit(strategy.init), jax.jit(strategy.propose, static_argnums=2), jax.jit(update), traces)
 
 
 def moments(state):
@@ -197,7 +203,7 @@ def test_arms_that_differ_by_a_number_share_one_compilation():
     traced = len(made.traces)
 
     def varied(**numbers):
-        numbers = {name: jnp.float32(value) for name, value in numbers.items()}
+        numbers = {name: np.float32(value) for name, value in numbers.items()}
         return made.update(state.replace(weights=weights.replace(**numbers)), DECISIONS, REWARDS, jax.random.key(0))
 
     alone, of_policy = varied(supervised=0)
@@ -287,6 +293,6 @@ def test_reconstruction_loss_makes_the_last_state_tell_decisions_apart():
     state, logged = made.train(made.start(memory, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250)
     assert logged["supervised_loss"][0] == pytest.approx((3 * math.log(4) + math.log(2)) / 5, abs=0.1)
     assert logged["supervised_loss"][-1] < 0.05
-    embedding = made.policy.score(state.params["policy"], memory).embedding()
-    logits = jnp.einsum("nh,thk->ntk", embedding, state.params["decoder"]["weight"]) + state.params["decoder"]["bias"][None]
+    embedding, decoder = made.policy.score(state.params["policy"], memory).hidden[:, -1], state.params["decoder"]
+    logits = np.einsum("nh,thk->ntk", embedding, decoder["weight"]) + np.asarray(decoder["bias"])
     np.testing.assert_array_equal(np.argmax(np.where(SPACE.choice_mask(), logits, -np.inf), axis=2), memory)

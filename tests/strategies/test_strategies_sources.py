@@ -26,7 +26,8 @@ MISMATCH = 3 * 60 / 4
 
 def certain_of(sequence):
     """Parameters with which the factorised policy always decides the same."""
-    return {"logits": jnp.where(jax.nn.one_hot(jnp.asarray(sequence), SPACE.max_choices) > 0, 10.0, -10.0)}
+    chosen = np.eye(SPACE.max_choices, dtype=bool)[np.asarray(sequence)]
+    return {"logits": np.where(chosen, np.float32(10), np.float32(-10))}
 
 
 def strategy(**memory):
@@ -37,14 +38,23 @@ def strategy(**memory):
 def _strategy(memory):
     config = Config(policy=CERTAIN, memory=memory, strategy=StrategyConfig(supervised="next_decision", supervised_weight=1.0))
     made = reinforce(SPACE, factorised_policy(SPACE, CERTAIN), config)
-    return made._replace(begin_epoch=jax.jit(made.begin_epoch), update=jax.jit(made.update))
+    return made._replace(
+        init=jax.jit(made.init),
+        begin_epoch=jax.jit(made.begin_epoch),
+        propose=jax.jit(made.propose, static_argnums=2),
+        update=jax.jit(made.update),
+        measure=jax.jit(made.measure),
+    )
+
+
+start_history = jax.jit(memories.start_history, static_argnums=1)
 
 
 def start(made):
     """A state that decides as SEQUENCES[0], now and in the past."""
     state = made.init(jax.random.key(0))
     lag = len(state.history["logits"])
-    return with_policy(state, 0).replace(history=memories.start_history(certain_of(SEQUENCES[0]), lag))
+    return with_policy(state, 0).replace(history=start_history(certain_of(SEQUENCES[0]), lag))
 
 
 def with_policy(state, k):
@@ -106,13 +116,13 @@ def test_snapshot_draws_from_the_parameters_of_the_last_refresh():
 def test_shuffled_keeps_the_marginals_of_what_was_drawn_and_nothing_else():
     """Against the same draw unshuffled; a policy whose decisions differ from sequence to sequence."""
     made = {source: strategy(source=source, capacity=400, refresh_size=400) for source in ("old", "shuffled")}
-    free = {"logits": jnp.zeros((SPACE.num_decisions, SPACE.max_choices))}
+    free = {"logits": np.zeros((SPACE.num_decisions, SPACE.max_choices), np.float32)}
     drawn = {
         name: np.asarray(
             begin(
                 m,
                 start(m).replace(
-                    history=memories.start_history(free, 1), params={"policy": free, "decoder": start(m).params["decoder"]}
+                    history=start_history(free, 1), params={"policy": free, "decoder": start(m).params["decoder"]}
                 ),
                 0,
             ).memory.decisions
@@ -192,7 +202,7 @@ def table_parameters(key):
     del key
     rng = np.random.default_rng(0)
     shapes = {"first": (4,), "second": (4, 4), "state": (4, 4, WIDTH)}
-    return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    return {name: jnp.asarray(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()}
 
 
 @functools.cache
@@ -210,16 +220,16 @@ def expected_gradient(source, supervised):
     )
     policy = Policy(init=table_parameters, sample=lambda params, key, n, prefix=None: key, score=table, state_width=WIDTH)
     made = reinforce(SMALL, policy, config)
-    state = made.init(jax.random.key(0))
+    state = jax.jit(made.init)(jax.random.key(0))
     pairs = np.stack([EVERY[i] for i in np.indices((16, 16)).reshape(2, -1)], axis=1)  # [256, 2, T]
 
     @jax.jit
     @jax.vmap
     def gradients(pair):
-        after, _ = made.update(state, EVERY[:2], jnp.zeros(2), pair)
+        after, _ = made.update(state, EVERY[:2], np.zeros(2, np.float32), pair)
         return jax.tree.map(lambda moment: moment / (1 - 0.9), optax.tree.get(after.optimiser, "mu"))
 
-    p = np.exp(np.asarray(table(state.params["policy"], EVERY).log_prob, np.float64).sum(axis=1))
+    p = np.exp(np.asarray(jax.jit(table)(state.params["policy"], EVERY).log_prob, np.float64).sum(axis=1))
     assert p.sum() == pytest.approx(1)
     weights = np.outer(p, p).ravel()
     return state.params, jax.tree.map(lambda g: np.tensordot(weights, np.asarray(g, np.float64), 1), gradients(pairs))
@@ -287,7 +297,7 @@ def test_what_is_remembered_and_what_is_fresh_are_measured_apart():
     made = strategy()
     state = begin(made, start(made), 0)
     assert measured(made, state) == (pytest.approx(0, abs=1e-3), pytest.approx(0, abs=1e-3))
-    other = state.replace(memory=memories.write(state.memory, jnp.repeat(SEQUENCES[1:2], 6, axis=0)))
+    other = state.replace(memory=jax.jit(memories.write)(state.memory, np.repeat(SEQUENCES[1:2], 6, axis=0)))
     assert measured(made, other) == (pytest.approx(MISMATCH), pytest.approx(0, abs=1e-3))
     moved = with_policy(other, 1)  # knows its memory by heart, and nothing of what the old policy draws
     assert measured(made, moved) == (pytest.approx(0, abs=1e-3), pytest.approx(MISMATCH))
