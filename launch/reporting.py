@@ -30,7 +30,7 @@ def report(
     architectures: int = 0,
     verbose: bool = False,
 ) -> pathlib.Path:
-    """Measures the runs, writes `folder`/report and prints the answer; returns the path of its page.
+    """Measures the runs, writes `folder`/report and prints the answer; returns the page's path.
 
     Args:
       arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The untrained controller is measured
@@ -67,7 +67,7 @@ def report(
         tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
         tables["summary"] = summary.summary_table(run.space, compared, command)
         spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
-        ran, sentences = _ran(arms, spent), summary.readings(run.space, compared)
+        sentences = summary.readings(run.space, compared)
         advance(1)
         path = evidence_page.write_report(
             folder / "report" / "index.html",
@@ -77,7 +77,7 @@ def report(
             tables,
             list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
             runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
-            ran=ran,
+            ran=_ran(arms, spent),
             sentences=sentences,
             found=answers.answers(run.space, compared, trained, yardsticks),
         )
@@ -86,7 +86,8 @@ def report(
         for table in tables.values():
             print(table.text())
     narrow = summary.summary_table(run.space, compared, command, width=summary.WIDTH)
-    print(summary.printed(ran, narrow, sentences, summary.best_cells(trained, yardsticks), path))
+    ran, best_cells = _ran(arms, spent, summary.WIDTH), summary.best_cells(trained, yardsticks)
+    print(summary.printed(ran, narrow, sentences, best_cells, path))
     return path
 
 
@@ -125,21 +126,27 @@ def _lender(with_state: Mapping[str, bool]) -> str:
     return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
 
 
-def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float) -> str:
-    """One sentence: arms, seeds, epochs, corpus, and the seconds of all searches together."""
+def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float, width: int | None = None) -> str:
+    """One sentence: arms, epochs, corpus, seeds, and the seconds of all searches together.
+
+    Args:
+      width: characters in which it should fit; arms for which there is no room are counted.
+    """
     every = [run for _, seeds in arms.values() for run in seeds]
     seeds = list(dict.fromkeys(str(run.config.seed) for run in every))
-    epochs = every[0].config.search.epochs
-    data = every[0].config.data
-    titles, numbers = (", ".join(names) for names in ([title for title, _ in arms.values()], seeds))
+    config, titles = every[0].config, [title for title, _ in arms.values()]
     parts = [
-        titles,
-        f"seed{'s' * (len(seeds) > 1)} {numbers}",
-        f"{epochs} epoch{'s' * (epochs > 1)}",
-        f"{data.corpus}, {data.vocabulary:,} words",
-        f"{duration(spent)} of search",
+        f"{config.search.epochs} epoch{'s' * (config.search.epochs > 1)}",
+        config.data.corpus,
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}",
     ]
-    return f"Searched: {'; '.join(parts)}."
+    for count in range(len(titles), 0, -1):
+        rest = [f"{len(titles) - count} more"] if count < len(titles) else []
+        named = "; ".join(titles[:count] + rest)
+        text = f"Searched, {duration(spent)} in all: {named} ({', '.join(parts)})."
+        if not width or len(text) <= width:
+            break
+    return text
 
 
 def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:

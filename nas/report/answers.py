@@ -1,8 +1,8 @@
-"""The five questions of the paper (Adam and Lorraine 2019), each with an answer computed from the numbers.
+"""The five questions of the paper (Adam and Lorraine 2019), each with an answer from the numbers.
 
 Arrays in; a sentence and a figure for each out. What "follows", "more" and "less" mean is said in
-`nas.report.summary`; of one seed, "more" and "less" of a number without interval are its sign, and the
-sentence says that one seed cannot tell.
+`nas.report.summary`; of one seed, "more" and "less" of a number without interval are its sign, and
+the sentence says that one seed cannot tell.
 """
 
 import itertools
@@ -36,6 +36,7 @@ from nas.spaces import SearchSpace
 UNIFORM = "uniform"  # the arm that is random search with weight sharing
 _POSITION = "position of the decision"
 _LEAST_GAIN = 0.01  # one decision in a hundred; less is no sign of encoding
+_LEAST_DEPENDENCE = 0.01  # nats; less is no conditioning
 _LEAST_NATS = 0.05  # of an axis: less looks like nothing
 _DRAWN = 4  # arms that one figure tells apart
 _NO_STATE = "No controller here has a hidden state, so there is nothing to read."
@@ -99,8 +100,8 @@ def _encoding(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
         _NO_STATE if key is None else _encoding_sentence(space, arms, key),
         "The paper: no, without a memory; the controller does not condition on its past choices.",
         evidence_figures.stacked_curves("", [Panel(curves, "accuracy gained")], _POSITION),
-        "How often a linear reading of the final state is right about a decision, less how often its "
-        "most frequent choice is; bands, where there are several seeds: 95 %.",
+        "How often a linear reading of the final state is right about a decision, less how often "
+        "its most frequent choice is; bands, where there are several seeds: 95 %.",
         "behaviour",
     )
 
@@ -113,7 +114,7 @@ def _encoding_sentence(space, arms, key):
     if key != UNTRAINED:
         before = arms[UNTRAINED].probe_gains(space)
         way = _way(_paired(arm.probe_gains(space), before))
-        words = {1: "More than", -1: "Less than", 0: "Not told from what it does"}
+        words = {1: "More than", -1: "Less than", 0: "Not told apart from"}
         verdict, beside = (
             f"{words.get(way, 'Beside')} before training",
             f" (untrained {shown(st.mean_interval(before))})",
@@ -123,7 +124,7 @@ def _encoding_sentence(space, arms, key):
     return (
         f"{verdict}: with {arm.title} a linear reading of the state gains {shown(gain)} of the "
         f"{possible:.3f} that there is to gain over a decision's most frequent choice{beside}, and "
-        f"decisions depend on each other by {shown(dependence)} nats; "
+        f"decisions depend on each other by {shown(dependence, sign='')} nats; "
         f"{_told(len(arms[UNTRAINED].samples))}."
     )
 
@@ -143,7 +144,7 @@ def _sharing(arms: Mapping[str, Arm], yardsticks: Mapping[str, float]) -> Answer
         _sharing_sentence(arms, best),
         "The paper: weight sharing is the confounder.",
         answers_figures.ranges(rows, yardsticks),
-        "Cells under the shared weights of each search: the uniform set, which is the same for all, and "
+        "Cells under the shared weights of each search: the uniform set, the same for all, and "
         "own samples, which the controller proposes; lines: quartiles and median.",
         "perplexity",
     )
@@ -154,14 +155,16 @@ def _sharing_sentence(arms, best):
     title, seeds = arms[key].title, len(best[key])
     if UNIFORM in best and key != UNIFORM:
         less = shown(_paired(best[key], best[UNIFORM]), 1)
-        seen = f"the best of {title}, less that of the {arms[UNIFORM].title}, has {less} in perplexity"
+        other = arms[UNIFORM].title
+        seen = f"the best of {title}, less that of the {other}, has {less} in perplexity"
     else:
-        seen = f"the best of {title} has a perplexity of {_perplexity(best[key])}"
+        perplexity = shown(st.mean_interval(best[key]), 1, "")
+        seen = f"the best of {title} has a perplexity of {perplexity}"
     return (
         f"This study cannot tell, since it sees cells under shared weights alone, where {seen} "
         f"({_told(seeds)}); python -m experiments.table_search trains cells of several searches "
-        "alone, experiments.isomorphs and experiments.rank_agreement ask what sharing does to their "
-        "ranking."
+        "alone, experiments.isomorphs and experiments.rank_agreement ask what sharing does to "
+        "their ranking."
     )
 
 
@@ -185,9 +188,9 @@ def _forcing(space: SearchSpace, arms: Mapping[str, Arm], with_memory: set[str])
 def _forcing_sentence(space, arms, keys):
     if not keys:
         return (
-            "This study cannot tell, since no controller here has both a hidden state and a memory; "
-            "python -m experiments.table_correlations --arms=pg,memory compares one with policy "
-            "gradient alone."
+            "This study cannot tell, since no controller here has both a hidden state and a "
+            "memory; python -m experiments.table_correlations --arms=pg,memory compares one with "
+            "policy gradient alone."
         )
     arm, reference = arms[keys[0]], arms.get(PG, arms[UNTRAINED])
     changed = summary.difference(space, arm, reference, summary.TOTAL)
@@ -198,15 +201,13 @@ def _forcing_sentence(space, arms, keys):
         -1: "less conditioning",
         0: "no more conditioning that is told",
     }
-    verdict = ", ".join(
-        [
-            states.get(direction(changed), "Encoding that may differ"),
-            decisions.get(_way(dependence), "conditioning that may differ"),
-        ]
-    )
+    way = 0 if abs(dependence.estimate) < _LEAST_DEPENDENCE else _way(dependence)
+    encodes = states.get(direction(changed), "Encoding that may differ")
+    conditions = decisions.get(way, "conditioning that may differ")
+    compared = f"{arm.title} less {reference.title}"
     return (
-        f"{verdict}: {arm.title} less {reference.title}, the correlation of states with total overlap "
-        f"is {shown(changed)}, and decisions depend on each other by {shown(dependence)} nats; "
+        f"{encodes}, {conditions}: {compared}, the correlation of states with total overlap "
+        f"is {shown(changed)}, the dependence of decisions on each other {shown(dependence)} nats; "
         f"{_told(len(arm.samples))}."
     )
 
@@ -233,15 +234,15 @@ def _similarity(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
         f"The paper: Spearman's r {summary.SHARED.paper:+.3f} with its common activations with the "
         "memory; nothing significant without.",
         _correlations_figure(space, arms, rows),
-        "If states follow the architectures, similarities lie to the left of 0, edit distances to the "
-        f"right; lines: {_basis(arms)}.",
+        "If states follow the architectures, similarities lie to the left of 0, edit distances to "
+        f"the right; lines: {_basis(arms)}.",
         "summary",
     )
 
 
 def _performance(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
     rows = (summary.PERPLEXITY, PERFORMANCE)
-    further, key = "", summary.lead(arms)
+    further, key, published = "", summary.lead(arms), summary.PERPLEXITY.paper
     if key is not None:
         tests = arms[key].performance_tests(space, PERFORMANCE.which, "loss")
         fixed = st.mean_interval([partial.r for _, partial in tests])
@@ -249,7 +250,7 @@ def _performance(space: SearchSpace, arms: Mapping[str, Arm]) -> Answer:
     return Answer(
         "Q5. And differences in validation performance?",
         _following_sentence(space, arms, rows, further),
-        f"The paper: Spearman's r {summary.PERPLEXITY.paper:+.3f} with the memory; nothing significant without.",
+        f"The paper: Spearman's r {published:+.3f} with the memory; nothing significant without.",
         _correlations_figure(space, arms, rows),
         f"States that tell performance lie to the right of 0; lines: {_basis(arms)}.",
         "performance_uniform",
@@ -338,12 +339,6 @@ def _perplexities(arm: Arm, which: str) -> np.ndarray:
     """Of the cells of a set, all seeds in one row; infinite where there is no such number."""
     with np.errstate(over="ignore"):
         return np.exp(np.float64([seed[which].loss for seed in arm.samples])).ravel()
-
-
-def _perplexity(found: np.ndarray) -> str:
-    mean = st.mean_interval(found)
-    limits = "" if np.isnan(mean.low) else f" [{mean.low:.1f}, {mean.high:.1f}]"
-    return f"{mean.estimate:.1f}{limits}"
 
 
 def _listed(parts: Sequence[str]) -> str:

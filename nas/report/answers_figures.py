@@ -1,4 +1,4 @@
-"""Figures of the answers: numbers with intervals as dots, perplexities as ranges. Arrays in, `Figure` out.
+"""Figures of the answers: numbers with intervals as dots, perplexities as ranges; arrays in.
 
 A figure is as wide as a telephone shows it at its own size; on a page it stands beside a sentence.
 """
@@ -50,14 +50,15 @@ def dots(panels: Sequence[Dots], colors: Mapping[str, str]) -> Figure:
     """Panels one below another: dots with their intervals, open diamonds for what is published.
 
     Args:
-      colors: name of a series -> colour; where a panel has one series, name of a row -> colour, and no
-        legend is needed.
+      colors: name of a series -> colour; where a panel has one series, name of a row -> colour, and
+        no legend is needed.
     """
     with style():
         heights = [len(panel.rows) * (_PITCH * len(panel.series) + 0.11) for panel in panels]
         several = [panel.series for panel in panels if len(panel.series) > 1]
         names = list(dict.fromkeys(name for series in several for name in series))
-        has_paper = any(np.isfinite(panel.paper).any() for panel in panels if panel.paper is not None)
+        published = [panel.paper for panel in panels if panel.paper is not None]
+        has_paper = any(np.isfinite(numbers).any() for numbers in published)
         figure = new_figure(_WIDTH, sum(heights) + 0.45 * len(panels), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights).ravel()
         for ax, panel in zip(axes, panels, strict=True):

@@ -146,7 +146,9 @@ def _anchor(name: str) -> str:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
-    figure.savefig(path, dpi=_DPI, facecolor="white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.set_dpi(_DPI)
+    figure.canvas.print_png(path)  # `savefig` draws it twice, to lay out what is laid out
 
 
 def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:

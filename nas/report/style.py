@@ -1,6 +1,7 @@
 """The one look of all figures: colors, letters, lines; and measuring text, to break lines where they must."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import matplotlib
@@ -71,4 +72,9 @@ def fill(text: str, room: float) -> str:
 
 def text_width(text: str) -> float:
     """Points."""
-    return TextPath((0, 0), text, size=matplotlib.rcParams["font.size"]).get_extents().width
+    return _width(text, matplotlib.rcParams["font.size"], *matplotlib.rcParams["font.family"])
+
+
+@functools.lru_cache(1000)
+def _width(text, size, *_family):
+    return TextPath((0, 0), text, size=size).get_extents().width

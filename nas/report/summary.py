@@ -115,14 +115,12 @@ def direction(found: Interval) -> int | None:
     return (found.low > 0) - (found.high < 0)
 
 
-def shown(found: Interval, digits: int = 3) -> str:
-    """A number with its interval, where it has one."""
+def shown(found: Interval, digits: int = 3, sign: str = "+") -> str:
+    """A number with its interval, where it has one; `sign` as of a format."""
     if math.isnan(found.estimate):
         return "undefined"
-    if math.isnan(found.low):
-        return f"{found.estimate:+z.{digits}f}"
-    low, high = (f"{limit:+z.{digits}f}" for limit in found[1:])
-    return f"{found.estimate:+z.{digits}f} [{low}, {high}]"
+    estimate, low, high = (f"{number:{sign}z.{digits}f}" for number in found)
+    return estimate if math.isnan(found.low) else f"{estimate} [{low}, {high}]"
 
 
 def summary_table(
@@ -175,7 +173,8 @@ def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> s
     model, least = min(short.items(), key=lambda item: item[1])
     below = [title for title, found in perplexities.items() if np.mean(found) < least]
     verdict = f"{', '.join(below)} better" if below else "no cell is better"
-    return f"Best cell's perplexity: {', '.join(cells)}; {', '.join(models)}; {verdict} than the {model}."
+    parts = [", ".join(cells), ", ".join(models), f"{verdict} than the {model}"]
+    return f"Best cell's perplexity: {'; '.join(parts)}."
 
 
 def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: object) -> str:
@@ -269,9 +268,9 @@ def _notes(arms, keys, principal):
     others = [arm.title for key, arm in arms.items() if key not in keys and arm.has_state]
     stateless = [arm.title for key, arm in arms.items() if not arm.has_state]
     if others:
-        notes.append(f"In the report: {', '.join(others)}.")
+        notes.append(f"In the report: {'; '.join(others)}.")
     if stateless:
-        notes.append(f"Without a hidden state: {', '.join(stateless)}.")
+        notes.append(f"Without a hidden state: {'; '.join(stateless)}.")
     return notes
 
 

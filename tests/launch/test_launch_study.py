@@ -60,27 +60,28 @@ def study(config_file, user_environment, data, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_study_prints_and_writes_its_table(study):
+def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     printed, folder, _ = study
-    for shown in (
-        "untrained",
-        "PG only",
-        "PG + memory",
-        "uniform policy",
-        "-0.404",
-        "+0.163",
-        "edit distance, first approximation",
-        "random projection",
-    ):
-        assert shown in printed
-    assert "bigram, Kneser-Ney" in printed and f"report: {folder / 'report' / 'index.html'}" in printed
+    *lines, last = printed.splitlines()
+    assert last == f"report: {folder / 'report' / 'index.html'}"
+    assert len(lines) < 30 and max(map(len, lines)) <= 100
+    assert re.fullmatch(
+        r"Searched, .* in all: PG only; PG \+ memory; uniform policy \(2 epochs, kjv, seeds 0, 1\)\.",
+        lines[0],
+    )
+    text = " ".join(printed.split())
+    for shown in ("untrained", "-0.404", "+0.163", "2 seeds can", "unigram", "than the bigram"):
+        assert shown in text
     page = (folder / "report" / "index.html").read_text()
-    assert page.count("<img") >= 18 and "--seeds=0,1" in page
+    assert page.count("<img") >= 23 and "--seeds=0,1" in page and page.count("<article>") == 5
+    summary = list(csv.DictReader((folder / "report" / "summary.csv").open()))
+    assert [row["paper"] for row in summary] == ["-0.404", "+0.163", "-", "-", "-", "-"]
+    assert all(row["PG + memory"] in printed for row in summary)
     table = list(csv.DictReader((folder / "report" / "correlations_own.csv").open()))
     assert [row["arm"] for row in table] == ["untrained", "PG only", "PG + memory", "uniform policy", "paper (PG + memory)"]
     assert {"edit distance", "edit distance, free, labels ignored"} <= set(table[0])
     for row in table[:3]:
-        assert row["total overlap"] in printed and "not measured" not in row.values()
+        assert "not measured" not in row.values()
     performance = list(csv.DictReader((folder / "report" / "performance_uniform.csv").open()))
     own, common = ([row for row in performance if row["weights"] == weights] for weights in ("own", "common"))
     # Under common weights all arms see the same performances, and the uniform policy's own weights are the common ones.
@@ -107,19 +108,23 @@ def test_side_by_side_comes_to_the_same(study, user_environment, tmp_path):
     here = [argument.replace(str(folder), str(tmp_path)) for argument in arguments[:-1]]
     process = run(user_environment, "experiments.table_correlations", *here, "--jobs=2")
     assert process.returncode == 0, process.stderr
-    assert "6/6" in process.stderr and "searching" not in process.stderr
+    assert "of 12 done" in process.stderr and "searching" not in process.stderr
 
     def numbers(text):
-        return [line for line in text.splitlines() if not line.startswith(("Made by", "report: "))]
+        return [line for line in text.splitlines() if not line.startswith(("Searched, ", "report: "))]
 
     assert numbers(process.stdout) == numbers(printed)
 
 
 @pytest.mark.slow
 def test_evaluate_needs_only_the_run_directory(searched, quick_environment):
-    process = run_forked(quick_environment, "launch.evaluate", f"--workdir={searched}")
+    process = run_forked(quick_environment, "launch.evaluate", f"--workdir={searched}", "--verbose")
     assert process.returncode == 0, process.stderr
+    written = list((searched / "report").glob("*.csv"))
     assert "PG + 30 x memory" in process.stdout and (searched / "report" / "index.html").exists()
+    tables, answer = process.stdout.split("Searched, ")  # all tables are printed before the answer
+    assert tables.count("Made by: ") == len(written) and "Made by: " not in answer
+    assert "random projection" in tables and "edit distance, first approximation" in tables
 
 
 def test_deriving_a_cell(searched, quick_environment):

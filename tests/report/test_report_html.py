@@ -144,6 +144,51 @@ def test_hostile_text_is_text(tmp_path):
     assert [attributes["alt"] for name, attributes in parsed.tags if name == "img"] == [HOSTILE]
 
 
+def test_answers_open_the_page_and_lead_to_their_tables(tmp_path):
+    report = Report("Answers", "What was run.")
+    report.section("First")
+    report.section("Second")
+    report.table(make_table(), "table-results")
+    report.items(["It is -0.5 [-0.6, -0.4].", HOSTILE])
+    for question in ("Does it?", HOSTILE):
+        sentence = "It does, by -0.4 [-0.5, -0.3]; --seeds=0,1."
+        report.answer(
+            question,
+            sentence,
+            make_figure(),
+            alt="A bar",
+            table="table-results",
+            published=HOSTILE,
+            caption=HOSTILE,
+        )
+    page = report.write(tmp_path / "index.html").read_text(encoding="utf-8")
+    parsed = Page(page)
+    assert [tag for tag, _ in parsed.tags if tag in ("article", "nav", "table", "ul")] == [
+        "article",
+        "article",
+        "nav",
+        "table",
+        "ul",
+    ]
+    assert parsed.text("h2") == ["Does it?", HOSTILE, "First", "Second"]
+    links = [attributes["href"] for name, attributes in parsed.tags if name == "a"]
+    anchors = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert links[:2] == ["#table-results"] * 2 and {link[1:] for link in links} == set(anchors)
+    assert parsed.text("a")[0] == make_table().title
+    minus, space = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
+    interval = f"[{minus}0.5,{space}{minus}0.3]"
+    assert f"It does, by {minus}0.4 {interval}; --seeds=0,1." in parsed.text("p")
+    assert parsed.text("li")[0] == f"It is {minus}0.5 [{minus}0.6,{space}{minus}0.4]."
+    assert "script" not in {name for name, _ in parsed.tags}
+
+
+def test_an_answer_whose_table_is_not_on_the_page(tmp_path):
+    report = Report("Answers")
+    report.answer("Does it?", "It does.", make_figure(), alt="A bar", table="table-missing")
+    with pytest.raises(ValueError, match="table-missing"):
+        report.write(tmp_path / "index.html")
+
+
 def test_several_figures_share_a_caption(tmp_path):
     report = Report("Three")
     report.figure([make_figure()] * 3, "Three panels.", ["a", "b", "c"])

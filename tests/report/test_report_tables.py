@@ -55,6 +55,12 @@ def test_text_aligns_numbers_and_rules_off_reference_rows():
     assert lines[-2:] == ["100 architectures.", "Made by: python -m launch.evaluate --workdir runs/a"]
 
 
+def test_the_body_is_the_text_without_what_is_said_of_it():
+    table = make_table()
+    assert table.body() in table.text()
+    assert not any(said in table.body() for said in (table.title, *table.notes, table.command))
+
+
 def test_csv_holds_the_same_cells(tmp_path):
     table = make_table()
     with open(table.csv(tmp_path / "new" / "table.csv"), newline="", encoding="utf-8") as file:
