@@ -19,10 +19,10 @@ SEED = 4
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(compiled_once):
     """A search before its first step on random tokens."""
     parts, rng = search.components(CONFIG), np.random.default_rng(0)
-    state = search.initial_state(CONFIG, parts)
+    state = jax.jit(lambda: search.initial_state(CONFIG, parts))()
     opened = runs.Run(pathlib.Path("run"), CONFIG, {}, parts.space, parts.policy, parts.reward, state, {})
     train, valid = (rng.integers(0, 50, length, dtype=np.int32) for length in (200, 600))
     vars(opened)["corpus"] = Corpus(train, valid, valid, tuple(map(str, range(50))))

@@ -25,6 +25,7 @@ def test_the_quick_studies_are_not_measured_first():
     assert asked == [False, False, True]
 
 
+@pytest.mark.slow
 def test_a_long_search_says_how_long(quick_environment, tmp_path):
     plan = {"epochs": 10_000, "shared_steps": 20, "controller_steps": 20, "chunk": 20}
     config = tiny(search=plan, policy={"name": "factorised"}, strategy={"supervised": "next_decision"})

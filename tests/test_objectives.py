@@ -29,7 +29,10 @@ def policy_and_parameters(name, seed=0):
     policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=4, temperature=1.5, tanh_constant=2.0))
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
-    return policy, jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    return policy, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+reconstruction_loss = jax.jit(objectives.reconstruction_loss)
 
 
 # Hand-computed numbers.
@@ -37,26 +40,27 @@ def policy_and_parameters(name, seed=0):
 
 def test_policy_gradient_loss_by_hand():
     # Probabilities 1/2, 1/4: log p(a) = -3 ln 2. Advantage 2, entropies .6 and .4, weight .5: -(2 (-3 ln 2) + .5).
-    log_prob, entropy = jnp.log(jnp.array([0.5, 0.25])), jnp.array([0.6, 0.4])
-    loss = functools.partial(objectives.policy_gradient_loss, entropy_weight=0.5)
-    assert loss(log_prob, entropy, jnp.float32(2)) == pytest.approx(6 * LN2 - 0.5, rel=1e-6)
-    assert loss(log_prob, entropy, jnp.float32(-1)) == pytest.approx(-3 * LN2 - 0.5, rel=1e-6)
-    by_log_prob, by_entropy = jax.grad(loss, argnums=(0, 1))(log_prob, entropy, jnp.float32(2))
+    log_prob, entropy = np.log(np.array([0.5, 0.25], np.float32)), np.array([0.6, 0.4], np.float32)
+    loss = jax.jit(functools.partial(objectives.policy_gradient_loss, entropy_weight=0.5))
+    assert loss(log_prob, entropy, np.float32(2)) == pytest.approx(6 * LN2 - 0.5, rel=1e-6)
+    assert loss(log_prob, entropy, np.float32(-1)) == pytest.approx(-3 * LN2 - 0.5, rel=1e-6)
+    by_log_prob, by_entropy = jax.jit(jax.grad(loss, argnums=(0, 1)))(log_prob, entropy, np.float32(2))
     assert by_log_prob.tolist() == [-2, -2] and by_entropy.tolist() == [-0.5, -0.5]
 
 
 def test_next_decision_loss_by_hand():
     # The first decision has nothing before it to be predicted from; -(ln 1/2 + ln 1 + ln 1/8) / 3 = (4 / 3) ln 2.
-    log_prob = jnp.log(jnp.array([1e-3, 0.5, 1, 0.125]))
-    assert objectives.next_decision_loss(log_prob) == pytest.approx(4 / 3 * LN2, rel=1e-6)
-    np.testing.assert_allclose(jax.grad(objectives.next_decision_loss)(log_prob), [0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
+    log_prob = np.log(np.array([1e-3, 0.5, 1, 0.125], np.float32))
+    value, gradient = jax.jit(jax.value_and_grad(objectives.next_decision_loss))(log_prob)
+    assert value == pytest.approx(4 / 3 * LN2, rel=1e-6)
+    np.testing.assert_allclose(gradient, [0, -1 / 3, -1 / 3, -1 / 3], rtol=1e-6)
 
 
 def test_double_softmax_loss_by_hand():
     # Certain of each decision, t = 0 left out: logits 1, 0, 0, 0 and 1, 0: -ln(e / (e + 3)) = .7437, -ln(e / (e + 1)) = .3133.
-    mask = jnp.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
-    log_probs = jnp.where(jax.nn.one_hot(jnp.array([2, 3, 0]), 4) > 0, 0.0, -1e9)
-    loss = objectives.double_softmax_loss(log_probs, jnp.array([0, 3, 0]), mask)
+    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    log_probs = np.where(np.eye(4, dtype=bool)[[2, 3, 0]], np.float32(0), np.float32(-1e9))
+    loss = jax.jit(objectives.double_softmax_loss)(log_probs, np.array([0, 3, 0]), mask)
     assert loss == pytest.approx((0.74367 + 0.31326) / 2, abs=1e-5)
 
 
@@ -69,29 +73,29 @@ def test_reconstruction_loss_by_hand():
     weight[1, :, 0] = LN3, 0
     weight[1, :, 2] = 50
     bias = np.array([[0, 0, math.log(5 / 4)], [0, 0, 0]], np.float32)
-    mask = jnp.array([[True, True, True], [True, True, False]])
-    loss = objectives.reconstruction_loss(
-        {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}, jnp.array([1.0, 2.0]), jnp.array([1, 0]), mask
-    )
+    mask = np.array([[True, True, True], [True, True, False]])
+    decoder = {"weight": weight, "bias": bias.astype(np.float32)}
+    loss = reconstruction_loss(decoder, np.array([1, 2], np.float32), np.array([1, 0]), mask)
     assert loss == pytest.approx(-(math.log(1 / 4) + math.log(3 / 4)) / 2, rel=1e-6)
 
 
 def test_reconstruction_of_nothing_is_the_uniform_guess():
-    decoder = {"weight": jnp.zeros((5, 3, 4)), "bias": jnp.zeros((5, 4))}
-    loss = objectives.reconstruction_loss(decoder, jnp.ones(3), jnp.asarray(EVERY[-1]), jnp.asarray(SPACE.choice_mask()))
+    decoder = {"weight": np.zeros((5, 3, 4), np.float32), "bias": np.zeros((5, 4), np.float32)}
+    loss = reconstruction_loss(decoder, np.ones(3, np.float32), EVERY[-1], SPACE.choice_mask())
     assert loss == pytest.approx((3 * math.log(4) + LN2 + 0) / 5, rel=1e-6)
 
 
 def test_baseline_by_hand():
+    current, update = jax.jit(objectives.current_baseline), jax.jit(objectives.update_baseline, static_argnums=2)
     baseline = objectives.start_baseline()
-    assert objectives.current_baseline(baseline, jnp.float32(7)) == 7  # nothing seen: the reward itself
-    baseline = objectives.update_baseline(baseline, jnp.float32(2), 0.75)
-    assert objectives.current_baseline(baseline, jnp.float32(7)) == 2
-    baseline = objectives.update_baseline(baseline, jnp.float32(4), 0.75)
+    assert current(baseline, np.float32(7)) == 7  # nothing seen: the reward itself
+    baseline = update(baseline, np.float32(2), 0.75)
+    assert current(baseline, np.float32(7)) == 2
+    baseline = update(baseline, np.float32(4), 0.75)
     assert baseline.value == 0.75 * 2 + 0.25 * 4
-    baseline = objectives.update_baseline(baseline, jnp.float32(-3.5), 0.75)
+    baseline = update(baseline, np.float32(-3.5), 0.75)
     assert baseline.value == 0.75 * 2.5 + 0.25 * -3.5
-    assert objectives.update_baseline(baseline, jnp.float32(9), 0.0).value == 9  # no decay: the last reward
+    assert update(baseline, np.float32(9), 0.0).value == 9  # no decay: the last reward
     assert baseline.value.dtype == jnp.float32 and baseline.started.dtype == jnp.bool_
 
 
@@ -116,7 +120,7 @@ def assert_gradient(fn, params, step=1e-5):
         rng = np.random.default_rng(seed)
         direction = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), params)
         ahead, behind = (
-            value_and_gradient(jax.tree.map(lambda leaf, d, s=sign: leaf + s * step * d, params, direction))[0]
+            value_and_gradient(jax.tree.map(lambda leaf, d, s=sign: np.asarray(leaf) + s * step * d, params, direction))[0]
             for sign in (1, -1)
         )
         slope = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
@@ -126,13 +130,13 @@ def assert_gradient(fn, params, step=1e-5):
 
 def random_decoder(width):
     rng = np.random.default_rng(1)
-    return {"weight": jnp.asarray(rng.normal(size=(5, width, 4))), "bias": jnp.asarray(rng.normal(size=(5, 4)))}
+    return {"weight": rng.normal(size=(5, width, 4)), "bias": rng.normal(size=(5, 4))}
 
 
 @pytest.mark.usefixtures("double_precision")
 def test_gradient_of_the_reconstruction_loss():
-    mask, decisions = jnp.asarray(SPACE.choice_mask()), jnp.asarray(EVERY[77])
-    params = {"decoder": random_decoder(3), "embedding": jnp.array([0.3, -1.2, 0.7])}
+    mask, decisions = SPACE.choice_mask(), EVERY[77]
+    params = {"decoder": random_decoder(3), "embedding": np.array([0.3, -1.2, 0.7])}
     assert_gradient(lambda p: objectives.reconstruction_loss(p["decoder"], p["embedding"], decisions, mask), params)
 
 

@@ -40,6 +40,7 @@ class Case(NamedTuple):
 @functools.cache
 def case(name):
     policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=WIDTH, temperature=1.5, tanh_constant=2.0))
+    policy = policy._replace(init=jax.jit(policy.init))
     params = far_from_the_start(policy.init(jax.random.key(0)), 0.8)
     score = jax.jit(policy.score)
     trace = jax.tree.map(np.asarray, score(params, EVERY))
@@ -49,7 +50,9 @@ def case(name):
 
 def far_from_the_start(params, scale, seed=0):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: leaf + scale * rng.standard_normal(leaf.shape).astype(np.float32), params)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + np.float32(scale) * rng.standard_normal(leaf.shape).astype(np.float32), params
+    )
 
 
 @pytest.fixture(params=POLICIES)
@@ -161,7 +164,7 @@ def test_samples_are_valid_and_as_frequent_as_they_are_probable(name):
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_score_of_a_sample_is_its_probability(name):
     decisions = drawn(name)[: len(EVERY)]
-    log_prob = case(name).score(case(name).params, decisions).log_prob.sum(axis=1)
+    log_prob = np.asarray(case(name).score(case(name).params, decisions).log_prob).sum(axis=1)
     np.testing.assert_allclose(log_prob, np.log(case(name).joint.ravel()[number(decisions)]), atol=1e-5)
 
 
@@ -188,7 +191,7 @@ def test_continuations_of_a_prefix_follow_the_conditional_distribution(every):
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_jit_equals_eager(name):
-    policy, params = case(name)[:2]
+    policy, params = case(name).policy, jax.tree.map(jnp.asarray, case(name).params)
     np.testing.assert_array_equal(policy.sample(params, jax.random.key(4), 20_000), drawn(name))
     eager = policy.score(params, EVERY)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), eager, case(name).trace)

@@ -23,7 +23,7 @@ CONFIG = PolicyConfig(width=WIDTH, temperature=1.5, tanh_constant=2.0)
 def parameters(seed=0, scale=0.8):
     shapes = jax.eval_shape(lstm_policy(SPACE, CONFIG).init, jax.random.key(0))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: scale * jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
+    return jax.tree.map(lambda leaf: rng.normal(scale=scale, size=leaf.shape).astype(np.float32), shapes)
 
 
 @functools.cache
@@ -64,7 +64,8 @@ def test_equals_a_plain_numpy_lstm():
 
 
 def test_starts_small_random_and_without_bias():
-    params = lstm_policy(SPACE, PolicyConfig(width=WIDTH, init_scale=0.05)).init(jax.random.key(0))
+    params = jax.jit(lstm_policy(SPACE, PolicyConfig(width=WIDTH, init_scale=0.05)).init)(jax.random.key(0))
+    params = jax.tree.map(np.asarray, params)
     for name, leaf in params.items():
         if name in ("bias", "head_bias"):
             assert not leaf.any()
@@ -85,8 +86,9 @@ def test_settings_reach_the_softmax():
     params = parameters()
     bias = np.zeros((LENGTH, 4), np.float32)
     bias[:, 0] = 5 * math.atanh(0.4)
-    params |= {"head": jnp.zeros_like(params["head"]), "head_bias": jnp.asarray(bias)}
-    probabilities = np.exp(lstm_policy(SPACE, PolicyConfig(width=WIDTH)).score(params, EVERY[:1]).log_probs[0, :, 0])
+    params |= {"head": np.zeros_like(params["head"]), "head_bias": bias}
+    score = jax.jit(lstm_policy(SPACE, PolicyConfig(width=WIDTH)).score)
+    probabilities = np.exp(np.asarray(score(params, EVERY[:1]).log_probs)[0, :, 0])
     np.testing.assert_allclose(probabilities, [math.e / (math.e + c - 1) for c in SPACE.num_choices], rtol=1e-5)
 
 
@@ -167,7 +169,7 @@ def test_positions_of_one_kind_share_their_embeddings():
 
 
 def test_readings_of_a_trace_by_hand():
-    hidden = jnp.arange(2 * 4 * 3, dtype=jnp.float32).reshape(2, 4, 3)  # n = 2, T = 3, H = 3
+    hidden = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3)  # n = 2, T = 3, H = 3
     trace = Trace(None, None, None, hidden)
     assert trace.embedding("after").tolist() == [[9, 10, 11], [21, 22, 23]]
     assert trace.embedding("before").tolist() == [[6, 7, 8], [18, 19, 20]]

@@ -245,7 +245,7 @@ def test_bootstrap_covers_the_correlation_of_the_population():
 
     rng = np.random.default_rng(0)
     truth = spearmanr(*sample(2000, rng)).statistic  # its standard error is about a seventh of a sample's below
-    repetitions = 150
+    repetitions = 80
     intervals = [statistics.bootstrap_correlation(*sample(40, rng), resamples=200, seed=i) for i in range(repetitions)]
     covered = sum(low <= truth <= high for _, low, high in intervals)
     assert binomtest(covered, repetitions, 0.95).pvalue > 1e-3

@@ -54,12 +54,13 @@ def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
 
 
 def test_pieces_are_what_was_asked_for(shrunk, tmp_path, monkeypatch):
-    strategies = (settings.RANDOM, settings.EVOLUTION, settings.PG, "memory")
+    strategies = (settings.RANDOM, settings.EVOLUTION, settings.PG)
     monkeypatch.setattr(settings, "STRATEGIES", strategies)
+    monkeypatch.setattr(settings, "WITH_MEMORY", ())
     table, steps = tables.synthetic_table(0, 0.5), []
     study = Study(table, TINY, tmp_path)
     (data,) = study.run(steps.append)
-    assert sum(steps) == study.epochs == 4 * 2 * 2  # strategies, pieces, epochs
+    assert sum(steps) == study.epochs == 3 * 2 * 2  # strategies, pieces, epochs
     assert 0 < study.estimate() < 60  # all is compiled by now
     for name in strategies:
         arm = data.arms[name]
@@ -92,13 +93,14 @@ def test_pieces_of_another_table_or_damaged_ones_are_run_again(shrunk, tmp_path,
     np.testing.assert_array_equal(judge.test, tables.synthetic_table(1, 0.5).accuracy["cifar100", "test"])
 
 
-def test_the_study_of_interaction(shrunk, tmp_path, capsys):
+def test_the_study_of_interaction(shrunk, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(settings, "STRATEGIES", STRATEGIES[:-1])
     program.sweep(tmp_path)
     assert "Lowest mean regret: " in capsys.readouterr().out
     for name in ("regret", "conditioning", "gibbs"):
         header, *rows = (tmp_path / f"synthetic_{name}.csv").read_text().splitlines()
         assert header == "strategy,interaction 0,interaction 1"
-        assert len(rows) == (5 if name == "regret" else 3)
+        assert len(rows) == (4 if name == "regret" else 2)
 
 
 def test_the_settings_of_a_study_are_complete():

@@ -244,6 +244,7 @@ def test_ptb_without_network(quick_environment, config_file, tmp_path):
     assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
 
 
+@pytest.mark.slow
 def test_training_from_scratch(quick_environment, config_file, data, tmp_path):
     short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
     arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path}", *short]
