@@ -269,7 +269,7 @@ def test_flags_that_cannot_be_meant(environment, tmp_path, flags, parts):
 def test_the_script_for_several_hosts_runs_on_two_processes(arguments, environment, tmp_path):
     root = pathlib.Path(__file__).resolve().parents[2]
     script = ["bash", str(root / "launch" / "multi_host.sh")]
-    flags = [*arguments(SHORT), f"--workdir={tmp_path / 'study'}", "--config.search.epochs=2"]
+    flags = [*arguments(SHORT), f"--workdir={tmp_path / 'study'}", "--config.search.epochs=2", "--seeds=0", "--arms=pg,memory"]
     process = subprocess.run([*script, *flags], env=environment(1), capture_output=True, text=True, timeout=TIMEOUT)
     assert process.returncode == 0, process.stderr
     printed = process.stdout
