@@ -27,7 +27,7 @@ def test_deferred_gradients_train_kjv_quick_like_plain_ones(seed):
         parts = parts._replace(reward=supernet_reward(parts.space, config.supernet, config.data.vocabulary, deferred=deferred))
         chunk = devices.lift(search.shared_chunk(config, parts))
         state, carry = search.initial_state(config, parts), parts.reward.initial_carry(config.data.batch)
-        _, _, (info, _) = chunk(state, carry, train.take(0, 100), (np.int32(0), np.int32(0)))
+        _, _, (info, _) = chunk(state, carry, train.take(0, 100), (np.arange(100, dtype=np.int32), np.int32(0)))
         losses[deferred] = info["loss"]
     np.testing.assert_allclose(losses[True], losses[False], rtol=0, atol=1e-4)
     assert np.median(losses[True][-10:]) < losses[True][0] - 1  # training, though some cells still diverge
