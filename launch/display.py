@@ -1,4 +1,4 @@
-"""Shows how far a program is, on standard error: a line for each task or piece, and one for all of them together.
+"""Shows how far a program is, on standard error: a line for each piece of work, and one for all together.
 
 A terminal that is wide enough gets lines that move; a pipe, a file and a narrow terminal get plain ones, every half minute.
 """
@@ -10,8 +10,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from nas import progress
 from nas.progress import Status
 
 NARROW = 72  # columns; with fewer, lines that move would be cut off
@@ -50,10 +51,10 @@ class Display:
             self._draw(last=True)
 
     def tell(self, label: str, status: Status) -> None:
-        """Takes what a task says of itself; `label` names the row."""
+        """Takes what some work tells of itself; `label` names the row."""
         with self._lock:
             self._rows.setdefault(label, _Row()).take(status)
-            if not self._plan and not any(row.tasks for row in self._rows.values()):
+            if not self._plan and not any(row.running for row in self._rows.values()):
                 self._draw(last=True)
                 self._rows.clear()
 
@@ -120,17 +121,17 @@ class Display:
 
 
 class _Row:
-    """The tasks of one piece that are running: the outermost says how far it is, the innermost what it does."""
+    """The work of one piece that is running: the outermost says how far it is, the innermost what it does."""
 
     def __init__(self):
-        self.tasks: dict[int, Status] = {}
+        self.running: dict[int, Status] = {}
         self._outermost = None  # of them, or the last that ended
-        self._recent = collections.deque()  # (time, units done) of the innermost task
+        self._recent = collections.deque()  # (time, units done) of the innermost work
         self._counted = None  # its number
 
     def take(self, status):
         if status.running:
-            self.tasks[status.number] = status
+            self.running[status.number] = status
             now = time.monotonic()
             if self._counted != status.number:
                 self._counted = status.number
@@ -139,15 +140,15 @@ class _Row:
             while len(self._recent) > 2 and self._recent[0][0] < now - _RECENT:
                 self._recent.popleft()
         else:
-            self.tasks.pop(status.number, None)
-        self._outermost = self.tasks[min(self.tasks)] if self.tasks else status
+            self.running.pop(status.number, None)
+        self._outermost = self.running[min(self.running)] if self.running else status
 
     def fraction(self):
         return _fraction(self._outermost) if self._outermost else 0.0
 
     def text(self, with_time):
         parts = [_percent(self.fraction())]
-        shown = self.tasks[max(self.tasks)] if self.tasks else self._outermost
+        shown = self.running[max(self.running)] if self.running else self._outermost
         if shown is not self._outermost:
             parts.append(f"{shown.name} {_percent(_fraction(shown))}")
         elif not (shown and shown.facts or self.fraction()):
@@ -215,12 +216,7 @@ def _grid(lines, fraction):
 
 
 @contextlib.contextmanager
-def shown(label: str | None = None):
-    """Shows the tasks of this process while the block runs: each in a row of its own name, or all in one row."""
-    from nas import progress
-
-    with (
-        Display() as display,
-        progress.listening(lambda status: display.tell(label or status.name, status)),
-    ):
+def shown() -> Iterator[None]:
+    """Shows the work of this process while the block runs, each in a row of its own."""
+    with Display() as display, progress.listening(lambda status: display.tell(status.name, status)):
         yield

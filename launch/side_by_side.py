@@ -186,7 +186,7 @@ def _make(piece, messages):
 
 
 def _teller(messages):
-    """Sends what tasks tell of themselves, but not every step of a fast one."""
+    """Sends what work tells of itself, but not every step of what is fast."""
     last = 0.0
 
     def tell(status):
