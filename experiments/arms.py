@@ -9,6 +9,8 @@ from typing import Any
 
 from nas import config
 from nas.config import Config, SearchConfig
+from nas.controllers import POLICIES
+from nas.strategies import STRATEGIES as KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +27,13 @@ class Arm:
 
     def configure(self, base: Config, seed: int) -> Config:
         """`base` as this arm, with a seed."""
-        values = dataclasses.asdict(base) | {"seed": seed}
-        for group, fields in self.settings.items():
-            values[group] = values[group] | fields
-        return config.from_dict(values)
+        groups = {}
+        for group, registry in (("policy", POLICIES), ("strategy", KINDS)):
+            settings = getattr(base, group)
+            name = self.settings.get(group, {}).get("name", settings["name"])
+            groups[group] = config.choose(registry, settings, name, group)
+        chosen = dataclasses.replace(base, seed=seed, **groups)
+        return config.override(chosen, self.settings)
 
 
 # Lambda. Adam follows the larger gradient: with 1 the policy's drowns that of the reconstruction, and the state hardly changes.
@@ -38,9 +43,15 @@ _WEIGHTS = {"reconstruct": 30.0, "next_decision": 1.0}
 _ENTROPY_WEIGHT = 0.003
 
 
-def _memory(title: str, supervised: str = "reconstruct", *, policy_weight: float = 1.0, **memory) -> Arm:
-    strategy = {"supervised_weight": _WEIGHTS[supervised], "supervised": supervised, "policy_weight": policy_weight}
-    return Arm(title, {"strategy": strategy, "memory": memory})
+def _memory(
+    title: str, supervised: str = "reconstruct", *, policy_weight: float = 1.0, **memory
+) -> Arm:
+    strategy = {
+        "supervised_weight": _WEIGHTS[supervised],
+        "supervised": supervised,
+        "policy_weight": policy_weight,
+    }
+    return Arm(title, {"strategy": strategy | {"memory": memory}})
 
 
 _NO_MEMORY = {"supervised_weight": 0.0}
@@ -54,15 +65,28 @@ ARMS = {
     "fixed_next": _memory("PG + fixed memory, next decision", "next_decision", **_FIXED),
     "uniform_memory": _memory("PG + uniform sequences", source="uniform"),
     # Controls: what could explain the above without the controller knowing what it builds.
-    "factorised": Arm("factorised, PG only", {"strategy": _NO_MEMORY, "policy": {"name": "factorised"}}),
+    "factorised": Arm(
+        "factorised, PG only", {"strategy": _NO_MEMORY, "policy": {"name": "factorised"}}
+    ),
     "uniform": Arm("uniform policy", {"strategy": _NO_MEMORY, "policy": {"name": "uniform"}}),
-    "entropy": Arm("PG, entropy as with memory", {"strategy": _NO_MEMORY | {"entropy_weight": _ENTROPY_WEIGHT}}),
+    "entropy": Arm(
+        "PG, entropy as with memory", {"strategy": _NO_MEMORY | {"entropy_weight": _ENTROPY_WEIGHT}}
+    ),
     "memory_only": _memory("memory without PG", policy_weight=0.0),
-    "shuffled_next": _memory("PG + fixed memory shuffled, next decision", "next_decision", source="shuffled", **_FIXED),
-    "snapshot_next": _memory("PG + fresh draws of one snapshot, next decision", "next_decision", source="snapshot", **_FIXED),
+    "shuffled_next": _memory(
+        "PG + fixed memory shuffled, next decision", "next_decision", source="shuffled", **_FIXED
+    ),
+    "snapshot_next": _memory(
+        "PG + fresh draws of one snapshot, next decision",
+        "next_decision",
+        source="snapshot",
+        **_FIXED,
+    ),
     "current_next": _memory("PG + own samples, next decision", "next_decision", source="current"),
     "cheating_next": _memory(
-        "PG + own samples and their gradient, next decision", "next_decision", source="current_with_gradient"
+        "PG + own samples and their gradient, next decision",
+        "next_decision",
+        source="current_with_gradient",
     ),
 }
 
@@ -80,12 +104,14 @@ class _WeightsOnly(Arm):
         plan = base.search
         chunk = min(plan.chunk, plan.shared_steps)
         further = chunk * round((training_steps(plan) / plan.epochs - plan.shared_steps) / chunk)
-        planned = dataclasses.replace(plan, warmup_epochs=plan.epochs, shared_steps=plan.shared_steps + further)
+        planned = dataclasses.replace(
+            plan, warmup_epochs=plan.epochs, shared_steps=plan.shared_steps + further
+        )
         return super().configure(dataclasses.replace(base, search=planned), seed)
 
 
 # What a search can be run with: the arms, and strategies that have no policy to evaluate or another plan.
 STRATEGIES = ARMS | {
-    "evolution": Arm("regularised evolution", {"strategy": _NO_MEMORY | {"name": "evolution"}}),
+    "evolution": Arm("regularised evolution", {"strategy": {"name": "evolution"}}),
     "weights": _WeightsOnly("uniform policy, weights only", ARMS["uniform"].settings),
 }

@@ -6,25 +6,31 @@ equal; what their perplexities differ by tells nothing of the cell. Needs only t
 
 from absl import flags
 
-from launch import common
+from launch import common, device
 
 common.define_flags()
 flags.DEFINE_integer("cells", 50, "Cells of each set.", lower_bound=2)
 flags.DEFINE_integer("copies", 8, "Relabelled copies of each cell.", lower_bound=2)
-flags.DEFINE_integer("seed", 0, "Of the cells, their copies and the resampling.", lower_bound=0, upper_bound=2**32 - 1)
+flags.DEFINE_integer(
+    "seed",
+    0,
+    "Of the cells, their copies and the resampling.",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+)
 FLAGS = flags.FLAGS
 
 
 def main():
     workdir = common.workdir()
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     from nas import runs
     from nas.checkpoint import save_arrays
 
     run = runs.open_run(workdir)
     measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)
     save_arrays(workdir / "isomorphs.npz", measured)
-    result = table(measured, len(run.corpus.vocabulary), runs.command(), seed=FLAGS.seed)
+    result = table(measured, run.task.data.vocabulary, runs.command(), seed=FLAGS.seed)
     result.csv(workdir / "isomorphs.csv")
     print(result.text())
 
@@ -37,17 +43,26 @@ def measure(run, *, cells, copies, seed):
     import jax
     import numpy as np
 
-    from nas import progress, search
+    from nas import progress, steps
     from nas.evaluation.relabelling import relabelled
     from nas.types import stacked
 
-    (uniform_key, own_key), rng = jax.random.split(jax.random.key(seed)), np.random.default_rng(seed)
+    (uniform_key, own_key), rng = (
+        jax.random.split(jax.random.key(seed)),
+        np.random.default_rng(seed),
+    )
     drawn = {
         "uniform cells": run.space.sample_uniform(uniform_key, cells),
-        "the search's own cells": search.components(run.config).strategy.propose(run.state.strategy, own_key, cells),
+        "the search's own cells": steps.components(run.config).strategy.propose(
+            run.state.strategy, own_key, cells
+        ),
     }
     groups = {
-        name: [group for d in np.asarray(decisions) if len(group := relabelled(run.space, d, copies, rng)) == copies]
+        name: [
+            group
+            for d in np.asarray(decisions)
+            if len(group := relabelled(run.space, d, copies, rng)) == copies
+        ]
         for name, decisions in drawn.items()
     }
     batches = run.valid_batches()
@@ -72,13 +87,21 @@ def table(measured, vocabulary, command, *, seed=0):
     rows = []
     for name, values in measured.items():
         learned = np.all(values < np.log(vocabulary), axis=1)  # False where a value is not a number
-        chosen = {name: values} if learned.all() else {name: values, f"{name}, none diverged": values[learned]}
+        chosen = (
+            {name: values}
+            if learned.all()
+            else {name: values, f"{name}, none diverged": values[learned]}
+        )
         for title, group in chosen.items():
             if len(group) < 2:
                 rows.append(Row([title, float(len(group)), *[Empty("too few cells")] * 3]))
                 continue
             within, between, share = variance_components(group, seed=seed)
-            interval = "undefined" if np.isnan(share.low) else f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]"
+            interval = (
+                "undefined"
+                if np.isnan(share.low)
+                else f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]"
+            )
             rows.append(Row([title, float(len(group)), between, within, interval]))
     return Table(
         "Isomorph test: log perplexity under shared weights of relabelled copies of a cell",

@@ -10,10 +10,14 @@ import pathlib
 
 from absl import flags
 
-from launch import common, side_by_side
+from launch import common, configuration, device, side_by_side
 
 common.define_flags(default_config="quick")
-flags.DEFINE_string("strategy", "uniform", "Whose searches train the shared weights, of those in experiments/arms.py.")
+flags.DEFINE_string(
+    "strategy",
+    "uniform",
+    "Whose searches train the shared weights, of those in experiments/arms.py.",
+)
 flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from scratch.")
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
 side_by_side.define_flag()
@@ -25,27 +29,46 @@ def main():
     from experiments.arms import STRATEGIES
     from nas.errors import UserError
 
-    base, seeds = common.config(), common.seeds()
+    base, seeds = configuration.config(), common.seeds()
     if FLAGS.strategy not in STRATEGIES:
-        raise UserError(f"--strategy: unknown strategy {FLAGS.strategy!r}; choose from {', '.join(STRATEGIES)}")
+        raise UserError(
+            f"--strategy: unknown strategy {FLAGS.strategy!r}; choose from {', '.join(STRATEGIES)}"
+        )
     if len(seeds) != 2:
-        raise UserError(f"--seeds: two different ones, separated by a comma; got {','.join(FLAGS.seeds)!r}")
-    common.select_device(FLAGS.platform)
+        raise UserError(
+            f"--seeds: two different ones, separated by a comma; got {','.join(FLAGS.seeds)!r}"
+        )
+    device.select_device(FLAGS.platform)
     import numpy as np
 
     from experiments import rank_tables, search_study, searches
     from experiments.writing import Written
     from nas import runs
 
-    options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
-    root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
+    options = common.data_options()
+    root = pathlib.Path(
+        FLAGS.workdir or pathlib.Path("runs", "table_search", configuration.config_name())
+    )
     searched = searches.search(root, base, [FLAGS.strategy], seeds, **options)[FLAGS.strategy]
-    folder, question = root / "rank_agreement", "Do shared weights rank cells as training them alone does?"
-    written = Written(folder, runs.command(), question, f"Shared weights of {STRATEGIES[FLAGS.strategy].title}, two searches.")
-    pool, shared = _score(folder / f"{FLAGS.strategy}-{FLAGS.cells}-cells.npz", searched, 10 * FLAGS.cells)
+    folder, question = (
+        root / "rank_agreement",
+        "Do shared weights rank cells as training them alone does?",
+    )
+    written = Written(
+        folder,
+        runs.command(),
+        question,
+        f"Shared weights of {STRATEGIES[FLAGS.strategy].title}, two searches.",
+    )
+    pool, shared = _score(
+        folder / f"{FLAGS.strategy}-{FLAGS.cells}-cells.npz", searched, 10 * FLAGS.cells
+    )
 
     strata = rank_tables.strata(shared, FLAGS.cells)
-    cells = {title: [searched[0].space.format(decisions) for decisions in pool[chosen]] for title, chosen in strata.items()}
+    cells = {
+        title: [searched[0].space.format(decisions) for decisions in pool[chosen]]
+        for title, chosen in strata.items()
+    }
     wanted = [(seed, cell) for chosen in cells.values() for seed in seeds for cell in chosen]
     trained = search_study.train(root, base, wanted, **options)
     measured = {}
@@ -53,11 +76,27 @@ def main():
         alone = [[trained[seed, cell].result.loss for cell in cells[title]] for seed in seeds]
         measured[title] = (shared[:, chosen], np.array(alone))
     written.section(
-        "Table", {"rank_agreement": rank_tables.table(measured, len(searched[0].corpus.vocabulary), runs.command())}
+        "Table",
+        {
+            "rank_agreement": rank_tables.table(
+                measured, searched[0].task.data.vocabulary, runs.command()
+            )
+        },
     )
     caption = "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. Dotted: full agreement."
-    written.answer(question, rank_tables.answer(measured), [("rank_agreement", rank_tables.figure(measured), caption)])
-    written.finish({"strategy": FLAGS.strategy, "seeds": seeds, "cells": FLAGS.cells, "epochs": base.training.epochs})
+    written.answer(
+        question,
+        rank_tables.answer(measured),
+        [("rank_agreement", rank_tables.figure(measured), caption)],
+    )
+    written.finish(
+        {
+            "strategy": FLAGS.strategy,
+            "seeds": seeds,
+            "cells": FLAGS.cells,
+            "epochs": base.training.epochs,
+        }
+    )
 
 
 def _score(path, searched, count):
@@ -70,7 +109,9 @@ def _score(path, searched, count):
 
     decisions = np.asarray(searched[0].space.sample_uniform(jax.random.key(_CELLS_KEY), count))
     if not path.is_file():
-        save_arrays(path, {"scores": np.stack([search_study.score(run, decisions) for run in searched])})
+        save_arrays(
+            path, {"scores": np.stack([search_study.score(run, decisions) for run in searched])}
+        )
     return decisions, load_arrays(path)["scores"]
 
 

@@ -33,8 +33,18 @@ def table(measured, vocabulary, command):
         }
         for comparison, pair in compared.items():
             cells = [_interval(*pair, statistic) for statistic in (kendalltau, spearmanr)]
-            rows.append(Row([title, comparison, float(alone.shape[1]), diverged, *cells], comparison.startswith("two")))
-    columns = [Column("cells"), Column("what is compared"), Column("number", 0), Column("diverged", 0)]
+            rows.append(
+                Row(
+                    [title, comparison, float(alone.shape[1]), diverged, *cells],
+                    comparison.startswith("two"),
+                )
+            )
+    columns = [
+        Column("cells"),
+        Column("what is compared"),
+        Column("number", 0),
+        Column("diverged", 0),
+    ]
     notes = [
         "Of single measurements: the mean over four pairs of a search and a training. 95 % intervals: bootstrap over cells.",
         "Between rules: ceilings, a measurement against its repetition with another seed.",
@@ -43,7 +53,11 @@ def table(measured, vocabulary, command):
     ]
     columns += [Column("Kendall's tau", 2), Column("Spearman", 2)]
     return Table(
-        "Shared weights against training alone: rank correlations of validation perplexity", columns, rows, notes, command
+        "Shared weights against training alone: rank correlations of validation perplexity",
+        columns,
+        rows,
+        notes,
+        command,
     )
 
 
@@ -59,10 +73,17 @@ def figure(measured):
         drawn = new_figure(6.8, 3.4, layout="constrained")
         axes = drawn.subplots(1, len(measured))
         for i, (ax, (title, pair)) in enumerate(zip(axes, measured.items(), strict=True)):
-            shared, alone = (rankdata(np.nan_to_num(values, nan=np.inf).mean(axis=0)) for values in pair)
+            shared, alone = (
+                rankdata(np.nan_to_num(values, nan=np.inf).mean(axis=0)) for values in pair
+            )
             ax.axline((1, 1), slope=1, color=QUIET, linestyle=":", linewidth=1)
             ax.scatter(shared, alone, s=12, color=PALETTE[i])
-            ax.set(title=title, xlabel="rank under shared weights", ylabel="rank trained alone", aspect="equal")
+            ax.set(
+                title=title,
+                xlabel="rank under shared weights",
+                ylabel="rank trained alone",
+                aspect="equal",
+            )
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         return drawn
@@ -73,6 +94,10 @@ def _interval(first, second, statistic, *, resamples=1000):
     first, second = np.nan_to_num(first, nan=np.inf), np.nan_to_num(second, nan=np.inf)
     rng, cells = np.random.default_rng(0), first.shape[1]
     drawn = [rng.integers(cells, size=cells) for _ in range(resamples)]
-    values = [agreement(first[:, rows], second[:, rows], statistic) for rows in drawn if len(np.unique(rows)) > 2]
+    values = [
+        agreement(first[:, rows], second[:, rows], statistic)
+        for rows in drawn
+        if len(np.unique(rows)) > 2
+    ]
     low, high = np.nanquantile(values, (0.025, 0.975))
     return f"{agreement(first, second, statistic):.2f} [{low:.2f}, {high:.2f}]"

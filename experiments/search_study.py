@@ -34,8 +34,12 @@ class Cells(NamedTuple):
     """The different cells that a search was asked for, the best first."""
 
     decisions: np.ndarray  # [n, T] int32
-    loss: np.ndarray  # [n] nats a token, own shared weights, on the validation windows of an evaluation
-    held_out: np.ndarray  # [] nats a token of the best, on the half of the validation split that did not choose it
+    loss: (
+        np.ndarray
+    )  # [n] nats a token, own shared weights, on the validation windows of an evaluation
+    held_out: (
+        np.ndarray
+    )  # [] nats a token of the best, on the half of the validation split that did not choose it
 
 
 class Trained(NamedTuple):
@@ -48,8 +52,12 @@ class Trained(NamedTuple):
 
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
     """Name -> `derive` of each of its runs, several side by side."""
-    missing = [run for found in searched.values() for run in found if not _derived(run, samples).is_file()]
-    side_by_side.run([Piece(f"derive {run.workdir.name}", _derive_in, (run.workdir, samples)) for run in missing])
+    missing = [
+        run for found in searched.values() for run in found if not _derived(run, samples).is_file()
+    ]
+    side_by_side.run(
+        [Piece(f"derive {run.workdir.name}", _derive_in, (run.workdir, samples)) for run in missing]
+    )
     return {name: [derive(run, samples) for run in found] for name, found in searched.items()}
 
 
@@ -85,7 +93,10 @@ def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarr
 
 
 def from_scratch(
-    root: pathlib.Path, base: Config, wanted: Mapping[str, Sequence[Sequence[tuple[int, str]]]], **options
+    root: pathlib.Path,
+    base: Config,
+    wanted: Mapping[str, Sequence[Sequence[tuple[int, str]]]],
+    **options,
 ) -> dict[str, Scratch]:
     """Title -> models trained from scratch; of several candidates of a seed, validation chooses.
 
@@ -96,7 +107,9 @@ def from_scratch(
     Raises:
       UserError: as `nas.runs.train`.
     """
-    trained = train(root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options)
+    trained = train(
+        root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options
+    )
     found = {}
     for title, lots in wanted.items():
         chosen = [min((trained[one] for one in lot), key=lambda of: of.result.loss) for lot in lots]
@@ -109,19 +122,27 @@ def from_scratch(
     return found
 
 
-def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options) -> dict[tuple[int, str], Trained]:
+def train(
+    root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options
+) -> dict[tuple[int, str], Trained]:
     """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by side.
 
     Args:
-      wanted: seed and architecture, as `nas.standalone.build` reads it; the same pair is trained once.
+      wanted: seed and architecture, as `nas.tasks.Network.model` reads it; the same pair is trained once.
       options: as for `nas.runs.train`.
 
     Raises:
       UserError: as `nas.runs.train`.
     """
     plans = {which: _plan(root, base, *which) for which in wanted}
-    missing = [(config, workdir) for config, workdir in plans.values() if not (workdir / runs.RESULT).is_file()]
-    side_by_side.run([Piece(workdir.name, runs.train, (config, workdir), options) for config, workdir in missing])
+    missing = [
+        (config, workdir)
+        for config, workdir in plans.values()
+        if not (workdir / runs.RESULT).is_file()
+    ]
+    side_by_side.run(
+        [Piece(workdir.name, runs.train, (config, workdir), options) for config, workdir in missing]
+    )
     trained = {}
     for which, (config, workdir) in plans.items():
         result, lines = runs.train(config, workdir, **options), metrics.read(workdir)
@@ -132,7 +153,9 @@ def train(root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], *
 
 def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
     """[T] the control of a seed: one cell of the uniform distribution, the same for all strategies."""
-    return np.asarray(space.sample_uniform(jax.random.fold_in(jax.random.key(_CONTROL_KEY), seed), 1))[0]
+    return np.asarray(
+        space.sample_uniform(jax.random.fold_in(jax.random.key(_CONTROL_KEY), seed), 1)
+    )[0]
 
 
 def best_so_far(lines: Iterable[dict]) -> np.ndarray:

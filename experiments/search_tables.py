@@ -41,7 +41,9 @@ class Found(NamedTuple):
     mean: np.ndarray  # [S] shared weights, mean over the derived cells
     scratch: Scratch  # the best derived cell
     unique: np.ndarray  # [S] different cells among the samples
-    curves: Sequence[np.ndarray]  # [S] of [3, E]: steps, seconds and the lowest perplexity validated so far
+    curves: Sequence[
+        np.ndarray
+    ]  # [S] of [3, E]: steps, seconds and the lowest perplexity validated so far
 
 
 def search_table(
@@ -51,7 +53,7 @@ def search_table(
     *,
     samples: int,
     epochs: int,
-    bigrams: Sequence[float],
+    yardsticks: Sequence[Mapping[str, float]],
     command: str,
 ) -> Table:
     """A row a strategy, and one for each model that was found without shared weights.
@@ -59,13 +61,16 @@ def search_table(
     Args:
       controls: title -> models; `DRAWN` and `AGAIN` are among them.
       seconds: title -> [S] of the search, of those of the controls that had one.
-      bigrams: perplexities of the Kneser-Ney bigram, validation and test split.
+      yardsticks: of the validation and the test split, name -> what a model without a network reaches.
     """
     rows = [
         Row(
             [
                 of.title,
-                *(interval(np.exp(values), 1) for values in (of.best, of.mean, of.scratch.valid, of.scratch.test)),
+                *(
+                    interval(np.exp(values), 1)
+                    for values in (of.best, of.mean, of.scratch.valid, of.scratch.test)
+                ),
                 interval(of.unique, 0),
                 interval([curve[1, -1] for curve in of.curves], 0),
             ]
@@ -74,7 +79,18 @@ def search_table(
     ]
     for title, control in controls.items():
         trained = [interval(np.exp(values), 1) for values in (control.valid, control.test)]
-        rows.append(Row([title, _NONE, _NONE, *trained, _NONE, interval(seconds[title], 0) if title in seconds else _NONE]))
+        rows.append(
+            Row(
+                [
+                    title,
+                    _NONE,
+                    _NONE,
+                    *trained,
+                    _NONE,
+                    interval(seconds[title], 0) if title in seconds else _NONE,
+                ]
+            )
+        )
     columns = [
         Column("strategy"),
         Column("best derived cell, shared weights", 1),
@@ -92,7 +108,7 @@ def search_table(
         "perplexities, on the windows that validate during the search.",
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
         "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies. "
-        "Kneser-Ney bigram: {:.1f} on validation, {:.1f} on test.".format(*bigrams),
+        + _beside(yardsticks),
         "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not. "
         "Without sharing: cells trained alone, together for steps of the arithmetic of a search; validation chooses.",
         _PUBLISHED,
@@ -100,23 +116,38 @@ def search_table(
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
 
 
-def differences_table(found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str) -> Table:
+def differences_table(
+    found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str
+) -> Table:
     """What each strategy, and each model found without shared weights, is worse by than random search with the same seed."""
     random, rows, tests = found[RANDOM], [], {}
     others = {name: of for name, of in found.items() if name != RANDOM}
     count = _count(found)
     for name, of in others.items():
         pairs = [(of.best, random.best), (of.mean, random.mean)]
-        rows.append([of.title, *(_difference(*pair) for pair in pairs), *_differences(of.scratch, random.scratch)])
+        rows.append(
+            [
+                of.title,
+                *(_difference(*pair) for pair in pairs),
+                *_differences(of.scratch, random.scratch),
+            ]
+        )
         pair = np.exp(of.scratch.test), np.exp(random.scratch.test)
         tests[name] = paired_difference(*pair).p if count >= _TESTED_FROM else np.nan
-    adjusted = list(holm(tests).values()) if count >= _TESTED_FROM else [Empty(f"from {_TESTED_FROM} seeds on")] * len(rows)
+    adjusted = (
+        list(holm(tests).values())
+        if count >= _TESTED_FROM
+        else [Empty(f"from {_TESTED_FROM} seeds on")] * len(rows)
+    )
     table_rows = [Row([*cells, p]) for cells, p in zip(rows, adjusted, strict=True)]
     for title, control in controls.items():
         table_rows.append(Row([title, _NONE, _NONE, *_differences(control, random.scratch), _NONE]))
     columns = [
         Column("strategy"),
-        *(Column(name, 1, True) for name in ("best, shared weights", "mean, shared weights", "from scratch, validation")),
+        *(
+            Column(name, 1, True)
+            for name in ("best, shared weights", "mean, shared weights", "from scratch, validation")
+        ),
         Column("from scratch, test", 1, True),
         Column("p, test", 4),
     ]
@@ -135,7 +166,13 @@ def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, comm
     """
     beyond = _interaction(values)
     rows = [
-        Row([title, *(interval(values[:, i, j], 3) for j in range(len(titles))), interval(beyond[:, i, i], 3, "+")])
+        Row(
+            [
+                title,
+                *(interval(values[:, i, j], 3) for j in range(len(titles))),
+                interval(beyond[:, i, i], 3, "+"),
+            ]
+        )
         for i, title in enumerate(titles)
     ]
     columns = [
@@ -149,7 +186,9 @@ def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, comm
         "Beyond both effects: less the mean of the row and of the column, plus that of all. Negative: weights suit the cells "
         "of the policy that trained them, whichever of the two are good in general.",
     ]
-    return Table("Sharing as the confounder: who proposed, by whose weights", columns, rows, notes, command)
+    return Table(
+        "Sharing as the confounder: who proposed, by whose weights", columns, rows, notes, command
+    )
 
 
 def specialisation(values: np.ndarray) -> np.ndarray:
@@ -167,7 +206,10 @@ def answer(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> str:
     """Whether the controller matters, in a sentence."""
     random = found[RANDOM]
     others = {of.title: of.scratch for name, of in found.items() if name != RANDOM} | controls
-    parts = [f"{title} {_text(_difference(of.test, random.scratch.test))}" for title, of in others.items()]
+    parts = [
+        f"{title} {_text(_difference(of.test, random.scratch.test))}"
+        for title, of in others.items()
+    ]
     return f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative is better."
 
 
@@ -180,11 +222,17 @@ def crossed_answer(values: np.ndarray) -> str:
 def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, Figure]:
     """File name -> the lowest perplexity validated so far against steps, and against wall time, after the warm-up."""
     figures = {}
-    for row, (name, x_label) in enumerate({"curves_steps": "steps", "curves_time": "wall time (s)"}.items()):
+    for row, (name, x_label) in enumerate(
+        {"curves_steps": "steps", "curves_time": "wall time (s)"}.items()
+    ):
         lines = []
         for i, of in enumerate(found.values()):
             stacked = np.stack(of.curves)[:, :, warmup_epochs:]  # [S, 3, E]
-            lines.append(Curve(of.title, stacked[:, row].mean(axis=0), stacked[:, 2], PALETTE[i % len(PALETTE)]))
+            lines.append(
+                Curve(
+                    of.title, stacked[:, row].mean(axis=0), stacked[:, 2], PALETTE[i % len(PALETTE)]
+                )
+            )
         every = np.concatenate([line.values.ravel() for line in lines])
         panel = Panel(lines, "lowest perplexity so far", (0.97 * every.min(), 1.03 * every.max()))
         figures[name] = stacked_curves(f"Search, against {x_label}", [panel], x_label)
@@ -203,6 +251,14 @@ def scratch_figure(found: Mapping[str, Found], controls: Mapping[str, Scratch]) 
     drawn = np.concatenate([line.values.ravel() for line in lines])
     panel = Panel(lines, "validation perplexity", (0.97 * drawn.min(), 1.03 * drawn.max()))
     return stacked_curves("Trained from scratch", [panel], "epochs")
+
+
+def _beside(yardsticks):
+    """Sentences: what each yardstick reaches on validation and test."""
+    valid, test = yardsticks
+    return " ".join(
+        f"{name}: {valid[name]:.1f} on validation, {test[name]:.1f} on test." for name in valid
+    )
 
 
 def _count(found):
@@ -225,4 +281,10 @@ def _interaction(values):
 
 def _text(cell):
     """A cell in a sentence."""
-    return cell.reason if isinstance(cell, Empty) else cell if isinstance(cell, str) else f"{cell:+.3g}"
+    return (
+        cell.reason
+        if isinstance(cell, Empty)
+        else cell
+        if isinstance(cell, str)
+        else f"{cell:+.3g}"
+    )

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from experiments.arms import STRATEGIES
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import estimate, parallel, runs
+from nas import estimate, parallel, runs, tasks
 from nas.config import Config, TrainingConfig
-from nas.data import load_corpus
 from nas.runs import Run
 
 
@@ -45,12 +44,20 @@ def search(
         for seed, workdir in zip(seeds, folders[name], strict=True)
     ]
     # All processes of a search must come to the same answer; the one that writes has the files.
-    missing = [one for one in searched if not devices.agree(devices.is_main and runs.is_finished(*one))]
+    missing = [
+        one for one in searched if not devices.agree(devices.is_main and runs.is_finished(*one))
+    ]
     if missing:  # prepared here, where it is said, and not by several processes
-        load_corpus(base.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
+        where = {name: options.get(name) for name in ("raw_dir", "data_dir")}
+        tasks.build(base).data.load(**where)
     pieces = [
-        Piece(workdir.name, runs.finish, (config, workdir), options, estimate.search_tokens(config))
+        Piece(
+            workdir.name, runs.finish, (config, workdir), options, estimate.search_examples(config)
+        )
         for config, workdir in missing
     ]
     side_by_side.run(pieces + (then(folders) if devices.is_main else []))
-    return {name: [runs.open_run(workdir) for workdir in folders[name]] if devices.is_main else [] for name in names}
+    return {
+        name: [runs.open_run(workdir) for workdir in folders[name]] if devices.is_main else []
+        for name in names
+    }

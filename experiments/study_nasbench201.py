@@ -10,18 +10,35 @@ import time
 
 from absl import flags
 
-from launch import common
+from launch import common, device
 
 SYNTHETIC = "synthetic"
 
 common.define_flags()
 flags.DEFINE_string(
-    "table", "", "CSV file (.csv or .csv.gz) of accuracies, see nas/tables.py; synthetic; or synthetic:STRENGTH, 0 to 1."
+    "table",
+    "",
+    "CSV file (.csv or .csv.gz) of accuracies, see nas/tables.py; synthetic; or synthetic:STRENGTH, 0 to 1.",
 )
-flags.DEFINE_enum("config", "quick", ["quick", "full"], "quick: 50 seeds, minutes; full: 200 seeds and 4,000 queries, hours.")
-flags.DEFINE_bool("tune", False, "Instead of the study, run the grid from which settings were chosen, on CIFAR-10.")
-flags.DEFINE_bool("timing", False, "Instead of the study, time one seed, and 50 side by side and one after another.")
-flags.DEFINE_string("convert", "", "Instead of the study, convert this file or folder of NATS-Bench into --table.")
+flags.DEFINE_enum(
+    "config",
+    "quick",
+    ["quick", "full"],
+    "quick: 50 seeds, minutes; full: 200 seeds and 4,000 queries, hours.",
+)
+flags.DEFINE_bool(
+    "tune",
+    False,
+    "Instead of the study, run the grid from which settings were chosen, on CIFAR-10.",
+)
+flags.DEFINE_bool(
+    "timing",
+    False,
+    "Instead of the study, time one seed, and 50 side by side and one after another.",
+)
+flags.DEFINE_string(
+    "convert", "", "Instead of the study, convert this file or folder of NATS-Bench into --table."
+)
 FLAGS = flags.FLAGS
 
 
@@ -29,19 +46,25 @@ def main():
     from nas.errors import UserError
 
     if not FLAGS.table:
-        raise UserError("--table: must name a CSV file of accuracies, or be synthetic, which needs no file")
+        raise UserError(
+            "--table: must name a CSV file of accuracies, or be synthetic, which needs no file"
+        )
     import jax
 
     from nas.evaluation.edit_distance import available_cores
 
-    jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices: one a core
-    common.select_device(FLAGS.platform)
+    jax.config.update(
+        "jax_num_cpu_devices", available_cores()
+    )  # seeds are spread over devices: one a core
+    device.select_device(FLAGS.platform)
     from experiments.nasbench201 import program
 
     if FLAGS.convert:
         return program.convert(FLAGS.convert, pathlib.Path(FLAGS.table))
     name = "synthetic" if FLAGS.table.startswith(SYNTHETIC) else "table"
-    folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", f"study_nasbench201_{name}_{FLAGS.config}"))
+    folder = pathlib.Path(
+        FLAGS.workdir or pathlib.Path("runs", f"study_nasbench201_{name}_{FLAGS.config}")
+    )
     started = time.perf_counter()
     if FLAGS.table == SYNTHETIC and not (FLAGS.tune or FLAGS.timing):
         program.sweep(folder)

@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from launch import common, side_by_side
+from launch import common, configuration, device, side_by_side
 
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
@@ -29,21 +29,28 @@ def main():
     from experiments.arms import ARMS
     from nas.errors import UserError
 
-    base, names = common.config(), list(dict.fromkeys(FLAGS.arms))
+    base, names = configuration.config(), list(dict.fromkeys(FLAGS.arms))
     for name in names:
         if name not in ARMS:
             raise UserError(f"--arms: unknown arm {name!r}; choose from {', '.join(ARMS)}")
     if not names:
         raise UserError(f"--arms: at least one of {', '.join(ARMS)}")
     seeds = common.seeds()
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     from experiments import searches
     from launch import reporting
 
-    root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_correlations", common.config_name()))
+    root = pathlib.Path(
+        FLAGS.workdir or pathlib.Path("runs", "table_correlations", configuration.config_name())
+    )
     configs = {name: ARMS[name].configure(base, seeds[0]) for name in names}
     opened = searches.search(
-        root, base, names, seeds, then=lambda folders: reporting.evaluations(folders, configs), **common.run_options()
+        root,
+        base,
+        names,
+        seeds,
+        then=lambda folders: reporting.evaluations(folders, configs),
+        **common.run_options(),
     )
     if opened[names[0]]:  # in the process that writes
         arms = {name: (ARMS[name].title, runs) for name, runs in opened.items()}

@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from launch import common, side_by_side
+from launch import common, configuration, device, side_by_side
 
 common.define_flags(default_config="quick")
 flags.DEFINE_list(
@@ -21,7 +21,12 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every strategy.")
 flags.DEFINE_integer("derived", 100, "Samples of every strategy that are ranked.", lower_bound=1)
-flags.DEFINE_integer("halved", 16, "Cells with which successive halving without shared weights starts.", lower_bound=2)
+flags.DEFINE_integer(
+    "halved",
+    16,
+    "Cells with which successive halving without shared weights starts.",
+    lower_bound=2,
+)
 side_by_side.define_flag()
 FLAGS = flags.FLAGS
 _AGAIN = 1000  # added to a seed that trains once more
@@ -31,29 +36,35 @@ def main():
     from experiments.arms import STRATEGIES
     from nas.errors import UserError
 
-    base, names = common.config(), list(dict.fromkeys(FLAGS.strategies))
+    base, names = configuration.config(), list(dict.fromkeys(FLAGS.strategies))
     for name in names:
         if name not in STRATEGIES:
-            raise UserError(f"--strategies: unknown strategy {name!r}; choose from {', '.join(STRATEGIES)}")
+            raise UserError(
+                f"--strategies: unknown strategy {name!r}; choose from {', '.join(STRATEGIES)}"
+            )
     if len(names) < 2:
         raise UserError(f"--strategies: at least two, separated by commas; got {','.join(names)!r}")
     seeds = common.seeds()
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     import numpy as np
 
     from experiments import search_study, search_tables, searches, without_sharing
     from experiments.search_tables import Found
     from experiments.writing import Written
     from nas import runs
-    from nas.data import ngrams
 
-    options = {"corpus_dir": FLAGS.corpus_dir, "data_dir": FLAGS.data_dir}
-    root = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "table_search", common.config_name()))
+    options = common.data_options()
+    root = pathlib.Path(
+        FLAGS.workdir or pathlib.Path("runs", "table_search", configuration.config_name())
+    )
     searched = searches.search(root, base, names, seeds, **options)
     derived = search_study.derive_all(searched, FLAGS.derived)
     crossed = np.stack(
         [
-            search_study.cross({name: searched[name][i] for name in names}, {name: derived[name][i] for name in names})
+            search_study.cross(
+                {name: searched[name][i] for name in names},
+                {name: derived[name][i] for name in names},
+            )
             for i in range(len(seeds))
         ]
     )
@@ -62,20 +73,28 @@ def main():
     drawn = [run.space.format(search_study.random_cell(run.space, seed)) for seed in seeds]
     configs = [dataclasses.replace(base, seed=seed) for seed in seeds]
     halved = without_sharing.halve_all(root, configs, FLAGS.halved, **options)
-    alone = [without_sharing.random_cells(config, run.corpus) for config in configs]
+    alone = [without_sharing.random_cells(config, run.splits.train.length) for config in configs]
     random = f"random search, no sharing (best of {len(alone[0])})"
     halving = f"successive halving, no sharing (of {FLAGS.halved})"
     # Title -> for each seed its candidates: seed of training and architecture.
     without = {
         search_tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
-        search_tables.AGAIN: [[(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)],
-        random: [[(seed, cell) for cell in cells] for seed, cells in zip(seeds, alone, strict=True)],
-        halving: [[(seed, run.space.format(of.decisions[0]))] for seed, of in zip(seeds, halved, strict=True)],
+        search_tables.AGAIN: [
+            [(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)
+        ],
+        random: [
+            [(seed, cell) for cell in cells] for seed, cells in zip(seeds, alone, strict=True)
+        ],
+        halving: [
+            [(seed, run.space.format(of.decisions[0]))]
+            for seed, of in zip(seeds, halved, strict=True)
+        ],
         "LSTM, as many parameters": [[(seed, "lstm")] for seed in seeds],
     }
     best = {
         STRATEGIES[name].title: [
-            [(seed, run.space.format(cells.decisions[0]))] for seed, cells in zip(seeds, derived[name], strict=True)
+            [(seed, run.space.format(cells.decisions[0]))]
+            for seed, cells in zip(seeds, derived[name], strict=True)
         ]
         for name in names
     }
@@ -95,8 +114,16 @@ def main():
     }
 
     command, question = runs.command(), "Does the controller matter?"
-    written = Written(root, command, question, "Strategies at the same budget: from shared weights to a trained cell.")
-    corpus, types = run.corpus, len(run.corpus.vocabulary)
+    written = Written(
+        root,
+        command,
+        question,
+        "Strategies at the same budget: from shared weights to a trained cell.",
+    )
+    task, splits = run.task, run.splits
+    yardsticks = [
+        task.network.yardsticks(task.data, splits.train, held_out) for held_out in splits[1:]
+    ]
     tables = {
         "search": search_tables.search_table(
             found,
@@ -104,11 +131,14 @@ def main():
             seconds,
             samples=FLAGS.derived,
             epochs=base.training.epochs,
-            bigrams=[ngrams.kneser_ney_bigram_perplexity(corpus.train, split, types) for split in (corpus.valid, corpus.test)],
+            yardsticks=yardsticks,
             command=command,
         ),
         "crossed": search_tables.crossed_table(
-            [of.title for of in found.values()], crossed, cells=search_study.CROSSED, command=command
+            [of.title for of in found.values()],
+            crossed,
+            cells=search_study.CROSSED,
+            command=command,
         ),
     }
     if search_tables.RANDOM in found:
@@ -116,14 +146,23 @@ def main():
     written.section("Tables", tables)
     caption = "Means and 95 % intervals over seeds, at the end of each epoch after the warm-up. Wall time: mean over seeds."
     figures = [
-        (name, figure, caption) for name, figure in search_tables.curves_figure(found, base.search.warmup_epochs).items()
+        (name, figure, caption)
+        for name, figure in search_tables.curves_figure(found, base.search.warmup_epochs).items()
     ]
     caption = "The best derived cell of each search and, dashed, the controls: means and 95 % intervals over seeds."
     if base.training.epochs > 1:
         figures.append(("from_scratch", search_tables.scratch_figure(found, controls), caption))
-    sentence = search_tables.answer(found, controls) if search_tables.RANDOM in found else "Not asked against random search."
+    sentence = (
+        search_tables.answer(found, controls)
+        if search_tables.RANDOM in found
+        else "Not asked against random search."
+    )
     written.answer(question, sentence, figures)
-    written.answer("Do shared weights specialise in the policy that trains them?", search_tables.crossed_answer(crossed), [])
+    written.answer(
+        "Do shared weights specialise in the policy that trains them?",
+        search_tables.crossed_answer(crossed),
+        [],
+    )
     written.finish({"strategies": names, "seeds": seeds, "derived": FLAGS.derived})
 
 

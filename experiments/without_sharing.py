@@ -17,12 +17,9 @@ import numpy as np
 from experiments.arms import training_steps
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import progress, standalone, training
+from nas import progress, tasks, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
-from nas.data import Corpus
-from nas.data.tokens import corpus_splits, load_splits
-from nas.spaces import RecurrentSpace
 
 _KEY = 1905  # of the cells that are drawn
 _QUARTER = 4
@@ -37,11 +34,14 @@ class Halved(NamedTuple):
     seconds: np.ndarray  # [] of all of it
 
 
-def random_cells(config: Config, corpus: Corpus) -> list[str]:
-    """The cells that random search trains from scratch, as text; the seed is that of `config`."""
-    epoch = corpus_splits(corpus, config.data).train.length
+def random_cells(config: Config, epoch: int) -> list[str]:
+    """The cells that random search trains from scratch, as text; the seed is that of `config`.
+
+    Args:
+      epoch: steps of one.
+    """
     count = max(1, round(training_steps(config.search) / (config.training.epochs * epoch)))
-    space = RecurrentSpace(num_nodes=config.nodes)
+    space = tasks.build(config).space
     return [space.format(decisions) for decisions in _drawn(space, config.seed, count)]
 
 
@@ -50,14 +50,21 @@ def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **optio
 
     Args:
       cells: at the start.
-      options: as for `nas.data.load_corpus`.
+      options: as for `nas.tasks.Data.load`.
 
     Raises:
-      UserError: as `nas.data.load_corpus`.
+      UserError: as `nas.tasks.Data.load`.
     """
     paths = [root / "halving" / f"seed{config.seed}-{cells}-cells.npz" for config in configs]
-    missing = [(path, config) for path, config in zip(paths, configs, strict=True) if not path.is_file()]
-    side_by_side.run([Piece(f"halving {path.stem}", _halve, (path, config, cells), options) for path, config in missing])
+    missing = [
+        (path, config) for path, config in zip(paths, configs, strict=True) if not path.is_file()
+    ]
+    side_by_side.run(
+        [
+            Piece(f"halving {path.stem}", _halve, (path, config, cells), options)
+            for path, config in missing
+        ]
+    )
     return [Halved(**load_arrays(path)) for path in paths]
 
 
@@ -71,7 +78,9 @@ def _units(count: int) -> int:
     return sum(size * (end - end // _QUARTER) for size, end in _rungs(count))
 
 
-def successive_halving(count: int, unit: int, advance: Callable[[int, int], float]) -> tuple[np.ndarray, np.ndarray]:
+def successive_halving(
+    count: int, unit: int, advance: Callable[[int, int], float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Steps [count] and last losses [count] of so many candidates.
 
     Args:
@@ -87,21 +96,32 @@ def successive_halving(count: int, unit: int, advance: Callable[[int, int], floa
 
 
 def _halve(path, config, cells, **options):
-    splits, data, started = load_splits(config.data, **options), config.data, time.perf_counter()
-    valid = splits.valid.head(data.eval_tokens)
-    space, settings = RecurrentSpace(num_nodes=config.nodes), config.training
+    (_, space, data, network), settings = tasks.build(config), config.training
+    splits, started = data.load(**options), time.perf_counter()
+    valid = splits.valid.head(config.evaluation.examples)
     decisions = _drawn(space, config.seed, cells)
-    models = [standalone.cell(space, one, config.supernet, data.vocabulary) for one in decisions]
-    evaluations = [training.evaluation(m) for m in models]
-    programs = [training.train_chunk(m, clip=settings.clip, weight_decay=settings.weight_decay) for m in models]
+    models = [network.model(space, data, space.format(one)) for one in decisions]
+    evaluations = [jax.jit(m.evaluate) for m in models]
+    programs = [
+        training.train_chunk(m, clip=settings.clip, weight_decay=settings.weight_decay)
+        for m in models
+    ]
     states = [[training.initial_state(m, config.seed), m.initial_carry(data.batch)] for m in models]
     done, rate = np.zeros(cells, int), np.float32(settings.learning_rate)
     unit = first_rung(cells, int(training_steps(config.search)))
 
     def train_until(candidate, end):
-        for first in range(done[candidate], end, unit):  # of one length, so that a cell is compiled once
+        for first in range(
+            done[candidate], end, unit
+        ):  # of one length, so that a cell is compiled once
             steps = np.arange(first, first + unit, dtype=np.int32)
-            arguments = splits.train.take(first, unit), np.uint32(config.seed), steps, rate, np.bool_(False)
+            arguments = (
+                splits.train.take(first, unit),
+                np.uint32(config.seed),
+                steps,
+                rate,
+                np.bool_(False),
+            )
             *states[candidate], _ = programs[candidate](*states[candidate], *arguments)
             advance(unit)
         done[candidate] = end

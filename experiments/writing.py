@@ -30,7 +30,9 @@ class Written:
             table.csv(self._folder / f"{name}.csv")
             self._report.table(table)
 
-    def answer(self, question: str, sentence: str, drawn: Sequence[tuple[str, Figure, str]]) -> None:
+    def answer(
+        self, question: str, sentence: str, drawn: Sequence[tuple[str, Figure, str]]
+    ) -> None:
         """A question, its sentence and its figures: file name, figure, caption."""
         print(f"{question}\n{sentence}\n", flush=True)
         self._report.section(question)

@@ -4,30 +4,41 @@ Needs only the run directory. Writes derived.csv and derived.json into it and pr
 """
 
 import json
-import math
 
 from absl import flags
 
-from launch import common
+from launch import common, device
 
 common.define_flags()
-flags.DEFINE_integer("architectures", 1000, "Samples of the strategy; repeated ones are ranked once.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of the samples, and of the text that ranks them.", lower_bound=0, upper_bound=2**32 - 1)
-flags.DEFINE_string("decisions", "", "An architecture of your own to rank with them: its numbers, '0 0 0 1 ...'.")
+flags.DEFINE_integer(
+    "architectures", 1000, "Samples of the strategy; repeated ones are ranked once.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "seed",
+    0,
+    "Of the samples, and of the examples that rank them.",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+)
+flags.DEFINE_string(
+    "decisions", "", "An architecture of your own to rank with them: its numbers, '0 0 0 1 ...'."
+)
 FLAGS = flags.FLAGS
 _PRINTED = 10
 
 
 def main():
     workdir = common.workdir()
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     from nas import derivation, runs
     from nas.report.files import write_atomic
 
     run = runs.open_run(workdir)
-    derived = derivation.derive(run, FLAGS.architectures, seed=FLAGS.seed, given=common.decisions(run.space))
-    rows = _rows(run.space, derived)
-    _table(rows, derived).csv(workdir / "derived.csv")
+    derived = derivation.derive(
+        run, FLAGS.architectures, seed=FLAGS.seed, given=common.decisions(run.space)
+    )
+    rows = _rows(run.task, derived)
+    _table(run.task, rows, derived).csv(workdir / "derived.csv")
     best = run.space.format(derived.decisions[0])
     record = {
         "command": runs.command(),
@@ -40,44 +51,59 @@ def main():
         "held_out_loss": float(derived.held_out[0]),
     }
     write_atomic(workdir / "derived.json", json.dumps(record, indent=2) + "\n")
-    print(_table(rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived).text())
-    print(f"best: perplexity {math.exp(derived.held_out[0]):.1f} on the half that did not choose it, decisions {best}")
+    print(
+        _table(
+            run.task, rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived
+        ).text()
+    )
+    held_out = run.task.metric.text(derived.held_out[0])
+    print(f"best: {held_out} on the half that did not choose it, decisions {best}")
     print(f"all of them: {workdir / 'derived.csv'}")
 
 
-def _rows(space, derived):
+def _rows(task, derived):
     import numpy as np
 
     from nas.report.tables import Empty, Row
 
     rows = []
-    with np.errstate(over="ignore"):  # of cells that have diverged
-        perplexity, held_out = np.exp(derived.loss), np.exp(derived.held_out)
+    with np.errstate(over="ignore"):  # of architectures that have diverged
+        shown, held_out = (task.metric.shown(of) for of in (derived.loss, derived.held_out))
     for i, decisions in enumerate(derived.decisions):
         lasted = derived.examples[i] == derived.examples[0]
-        cells = [i + 1.0, space.format(decisions), float(derived.examples[i]), float(perplexity[i])]
-        rows.append(Row([*cells, float(held_out[i]) if lasted else Empty("left before")], bool(derived.given[i])))
+        cells = [i + 1.0, task.space.format(decisions), float(derived.examples[i]), float(shown[i])]
+        rows.append(
+            Row(
+                [*cells, float(held_out[i]) if lasted else Empty("left before")],
+                bool(derived.given[i]),
+            )
+        )
     return rows
 
 
-def _table(rows, derived):
+def _table(task, rows, derived):
     from nas import runs
     from nas.report.tables import Column, Table
 
+    name, digits = task.metric.name, task.metric.digits
     return Table(
-        "Architectures derived from the search, perplexity under its shared weights",
+        f"Architectures derived from the search, {name} under its shared weights",
         [
             Column("rank", 0),
             Column("decisions"),
-            Column("tokens that rank it", 0),
-            Column("perplexity of these", 1),
-            Column("perplexity of the other half", 1),
+            Column("examples that rank it", 0),
+            Column(f"{name} of these", digits),
+            Column(f"{name} of the other half", digits),
         ],
         rows,
         [
             f"{len(derived.decisions)} architectures; {derived.repeated} of {FLAGS.architectures} samples repeated others.",
             "Halves of the validation split, in rows by turns; the search took its rewards from both. No test data.",
-            *(["Between rules: the architecture of --decisions."] if any(row.reference for row in rows) else []),
+            *(
+                ["Between rules: the architecture of --decisions."]
+                if any(row.reference for row in rows)
+                else []
+            ),
         ],
         runs.command(),
     )

@@ -28,7 +28,11 @@ from absl import flags
 from launch import common
 
 flags.DEFINE_string("space", "recurrent", "Search space: recurrent or nasbench201.")
-flags.DEFINE_integer("nodes", 12, "Nodes of a recurrent cell.")
+flags.DEFINE_list(
+    "space_settings",
+    None,
+    "Settings of the space, NAME=WHOLE NUMBER,... Empty: its defaults; recurrent: num_nodes=12.",
+)
 flags.DEFINE_string("decisions", "", "File of decisions [n, T].")
 flags.DEFINE_string("embeddings", "", "File of embeddings [n, H].")
 flags.DEFINE_string("log_probs", "", "File of log-probabilities [n, T, K]; empty: none.")
@@ -41,14 +45,14 @@ _SUM = 1e-3  # by which probabilities may miss one
 
 def main():
     from nas.errors import UserError
-    from nas.spaces import SPACES
+    from nas.tasks import SPACES
 
     if FLAGS.space not in SPACES:
         raise UserError(f"--space: unknown space {FLAGS.space!r}; choose from {', '.join(SPACES)}")
     for name in ("decisions", "embeddings", "out"):
         if not FLAGS[name].value:
             raise UserError(f"--{name}: must name a {'folder' if name == 'out' else 'file'}")
-    space = SPACES[FLAGS.space](num_nodes=FLAGS.nodes) if FLAGS.space == "recurrent" else SPACES[FLAGS.space]()
+    space = _space()
     arrays = _read(space)
     from nas.report import diagnosis  # here: what is wrong with the files is said sooner
 
@@ -57,6 +61,19 @@ def main():
     for table in diagnosis.write_report(page, space, diagnosis.Controller(*arrays), command):
         print(table.text())
     print(f"report: {page}")
+
+
+def _space():
+    from nas import tasks
+    from nas.errors import UserError
+
+    settings = {}
+    for item in FLAGS.space_settings or []:
+        name, _, value = item.partition("=")
+        if not value.isdigit():
+            raise UserError(f"--space_settings: must be NAME=WHOLE NUMBER, got {item!r}")
+        settings[name] = int(value)
+    return tasks.space(FLAGS.space, settings)
 
 
 def _read(space):
@@ -72,13 +89,17 @@ def _read(space):
         raise UserError(f"--decisions={FLAGS.decisions}: {error}") from None
     n = len(decisions)
     if n < _LEAST:
-        raise UserError(f"--decisions={FLAGS.decisions}: at least {_LEAST} architectures are needed, got {n}")
+        raise UserError(
+            f"--decisions={FLAGS.decisions}: at least {_LEAST} architectures are needed, got {n}"
+        )
     embeddings = _numbers("embeddings", n, "H")
     log_probs = _numbers("log_probs", n, space.num_decisions, "K") if FLAGS.log_probs else None
     performance = _numbers("performance", n) if FLAGS.performance else None
     if log_probs is not None:
         if log_probs.shape[2] < space.max_choices:
-            raise UserError(f"--log_probs={FLAGS.log_probs}: K must be at least {space.max_choices}, got {log_probs.shape[2]}")
+            raise UserError(
+                f"--log_probs={FLAGS.log_probs}: K must be at least {space.max_choices}, got {log_probs.shape[2]}"
+            )
         log_probs = np.where(space.choice_mask(), log_probs[:, :, : space.max_choices], -np.inf)
         totals = np.exp(log_probs).sum(axis=2)
         wrong = np.argwhere(~(abs(totals - 1) < _SUM))
@@ -102,7 +123,8 @@ def _numbers(name, *shape):
 
     array, where = _load(name), f"--{name}={FLAGS[name].value}"
     fits = array.ndim == len(shape) and all(
-        size > 0 if isinstance(wanted, str) else size == wanted for size, wanted in zip(array.shape, shape, strict=True)
+        size > 0 if isinstance(wanted, str) else size == wanted
+        for size, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits:
         expected = ", ".join(map(str, shape))
@@ -142,7 +164,9 @@ def _load(name):
     except UserError:
         raise
     except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(f"{where}: cannot be read as what numpy.save or numpy.savez writes") from None
+        raise UserError(
+            f"{where}: cannot be read as what numpy.save or numpy.savez writes"
+        ) from None
 
 
 if __name__ == "__main__":

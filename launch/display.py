@@ -117,7 +117,11 @@ class Display:
     def _time(self):
         elapsed, fraction = time.monotonic() - self._began, self._fraction()
         spent = f"{duration(elapsed)} so far"
-        return f"{spent}, about {duration(elapsed * (1 / fraction - 1))} left" if fraction >= 0.02 else spent
+        return (
+            f"{spent}, about {duration(elapsed * (1 / fraction - 1))} left"
+            if fraction >= 0.02
+            else spent
+        )
 
 
 class _Row:
@@ -155,7 +159,9 @@ class _Row:
             parts.append("starting")
         parts += [f"{name} {value}" for name, value in (shown.facts if shown else {}).items()]
         if rate := self._rate():
-            parts.append(f"{rate:,.3g} {shown.unit}s/s" if rate < 1000 else f"{rate:,.0f} {shown.unit}s/s")
+            parts.append(
+                f"{rate:,.3g} {shown.unit}s/s" if rate < 1000 else f"{rate:,.0f} {shown.unit}s/s"
+            )
             if with_time and shown is self._outermost:
                 parts.append(f"about {duration((shown.total - shown.done) / rate)} left")
         return ", ".join(parts)

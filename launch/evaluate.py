@@ -6,17 +6,21 @@ Needs only the run directory. Prints the answer and writes evaluation.npz and th
 
 from absl import flags
 
-from launch import common
+from launch import common, device
 
 common.define_flags()
 common.define_verbose_flag()
-flags.DEFINE_integer("architectures", 0, "Architectures of each evaluation set; 0: as many as the run's configuration says.")
+flags.DEFINE_integer(
+    "architectures",
+    0,
+    "Architectures of each evaluation set; 0: as many as the run's configuration says.",
+)
 FLAGS = flags.FLAGS
 
 
 def main():
     workdir = common.workdir()
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     from launch import reporting
     from nas import runs
     from nas.errors import UserError
@@ -24,8 +28,12 @@ def main():
     if FLAGS.architectures != 0 and FLAGS.architectures < 3:
         raise UserError(f"--architectures: must be 0 or at least 3, got {FLAGS.architectures}")
     run = runs.open_run(workdir)
-    weight = run.config.strategy.supervised_weight
-    arm = {"pg": ("PG only", [run])} if weight == 0 else {"memory": (f"PG + {weight:g} x memory", [run])}
+    weight = run.config.strategy.get("supervised_weight", 0)
+    arm = (
+        {"pg": ("PG only", [run])}
+        if weight == 0
+        else {"memory": (f"PG + {weight:g} x memory", [run])}
+    )
     reporting.report(workdir, arm, architectures=FLAGS.architectures, verbose=FLAGS.verbose)
 
 

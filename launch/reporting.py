@@ -10,9 +10,8 @@ import numpy as np
 
 from launch.display import duration
 from launch.side_by_side import Piece
-from nas import estimate, measurements, metrics, runs, search
+from nas import estimate, measurements, metrics, runs, steps
 from nas.config import Config
-from nas.data import ngrams
 from nas.measurements import TRAINED, UNTRAINED, Measured
 from nas.progress import track
 from nas.report import answers, evidence, evidence_page, summary, training
@@ -44,7 +43,9 @@ def report(
     measured, untrained = {}, []
     for key, (title, seeds) in arms.items():
         found = [
-            measurements.measure(run, architectures=architectures, untrained=key == lender, common=weights)
+            measurements.measure(
+                run, architectures=architectures, untrained=key == lender, common=weights
+            )
             for run, weights in zip(seeds, common, strict=True)
         ]
         best = [seed.best_loss for seed in found]
@@ -56,17 +57,16 @@ def report(
     best = {key: arm.best_loss for key, arm in measured.items()}
     trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
-    size, command = len(run.corpus.vocabulary), runs.command()
+    task, command = run.task, runs.command()
     with track("report", total=3, unit="part") as advance:
-        yardsticks = {
-            "unigram": ngrams.unigram_perplexity(run.corpus.train, run.corpus.valid, size),
-            "bigram, Kneser-Ney": ngrams.kneser_ney_bigram_perplexity(run.corpus.train, run.corpus.valid, size),
-        }
+        yardsticks = task.network.yardsticks(task.data, run.splits.train, run.splits.valid)
         advance(1)
-        tables = evidence.tables(run.space, compared, size, command)
+        tables = evidence.tables(run.space, compared, task.data.vocabulary, command)
         tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
         tables["summary"] = summary.summary_table(run.space, compared, command)
-        spent = sum(line["seconds"] for seeds in logged.values() for lines in seeds for line in lines)
+        spent = sum(
+            line["seconds"] for seeds in logged.values() for lines in seeds for line in lines
+        )
         sentences = summary.readings(run.space, compared)
         advance(1)
         path = evidence_page.write_report(
@@ -75,7 +75,14 @@ def report(
             compared,
             trained,
             tables,
-            list(dict.fromkeys([command, *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds)])),
+            list(
+                dict.fromkeys(
+                    [
+                        command,
+                        *(seed.metadata["command"] for _, seeds in arms.values() for seed in seeds),
+                    ]
+                )
+            ),
             runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
             ran=_ran(arms, spent),
             sentences=sentences,
@@ -92,7 +99,10 @@ def report(
 
 
 def evaluations(
-    folders: Mapping[str, Sequence[pathlib.Path]], configs: Mapping[str, Config], *, architectures: int = 0
+    folders: Mapping[str, Sequence[pathlib.Path]],
+    configs: Mapping[str, Config],
+    *,
+    architectures: int = 0,
 ) -> list[Piece]:
     """The measurements that `report` would make of runs which may still have to be searched; they are kept.
 
@@ -101,18 +111,24 @@ def evaluations(
       configs: key -> configuration of a run, its seed aside.
       architectures: as for `report`.
     """
-    lender = _lender({key: search.components(config).policy.state_width > 0 for key, config in configs.items()})
+    lender = _lender(
+        {key: steps.components(config).policy.state_width > 0 for key, config in configs.items()}
+    )
     common = folders.get(COMMON, [None] * len(folders[lender]))
 
     def of_a_set(config):
-        return (architectures or config.evaluation.architectures) * estimate.evaluation_tokens(config)
+        return (architectures or config.evaluation.architectures) * estimate.evaluation_examples(
+            config
+        )
 
     return [
         Piece(
             f"evaluate {workdir.name}",
             _measure,
             (workdir, weights, architectures, key == lender),
-            work=(3 if key == lender else 2) * len({workdir, weights or workdir}) * of_a_set(configs[key]),
+            work=(3 if key == lender else 2)
+            * len({workdir, weights or workdir})
+            * of_a_set(configs[key]),
             after=tuple(path.name for path in (workdir, weights) if path),
         )
         for key, seeds in folders.items()
@@ -137,7 +153,7 @@ def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float, width: int | None
     config, titles = every[0].config, [title for title, _ in arms.values()]
     parts = [
         f"{config.search.epochs} epoch{'s' * (config.search.epochs > 1)}",
-        config.data.corpus,
+        every[0].task.data.name,
         f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}",
     ]
     for count in range(len(titles), 0, -1):
@@ -149,20 +165,24 @@ def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float, width: int | None
     return text
 
 
-def _measure(workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool) -> None:
+def _measure(
+    workdir: pathlib.Path, common: pathlib.Path | None, architectures: int, untrained: bool
+) -> None:
     run = runs.open_run(workdir)
     weights = run if common == workdir else common and runs.open_run(common)
     measurements.measure(run, architectures=architectures, untrained=untrained, common=weights)
 
 
 def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
-    return Arm(title, [seed.samples for seed in measured], [seed.behaviour for seed in measured], best)
+    return Arm(
+        title, [seed.samples for seed in measured], [seed.behaviour for seed in measured], best
+    )
 
 
 def _trained(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Trained:
     steps, loss = metrics.curves(lines[0], "shared")["loss"]
     curves = metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))}
-    has_memory = seeds[0].config.strategy.supervised_weight > 0
+    has_memory = seeds[0].config.strategy.get("supervised_weight", 0) > 0
     if not has_memory:  # the supervised loss is then not computed
         curves.pop("supervised_loss", None)
     return Trained(

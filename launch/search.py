@@ -3,11 +3,9 @@
 Run again with the same --workdir it continues where it stopped. How long a search of many steps will take is measured first.
 """
 
-import math
-
 from absl import flags
 
-from launch import common
+from launch import common, configuration, device
 
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
@@ -15,22 +13,25 @@ FLAGS = flags.FLAGS
 
 
 def main():
-    config, workdir = common.config(), common.workdir()
-    common.select_device(FLAGS.platform)
-    from nas.supernets import native_loop
+    config, workdir = configuration.config(), common.workdir()
+    device.select_device(FLAGS.platform)
+    from nas import tasks
 
-    native_loop.prepare()  # while the rest is imported
-    from nas import estimate, runs, search
+    tasks.prepare(config)  # while the rest is imported
+    from nas import estimate, runs, steps
 
     options = common.run_options()
     estimate.announce(config, workdir, **options)
     state = runs.start(config, workdir, **options)
-    space, _, strategy, _ = search.components(config)
-    perplexity = math.exp(state.best_loss)
-    print(f"best validated: perplexity {perplexity:.1f}, decisions {space.format(state.best_decisions)}")
-    has_policy = strategy.policy_params(state.strategy) is not None
+    parts = steps.components(config)
+    best = parts.task.space.format(state.best_decisions)
+    print(f"best validated: {parts.task.metric.text(state.best_loss)}, decisions {best}")
+    has_policy = parts.strategy.policy_params(state.strategy) is not None
     programs = ("derive", "evaluate") if has_policy else ("derive",)
-    print("next:", " or ".join(f"python -m launch.{program} --workdir={workdir}" for program in programs))
+    print(
+        "next:",
+        " or ".join(f"python -m launch.{program} --workdir={workdir}" for program in programs),
+    )
 
 
 if __name__ == "__main__":

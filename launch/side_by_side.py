@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from launch import common
+from launch import common, device
 from launch.display import Display
 from nas import progress
 from nas.errors import Interrupted, UserError
@@ -35,8 +35,12 @@ class Piece(NamedTuple):
     function: Callable[..., Any]  # of a module, so that another process finds it
     arguments: tuple = ()
     options: dict[str, Any] = {}
-    work: float = 1.0  # beside that of the other pieces, in any unit: how much of the time left is its
-    after: tuple[str, ...] = ()  # names of pieces whose results it reads: those that are made stand before it
+    work: float = (
+        1.0  # beside that of the other pieces, in any unit: how much of the time left is its
+    )
+    after: tuple[
+        str, ...
+    ] = ()  # names of pieces whose results it reads: those that are made stand before it
 
 
 def define_flag() -> None:
@@ -95,13 +99,24 @@ class _Running(NamedTuple):
 
 def _in_processes(pieces, jobs, display):
     cores, spawn = _cores(), multiprocessing.get_context("spawn")
-    free, waiting, awaited = [cores[i::jobs] for i in range(jobs)], list(pieces), {piece.name for piece in pieces}
+    free, waiting, awaited = (
+        [cores[i::jobs] for i in range(jobs)],
+        list(pieces),
+        {piece.name for piece in pieces},
+    )
     running: dict[Any, _Running] = {}  # by what tells of its process: its end, its messages
     received, failure, stopping = [], None, False
-    handlers = {n: signal.signal(n, lambda n, _: received.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {
+        n: signal.signal(n, lambda n, _: received.append(n))
+        for n in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         while running or (waiting and not stopping):
-            while not stopping and free and (piece := next((one for one in waiting if awaited.isdisjoint(one.after)), None)):
+            while (
+                not stopping
+                and free
+                and (piece := next((one for one in waiting if awaited.isdisjoint(one.after)), None))
+            ):
                 waiting.remove(piece)
                 messages, sender = spawn.Pipe(duplex=False)
                 process = spawn.Process(target=_begin, args=(free[-1], piece, sender))
@@ -137,7 +152,10 @@ def _in_processes(pieces, jobs, display):
             signal.signal(number, handler)
     if received:
         code = 130 if signal.SIGINT in received else 0
-        raise Interrupted(code, f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue")
+        raise Interrupted(
+            code,
+            f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue",
+        )
     if failure:
         if failure.complaints:
             raise UserError(failure.complaints[0])
@@ -160,12 +178,18 @@ def _jobs():
 
 
 def _cores():
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return (
+        sorted(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else list(range(os.cpu_count() or 1))
+    )
 
 
 def _begin(cores, piece, messages):
     """What a process does; it has read the same command line as its parent, and ends as a program does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which receives it too, tells this process what to do
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent, which receives it too, tells this process what to do
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
@@ -174,7 +198,7 @@ def _begin(cores, piece, messages):
 
 def _make(piece, messages):
     with contextlib.redirect_stderr(io.StringIO()), progress.listening(_teller(messages)):
-        common.select_device(FLAGS.platform)
+        device.select_device(FLAGS.platform)
         try:
             piece.function(*piece.arguments, **piece.options)
         except Interrupted as stop:

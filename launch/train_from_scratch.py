@@ -7,45 +7,56 @@ The cell of the ENAS paper: --decisions='0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8
 """
 
 import dataclasses
-import math
 import pathlib
 
 from absl import flags
 
-from launch import common
+from launch import common, configuration, device
 
 common.define_flags(default_config="kjv_quick")
 flags.DEFINE_string("decisions", "", "The architecture: its whole numbers, separated by spaces.")
-flags.DEFINE_enum(
-    "baseline", "", ("", "lstm", "highway"), "In place of --decisions: a model with as many parameters as an architecture has."
+flags.DEFINE_string(
+    "baseline",
+    "",
+    "In place of --decisions: a model with as many parameters as an architecture has; recurrent: lstm"
+    " or highway.",
 )
 FLAGS = flags.FLAGS
 
 
 def main():
+    from nas import tasks
     from nas.errors import UserError
-    from nas.spaces import RecurrentSpace
 
-    config = common.config()
-    space = RecurrentSpace(num_nodes=config.nodes)
-    decisions = common.decisions(space)
+    config = configuration.config()
+    task = tasks.build(config)
+    decisions, baselines = common.decisions(task.space), " or ".join(task.network.baselines)
     if (decisions is None) != bool(FLAGS.baseline):
-        raise UserError("--decisions: give an architecture's numbers, or --baseline=lstm or highway, one of the two")
-    name = FLAGS.baseline or space.format(decisions)
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, architecture=name))
-    default = pathlib.Path("runs", "from_scratch", f"{common.config_name()}-{name.replace(' ', '-')}")
+        wanted = f"give an architecture's numbers, or --baseline={baselines}, one of the two"
+        raise UserError(f"--decisions: {wanted}")
+    if FLAGS.baseline and FLAGS.baseline not in task.network.baselines:
+        raise UserError(f"--baseline: must be {baselines}, got {FLAGS.baseline!r}")
+    name = FLAGS.baseline or task.space.format(decisions)
+    training = dataclasses.replace(config.training, architecture=name)
+    config = dataclasses.replace(config, training=training)
+    folder = f"{configuration.config_name()}-{name.replace(' ', '-')}"
+    default = pathlib.Path("runs", "from_scratch", folder)
     workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else default
-    common.select_device(FLAGS.platform)
-    from nas import runs, standalone
+    device.select_device(FLAGS.platform)
+    from nas import runs
+    from nas.training import num_parameters
 
-    result = runs.train(config, workdir, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+    result = runs.train(config, workdir, **common.data_options())
     when = f"best epoch {result.best_epoch} of 0 to {config.training.epochs - 1}"
     if result.averaging_from is not None:
         when += f", averaged from epoch {result.averaging_from} on"
-    cell = standalone.num_cell_parameters(space, config.supernet.width, config.data.vocabulary)
-    print(f"{name}: {result.parameters:,} parameters, width {result.width}; a cell of width {config.supernet.width}: {cell:,}")
-    print(f"validation perplexity {math.exp(result.loss):.1f} ({when})")
-    print(f"test perplexity {math.exp(result.test_loss):.1f}")
+    print(f"{name}: {result.parameters:,} parameters, width {result.width}")
+    if FLAGS.baseline:
+        any_architecture = task.space.format([0] * task.space.num_decisions)
+        model = task.network.model(task.space, task.data, any_architecture)
+        print(f"an architecture: {num_parameters(model):,} parameters, width {model.width}")
+    print(f"validation {task.metric.text(result.loss)} ({when})")
+    print(f"test {task.metric.text(result.test_loss)}")
 
 
 if __name__ == "__main__":

@@ -6,18 +6,18 @@ The public names are loaded when they are first used: `import nas` imports no JA
 import importlib
 
 _PUBLIC = {
+    "TASKS": "nas.tasks",
     "Config": "nas.config",
-    "RecurrentSpace": "nas.spaces",
+    "RecurrentSpace": "nas.spaces.recurrent",
     "SearchSpace": "nas.spaces",
     "derive": "nas.derivation",
     "evolution": "nas.strategies",
     "factorised_policy": "nas.controllers",
-    "load_corpus": "nas.data",
     "lstm_policy": "nas.controllers",
     "open_run": "nas.runs",
     "reinforce": "nas.strategies",
     "start": "nas.runs",
-    "supernet_reward": "nas.rewards",
+    "supernet_reward": "nas.supernets.recurrent.language_model",
     "train": "nas.runs",
     "uniform_policy": "nas.controllers",
 }

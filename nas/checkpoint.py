@@ -34,7 +34,9 @@ class Checkpoints:
         """
         for name in ("absl", "asyncio"):  # whose tracebacks tell nothing that is not raised as well
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        alone = jax.process_index()  # one process reads and writes; the others must not be waited for
+        alone = (
+            jax.process_index()
+        )  # one process reads and writes; the others must not be waited for
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=False,
@@ -64,19 +66,25 @@ class Checkpoints:
         """
         state = jax.tree.map(np.asarray, state)
         try:
-            for old in {step, *self._damaged}.intersection(self.steps()):  # orbax saves nothing below its newest step
+            for old in {step, *self._damaged}.intersection(
+                self.steps()
+            ):  # orbax saves nothing below its newest step
                 self._manager.delete(old)
             self._damaged = []
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    progress=ocp.args.JsonSave({"progress": progress, "sha256": digest(state, progress)}),
+                    progress=ocp.args.JsonSave(
+                        {"progress": progress, "sha256": digest(state, progress)}
+                    ),
                 ),
             )
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot save checkpoint {step} in {self._folder}: {_one_line(error)}") from error
+            raise UserError(
+                f"cannot save checkpoint {step} in {self._folder}: {_one_line(error)}"
+            ) from error
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest intact checkpoint as (state, progress); None where there is none.
@@ -95,18 +103,25 @@ class Checkpoints:
             try:
                 restored = self._manager.restore(
                     step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()),
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore()
+                    ),
                 )
                 state, saved = restored["state"], restored["progress"]
                 if digest(state, saved["progress"]) != saved["sha256"]:
                     raise ValueError("its contents do not match their SHA-256")
             except Exception as error:  # whatever orbax makes of damaged files
                 damaged.append(step)
-                print(f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}", file=sys.stderr)
+                print(
+                    f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}",
+                    file=sys.stderr,
+                )
                 continue
             return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
-            raise UserError(f"all checkpoints in {self._folder} are damaged: delete the run directory and start again")
+            raise UserError(
+                f"all checkpoints in {self._folder} are damaged: delete the run directory and start again"
+            )
         return None
 
     def close(self) -> None:
@@ -158,7 +173,10 @@ def _hide_late_reads():
     hook = sys.unraisablehook
 
     def but_for_late_reads(unraisable):
-        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+        if not (
+            unraisable.exc_type is RuntimeError
+            and str(unraisable.exc_value) == "Event loop is closed"
+        ):
             hook(unraisable)
 
     if getattr(hook, "__name__", "") != but_for_late_reads.__name__:
@@ -168,4 +186,6 @@ def _hide_late_reads():
 def _one_line(error):
     # tensorstore ends with annotations, which may be as long as a whole specification: [os_error_code='28', ...]
     text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"  # tensorstore's reason comes last
+    return (
+        text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"
+    )  # tensorstore's reason comes last

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nas import progress, search
+from nas import progress, steps
 from nas.errors import UserError
 from nas.runs import Run
 from nas.types import stacked
@@ -18,17 +18,19 @@ _SLICES = 8  # of each half, at most
 
 
 class Derived(NamedTuple):
-    """Different architectures from the best to the worst: those that lasted longer first, equals by their perplexity."""
+    """Different architectures from the best to the worst: those that lasted longer first, equals by their loss."""
 
     decisions: np.ndarray  # [n, T] int32
     given: np.ndarray  # [n] bool; the user's own
     examples: np.ndarray  # [n] int; read of the half that ranks
-    loss: np.ndarray  # [n] nats a token of these
-    held_out: np.ndarray  # [n] nats a token of the other half; NaN for those that did not last to the end
+    loss: np.ndarray  # [n] of these
+    held_out: np.ndarray  # [n] loss of the other half; NaN for those that did not last to the end
     repeated: int  # samples left out because they were drawn before
 
 
-def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | None = None) -> Derived:
+def derive(
+    run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | None = None
+) -> Derived:
     """Ranks so many samples of the run's strategy as it is now, each of them once.
 
     In every round the worse half leaves, and the others are read on twice as many slices of the half of the validation split
@@ -39,10 +41,12 @@ def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | N
       given: [T] an architecture that is ranked with them and lasts to the end.
 
     Raises:
-      UserError: the corpus cannot be read, is too short for two halves, or no cell's perplexity is finite.
+      UserError: the data cannot be read, is too short for two halves, or no loss is finite.
     """
-    strategy = search.components(run.config).strategy
-    sampled = _distinct(np.asarray(strategy.propose(run.state.strategy, jax.random.key(seed), architectures)))
+    strategy = steps.components(run.config).strategy
+    sampled = _distinct(
+        np.asarray(strategy.propose(run.state.strategy, jax.random.key(seed), architectures))
+    )
     decisions = sampled if given is None else _distinct(np.concatenate([given[None], sampled]))
     is_given = np.zeros(len(decisions), bool) if given is None else np.arange(len(decisions)) == 0
     ranking, reporting = run.splits.valid.halves(_SLICES, seed)
@@ -51,7 +55,11 @@ def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | N
     slices = sum(size * (end - end // 2) for size, end in zip(sizes, ends, strict=True))
     length = stacked(ranking[0])  # batches of a slice
     batches = (slices + sizes[-1] * len(reporting)) * length
-    totals, read, alive = np.zeros(len(decisions)), np.zeros(len(decisions), int), np.arange(len(decisions))
+    totals, read, alive = (
+        np.zeros(len(decisions)),
+        np.zeros(len(decisions), int),
+        np.arange(len(decisions)),
+    )
     held_out = np.full(len(decisions), np.nan)
     with progress.track("derivation", total=batches, unit="batch") as advance:
 
@@ -67,7 +75,9 @@ def derive(run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | N
     values = totals / read
     order = np.lexsort((values, -read))
     if not np.isfinite(values[order[0]]):
-        raise UserError(f"--workdir: no cell of {run.workdir} has a finite perplexity under its shared weights")
+        raise UserError(
+            f"--workdir: no architecture of {run.workdir} has a finite loss under its shared weights"
+        )
     examples = read * length * run.splits.valid.examples
     columns = (column[order] for column in (decisions, is_given, examples, values, held_out))
     return Derived(*columns, repeated=architectures - len(sampled))

@@ -1,6 +1,5 @@
 """How long a search will take, from a short one: the same settings, twenty steps of each phase."""
 
-import dataclasses
 import pathlib
 import sys
 import tempfile
@@ -8,14 +7,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nas import metrics, progress, runs
+from nas import config as configs
+from nas import metrics, progress, runs, tasks
 from nas.config import Config
-from nas.data.tokens import load_splits
 from nas.parallel import choose_devices
 from nas.types import stacked
 
 _STEPS = 20
-_ALL = 60_000  # tokens of a validation split: 44,000 of kjv, 74,000 of ptb
+_ALL = 60_000  # examples of a validation split that is read whole: 44,000 of kjv, 74,000 of ptb
 _WORTH_IT = 100_000  # steps: of fewer, what is shown meanwhile tells soon enough
 
 
@@ -34,19 +33,23 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
     if not is_long(config) or devices.agree(devices.is_main and (workdir / runs.CONFIG).is_file()):
         return
     # The second epoch compiles nothing. One batch is validated, and the time multiplied: all of them take minutes.
-    plan = {"epochs": 2, "warmup_epochs": 0, "shared_steps": _STEPS, "controller_steps": _STEPS, "chunk": _STEPS}
-    short = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, eval_tokens=1),
-        search=dataclasses.replace(config.search, **plan),
-    )
+    plan = {
+        "epochs": 2,
+        "warmup_epochs": 0,
+        "shared_steps": _STEPS,
+        "controller_steps": _STEPS,
+        "chunk": _STEPS,
+    }
+    short = configs.override(config, {"evaluation": {"examples": 1}, "search": plan})
     with tempfile.TemporaryDirectory() as folder, progress.listening(None):
         runs.start(short, pathlib.Path(folder), **options)
         if not devices.is_main:
             return
         lines = metrics.read(pathlib.Path(folder))
-    splits = load_splits(config.data, corpus_dir=options.get("corpus_dir"), data_dir=options.get("data_dir"))
-    hours = scaled(lines, config, batches=stacked(splits.valid.head(config.data.eval_tokens))) / 3600
+    where = {name: options.get(name) for name in ("raw_dir", "data_dir")}
+    valid = tasks.build(config).data.load(**where).valid
+    batches = stacked(valid.head(config.evaluation.examples))
+    hours = scaled(lines, config, batches=batches) / 3600
     print(f"estimated from {_STEPS} steps of each phase: {hours:.2g} h", file=sys.stderr)
 
 
@@ -66,23 +69,32 @@ def scaled(lines: Iterable[dict], config: Config, *, batches: int) -> float:
         if line["epoch"] > 0:
             of_step[line["phase"]].append(line["seconds"])
     counts = (*_steps(config), config.search.epochs * batches)
-    return sum(count * np.mean(found) for count, found in zip(counts, of_step.values(), strict=True) if found)
+    return sum(
+        count * np.mean(found)
+        for count, found in zip(counts, of_step.values(), strict=True)
+        if found
+    )
 
 
-def search_tokens(config: Config) -> float:
-    """Tokens that a search passes through a cell; a step of training, forward and backward, counts as three passes."""
-    data, plan = config.data, config.search
+def search_examples(config: Config) -> float:
+    """Examples that a search passes through a network; a step of training, forward and backward,
+    counts as three passes.
+    """
+    data, plan = tasks.build(config).data, config.search
     shared, controller = _steps(config)
-    rows = 3 * shared * data.batch + controller * plan.architectures * data.eval_batch
-    return float(rows * data.steps + plan.epochs * plan.valid_architectures * evaluation_tokens(config))
+    rewards = controller * plan.architectures * data.examples(data.eval_batch)
+    validated = plan.epochs * plan.valid_architectures * evaluation_examples(config)
+    return float(3 * shared * data.examples(data.batch) + rewards + validated)
 
 
-def evaluation_tokens(config: Config) -> int:
-    """Tokens that one evaluation passes through a cell; an assumption where it reads all."""
-    return config.data.eval_tokens or _ALL
+def evaluation_examples(config: Config) -> int:
+    """Examples that one evaluation reads; an assumption where it reads all."""
+    return config.evaluation.examples or _ALL
 
 
 def _steps(config):
     """Of shared weights and controller, in the whole search."""
     search = config.search
-    return search.epochs * search.shared_steps, max(0, search.epochs - search.warmup_epochs) * search.controller_steps
+    return search.epochs * search.shared_steps, max(
+        0, search.epochs - search.warmup_epochs
+    ) * search.controller_steps

@@ -44,7 +44,9 @@ class Measurements(NamedTuple):
     best_loss: float  # of the best validated architecture, on the whole validation split
 
 
-def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None) -> Measurements:
+def measure(
+    run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None
+) -> Measurements:
     """Measures a run, or reads what was measured of the same checkpoint.
 
     Args:
@@ -66,7 +68,10 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
     if untrained:
         params[UNTRAINED] = run.untrained_policy_params()
     uniform = np.asarray(run.space.sample_uniform(jax.random.key(_UNIFORM_KEY), _DRAWN))
-    own = {name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), _DRAWN)) for name in names}
+    own = {
+        name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), _DRAWN))
+        for name in names
+    }
     compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
     every = np.concatenate(list(compared.values()))
     weights = [run] if common is None or common is run else [run, common]
@@ -74,7 +79,9 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
         exact = [edit_distances(run.space, decisions) for decisions in compared.values()]
         behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
         whole = run.valid_batches(whole=True)
-        best = float(jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0])
+        best = float(
+            jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0]
+        )
         values = [of.losses(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
     measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
@@ -96,7 +103,12 @@ def measure(run: Run, *, architectures: int = 0, untrained: bool = True, common:
 
 def _stamp(run):
     """What identifies a checkpoint among those that this run directory, or one like it, ever held."""
-    return [run.config.seed, run.progress["epoch"], run.progress["shared"], run.progress["controller"]]
+    return [
+        run.config.seed,
+        run.progress["epoch"],
+        run.progress["shared"],
+        run.progress["controller"],
+    ]
 
 
 def _load(run, names, stamp):
@@ -110,7 +122,8 @@ def _load(run, names, stamp):
 
         controllers = {
             name: Measured(
-                {which: part(Sample, f"{name}/{which}") for which in (UNIFORM, OWN)}, part(Behaviour, f"{name}/{_BEHAVIOUR}")
+                {which: part(Sample, f"{name}/{which}") for which in (UNIFORM, OWN)},
+                part(Behaviour, f"{name}/{_BEHAVIOUR}"),
             )
             for name in names
         }
@@ -136,11 +149,17 @@ def _behaviour(run: Run, params: Params, own: np.ndarray, uniform: np.ndarray) -
         uniform=uniform,
         uniform_log_probs=np.asarray(trace.log_probs),
         uniform_after=_embedding(trace, "after"),
-        influence=influence(lambda every: score(params, every).log_probs, uniform[:_ALTERED], run.space.num_choices),
+        influence=influence(
+            lambda every: score(params, every).log_probs, uniform[:_ALTERED], run.space.num_choices
+        ),
         continued=np.asarray(continued).reshape(_GROUPS, _CONTINUED, -1),
     )
 
 
 def _embedding(trace: Trace, reading: str) -> np.ndarray:
     """[n, H]; H = 0 without a hidden state."""
-    return np.zeros((len(trace.log_prob), 0), np.float32) if trace.hidden is None else np.asarray(trace.embedding(reading))
+    return (
+        np.zeros((len(trace.log_prob), 0), np.float32)
+        if trace.hidden is None
+        else np.asarray(trace.embedding(reading))
+    )

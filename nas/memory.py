@@ -10,11 +10,40 @@ Why old: trained on its own fresh samples a controller could lower the supervise
   current_with_gradient  the same, and the gradient also goes through the sampling (score-function term)
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from nas.config import check, check_choice
 from nas.types import Array, Params
+
+SOURCES = ("old", "shuffled", "snapshot", "uniform", "current", "current_with_gradient")
+
+
+@dataclasses.dataclass(frozen=True)
+class MemorySettings:
+    """Where the sequences of the supervised loss come from.
+
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+
+    source: str = "old"  # of SOURCES
+    capacity: int = 1000  # sequences held
+    refresh_size: int = 1000  # sequences written per refresh; = capacity: each refresh replaces all
+    refresh_period: int = 1  # epochs between refreshes; 0: filled once
+    lag: int = 1  # epochs between the stored parameters and the refresh
+    batch: int = 64  # sequences per update
+
+    def __post_init__(self):
+        check_choice("source", self.source, SOURCES)
+        for name in ("capacity", "refresh_size", "lag", "batch"):
+            check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        fits = self.refresh_size <= self.capacity
+        check("refresh_size", fits, "at most the capacity", self.refresh_size)
+        check("refresh_period", self.refresh_period >= 0, "0 (once) or more", self.refresh_period)
 
 
 @flax.struct.dataclass
@@ -36,7 +65,9 @@ def write(memory: Memory, decisions: Array) -> Memory:
     capacity, n = len(memory.decisions), len(decisions)
     rows = (memory.cursor + jnp.arange(n, dtype=jnp.int32)) % capacity
     return Memory(
-        memory.decisions.at[rows].set(decisions), jnp.minimum(memory.size + n, capacity), (memory.cursor + n) % capacity
+        memory.decisions.at[rows].set(decisions),
+        jnp.minimum(memory.size + n, capacity),
+        (memory.cursor + n) % capacity,
     )
 
 

@@ -1,7 +1,8 @@
 """What a run logs: every step as a line of JSON in metrics.jsonl, the last step of each chunk as TensorBoard events.
 
-A line is one step of one phase: {"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts
-within the phase over the whole run, so (phase, step) names a line.
+The first line says what a loss and a reward are. Every other is one step of one phase: {"phase":
+"shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the phase over
+the whole run, so (phase, step) names a line.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import time
 import numpy as np
 
 from nas.errors import UserError
+from nas.tasks import Metric
 
 FILE = "metrics.jsonl"
 
@@ -21,10 +23,11 @@ FILE = "metrics.jsonl"
 class Writer:
     """Appends to the metrics of a run directory."""
 
-    def __init__(self, workdir: pathlib.Path, limits: dict[str, int]):
+    def __init__(self, workdir: pathlib.Path, metric: Metric, limits: dict[str, int]):
         """Drops the lines of steps that will be run again.
 
         Args:
+          metric: of the run's losses.
           limits: phase -> first step that this process will log.
 
         Raises:
@@ -35,16 +38,19 @@ class Writer:
 
         self._path, folder = workdir / FILE, workdir / "tensorboard"
         with self._one_line():
+            lines = [{"loss": f"{metric.loss}, {metric.unit}", "reward": metric.reward}]
             if self._path.exists():
-                kept = [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
-                temporary = self._path.with_suffix(".tmp")
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-                os.replace(temporary, self._path)
+                lines += [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            os.replace(temporary, self._path)
             self._file = self._path.open("a")
             folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(folder / "events"))
 
-    def write(self, phase: str, epoch: int, first_step: int, values: dict[str, np.ndarray], seconds: float) -> None:
+    def write(
+        self, phase: str, epoch: int, first_step: int, values: dict[str, np.ndarray], seconds: float
+    ) -> None:
         """Logs n steps of a phase.
 
         Args:
@@ -63,7 +69,11 @@ class Writer:
         with self._one_line():
             self._file.write("".join(lines))
             self._file.flush()
-            self._events.write_event(_event(first_step + count - 1, {f"{phase}/{name}": c[-1] for name, c in values.items()}))
+            self._events.write_event(
+                _event(
+                    first_step + count - 1, {f"{phase}/{name}": c[-1] for name, c in values.items()}
+                )
+            )
             if phase == "valid":
                 self._events.flush()
 
@@ -81,21 +91,29 @@ class Writer:
 
 
 def read(workdir: pathlib.Path) -> list[dict]:
-    """The lines of a run directory's metrics; a last line cut off by a kill is left out."""
+    """The steps in a run directory's metrics; a last line cut off by a kill is left out."""
     lines = []
     for text in (workdir / FILE).read_text().splitlines():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
-    return lines
+    return [line for line in lines if "phase" in line]
 
 
 def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """name -> (steps [n], values [n]) of one phase."""
     chosen = [line for line in lines if line["phase"] == phase]
-    names = dict.fromkeys(name for line in chosen for name in line if name not in ("phase", "epoch", "step", "seconds"))
-    found = {name: [(line["step"], float(line[name])) for line in chosen if name in line] for name in names}
+    names = dict.fromkeys(
+        name
+        for line in chosen
+        for name in line
+        if name not in ("phase", "epoch", "step", "seconds")
+    )
+    found = {
+        name: [(line["step"], float(line[name])) for line in chosen if name in line]
+        for name in names
+    }
     return {name: tuple(np.transpose(points)) for name, points in found.items()}
 
 

@@ -17,7 +17,9 @@ from nas.controllers import masking
 from nas.types import Array, Params
 
 
-def policy_gradient_loss(log_prob: Array, entropy: Array, advantage: Array, entropy_weight: Array) -> Array:
+def policy_gradient_loss(
+    log_prob: Array, entropy: Array, advantage: Array, entropy_weight: Array
+) -> Array:
     """-(advantage * log p(a) + entropy_weight * H): its expected gradient is that of -(E[R] + entropy_weight * entropy).
 
     The exact entropies H_t of the conditionals depend on the parameters directly and through the prefixes that
@@ -72,7 +74,9 @@ def reconstruction_loss(decoder: Params, embedding: Array, decisions: Array, mas
     """
     chex.assert_rank([embedding, decisions, mask], [1, 1, 2])
     logits = jnp.einsum("h,thk->tk", embedding, decoder["weight"]) + decoder["bias"]
-    return -jnp.mean(masking.take(jax.nn.log_softmax(jnp.where(mask, logits, masking.MASKED)), decisions))
+    return -jnp.mean(
+        masking.take(jax.nn.log_softmax(jnp.where(mask, logits, masking.MASKED)), decisions)
+    )
 
 
 @flax.struct.dataclass

@@ -69,7 +69,9 @@ class Devices:
           UserError: the rows cannot be divided evenly; `name` is the setting that the message names.
         """
         if total % self.total:
-            raise UserError(f"config field {name}: {total} rows cannot be divided over {self.total} devices")
+            raise UserError(
+                f"config field {name}: {total} rows cannot be divided over {self.total} devices"
+            )
         share = total // self.total * self.local
         return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
@@ -90,7 +92,9 @@ class Devices:
             compiled = jax.pmap(per_device, axis_name=AXIS, donate_argnums=(0, 1))
 
         def call(state, carry, batch, common):
-            state, carry, logged = compiled(state, carry, self.split(batch, axis=1), self.replicate(common))
+            state, carry, logged = compiled(
+                state, carry, self.split(batch, axis=1), self.replicate(common)
+            )
             return state, carry, jax.tree.map(np.asarray, self.first(logged))
 
         call.compiled = compiled
@@ -100,19 +104,30 @@ class Devices:
         """The same tree for every device of this process."""
         if self.kind == "jit":
             return tree
-        return self._place(jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (self.local, *np.shape(leaf))), tree))
+        return self._place(
+            jax.tree.map(
+                lambda leaf: np.broadcast_to(np.asarray(leaf), (self.local, *np.shape(leaf))), tree
+            )
+        )
 
     def split(self, tree: Any, axis: int = 0) -> Any:
         """This process's rows (axis `axis` of every leaf), a share for each of its devices."""
         if self.kind == "jit":
             return tree
-        return self._place(jax.tree.map(lambda leaf: np.stack(np.split(np.asarray(leaf), self.local, axis=axis)), tree))
+        return self._place(
+            jax.tree.map(
+                lambda leaf: np.stack(np.split(np.asarray(leaf), self.local, axis=axis)), tree
+            )
+        )
 
     def join(self, tree: Any) -> Any:
         """Rows of all devices of all processes, as numpy arrays; the inverse of `split`. All processes must call it."""
         if self.kind == "jit":
             return jax.tree.map(np.asarray, tree)
-        local = jax.tree.map(lambda leaf: np.concatenate([np.asarray(s.data)[0] for s in leaf.addressable_shards]), tree)
+        local = jax.tree.map(
+            lambda leaf: np.concatenate([np.asarray(s.data)[0] for s in leaf.addressable_shards]),
+            tree,
+        )
         if jax.process_count() == 1:
             return local
         from jax.experimental import multihost_utils
@@ -136,7 +151,9 @@ class Devices:
         same = jax.tree.map(np.asarray, self.first(_compare(state)))
         for path, equal in jax.tree_util.tree_leaves_with_path(same):
             if not equal:
-                raise RuntimeError(f"devices hold different values of state{jax.tree_util.keystr(path)}")
+                raise RuntimeError(
+                    f"devices hold different values of state{jax.tree_util.keystr(path)}"
+                )
 
     def agree(self, value: int) -> int:
         """The largest of the processes' values. All processes must call it."""
@@ -157,7 +174,9 @@ class Devices:
     def _place(self, tree: Any) -> Any:
         """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would be compiled twice."""
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()[: self.local]), (AXIS,))
-        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+        return jax.device_put(
+            tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        )
 
 
 def choose_devices(kind: str = "") -> Devices:
@@ -169,14 +188,20 @@ def choose_devices(kind: str = "") -> Devices:
     kind = kind or ("pmap" if jax.device_count() > 1 else "jit")
     if kind == "jit":
         if jax.process_count() > 1:
-            raise UserError("--parallel=jit: computes on one device, but there are several processes; use pmap")
+            raise UserError(
+                "--parallel=jit: computes on one device, but there are several processes; use pmap"
+            )
         return Devices("jit", 1, 1)
     return Devices("pmap", jax.local_device_count(), jax.device_count())
 
 
 def _bits(leaf: Array) -> Array:
     """Whole numbers that are equal exactly where the bits of `leaf` are, so that NaN equals itself."""
-    return jax.lax.bitcast_convert_type(leaf, jnp.int32) if leaf.dtype == jnp.float32 else leaf.astype(jnp.int32)
+    return (
+        jax.lax.bitcast_convert_type(leaf, jnp.int32)
+        if leaf.dtype == jnp.float32
+        else leaf.astype(jnp.int32)
+    )
 
 
 def _compare_per_device(state: Any) -> Any:

@@ -3,7 +3,7 @@
 One process writes it, whatever their number:
 
     config.json          every setting
-    run.json             command, device and versions of the last start; where its corpus is
+    run.json             command, device and versions of the last start; where its data is
     checkpoints/         nas.checkpoint
     metrics.jsonl        nas.metrics; tensorboard/ holds the same
     architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
@@ -27,15 +27,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from nas import checkpoint, metrics, search, standalone, training
+from nas import checkpoint, metrics, search, steps, tasks, training
 from nas import config as configs
 from nas.config import Config
-from nas.data import Corpus, load_corpus
-from nas.data.tokens import corpus_splits, load_splits
 from nas.errors import UserError
 from nas.parallel import choose_devices
-from nas.spaces import RecurrentSpace
-from nas.types import Batch, Params, Policy, Reward, Splits
+from nas.spaces import SearchSpace
+from nas.tasks import Splits, Task
+from nas.types import Batch, Params, Policy, Reward
 
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
@@ -49,11 +48,16 @@ class Run:
     workdir: pathlib.Path
     config: Config
     metadata: dict[str, Any]  # run.json
-    space: RecurrentSpace
+    task: Task
     policy: Policy
     reward: Reward
-    state: search.SearchState  # of the newest intact checkpoint
+    state: steps.SearchState  # of the newest intact checkpoint
     progress: dict[str, int]
+
+    @property
+    def space(self) -> SearchSpace:
+        """What its decisions mean."""
+        return self.task.space
 
     @property
     def has_state(self) -> bool:
@@ -67,38 +71,40 @@ class Run:
         Raises:
           UserError: the search had none.
         """
-        params = search.components(self.config).strategy.policy_params(self.state.strategy)
+        params = steps.components(self.config).strategy.policy_params(self.state.strategy)
         if params is None:
-            raise UserError(f"--workdir: {self.workdir} is a search by {self.config.strategy.name}, which has no controller")
+            raise UserError(
+                f"--workdir: {self.workdir} is a search by {self.config.strategy['name']}, which has no controller"
+            )
         return params
 
     def untrained_policy_params(self) -> Params:
         """Parameters with which the same controller started."""
-        parts = search.components(self.config)
-        return jax.jit(lambda: parts.strategy.policy_params(search.initial_state(self.config, parts).strategy))()
+        parts = steps.components(self.config)
+        return jax.jit(
+            lambda: parts.strategy.policy_params(steps.initial_state(self.config, parts).strategy)
+        )()
 
     def metrics(self) -> list[dict]:
         """What the run logged."""
         return metrics.read(self.workdir)
 
     @functools.cached_property
-    def corpus(self) -> Corpus:
-        """The token streams that the run was trained on, read once."""
-        return load_corpus(self.config.data, data_dir=self.metadata["data_dir"])
-
-    @functools.cached_property
     def splits(self) -> Splits:
-        """The batches that the run was trained on and is judged by."""
-        return corpus_splits(self.corpus, self.config.data)
+        """The batches that the run was trained on and is judged by, read once."""
+        return self.task.data.load(data_dir=self.metadata["data_dir"])
 
     def valid_batches(self, *, whole: bool = False) -> Batch:
-        """The validation batches that an evaluation reads, stacked: `data.eval_tokens`, or all."""
-        return self.splits.valid.head(0 if whole else self.config.data.eval_tokens)
+        """The validation batches that an evaluation reads, stacked: `evaluation.examples`, or all."""
+        return self.splits.valid.head(0 if whole else self.config.evaluation.examples)
 
-    def losses(self, decisions: np.ndarray, batches: Batch, advance: Callable[[int], object]) -> np.ndarray:
-        """[n] nats a token of architectures [n, T] under the shared weights, on batches stacked [W, B, ...] from a zero state.
+    def losses(
+        self, decisions: np.ndarray, batches: Batch, advance: Callable[[int], object]
+    ) -> np.ndarray:
+        """[n] losses of architectures [n, T] under the shared weights.
 
         Args:
+          batches: stacked [W, B, ...].
           advance: told how many more architectures are done.
         """
         evaluate = jax.jit(self.reward.evaluate)
@@ -115,25 +121,27 @@ def start(
     config: Config,
     workdir: pathlib.Path,
     *,
-    corpus_dir: str | None = None,
+    raw_dir: str | None = None,
     data_dir: str | None = None,
     parallel: str = "",
-) -> search.SearchState:
+) -> steps.SearchState:
     """Starts a search in `workdir`, or continues the one that is there.
 
     Args:
-      corpus_dir, data_dir: as for `nas.data.load_corpus`.
+      raw_dir, data_dir: as for `nas.tasks.Data.load`.
       parallel: as for `nas.parallel.choose_devices`.
 
     Raises:
       UserError: the directory holds another configuration (the fields are listed), cannot be written or is in use by another
-        process; the corpus cannot be had; or what `nas.search.run` raises.
+        process; the data cannot be had; or what `nas.search.run` raises.
     """
     if config.training.architecture:
-        raise UserError("config field training.architecture: must be empty in a search; launch.train_from_scratch trains it")
-    splits = load_splits(config.data, corpus_dir=corpus_dir, data_dir=data_dir)
+        raise UserError(
+            "config field training.architecture: must be empty in a search; launch.train_from_scratch trains it"
+        )
     devices = choose_devices(parallel)
     search.check(config, devices)
+    splits = tasks.build(config).data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
             _write_json(workdir / METADATA, _metadata(data_dir))
@@ -144,25 +152,25 @@ def train(
     config: Config,
     workdir: pathlib.Path,
     *,
-    corpus_dir: str | None = None,
+    raw_dir: str | None = None,
     data_dir: str | None = None,
 ) -> training.Result:
     """Trains the model of `config.training` from scratch in `workdir`, continues the one there or reads what it found.
 
     Args:
-      corpus_dir, data_dir: as for `nas.data.load_corpus`.
+      raw_dir, data_dir: as for `nas.tasks.Data.load`.
 
     Raises:
       UserError: as `start`; an architecture that is not of the space; or what `nas.training.run` raises.
     """
-    data, space = config.data, RecurrentSpace(num_nodes=config.nodes)
-    model = standalone.build(space, config.supernet, data.vocabulary, config.training.architecture)
-    splits = load_splits(data, corpus_dir=corpus_dir, data_dir=data_dir)
+    task = tasks.build(config)
+    model = task.network.model(task.space, task.data, config.training.architecture)
+    splits = task.data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir):
         if (workdir / RESULT).is_file():
             return training.Result(**_read_json(workdir / RESULT))
         _write_json(workdir / METADATA, _metadata(data_dir))
-        result = training.run(model, config, workdir, splits)
+        result = training.run(model, config, workdir, task, splits)
         _write_json(workdir / RESULT, result._asdict())
         return result
 
@@ -180,16 +188,18 @@ def open_run(workdir: pathlib.Path) -> Run:
         raise UserError(f"--workdir: {workdir} holds a model trained from scratch, not a search")
     if not (workdir / checkpoint.FOLDER).is_dir():
         raise UserError(_no_checkpoint(workdir))
-    parts = search.components(config)
+    parts = steps.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
-    restored = checkpoints.restore(jax.eval_shape(lambda: search.initial_checkpoint(config, parts)))
+    restored = checkpoints.restore(jax.eval_shape(lambda: steps.initial_checkpoint(config, parts)))
     checkpoints.close()
     if restored is None:
         raise UserError(_no_checkpoint(workdir))
     saved, numbers = restored
-    progress = dataclasses.asdict(search.Progress.of(numbers, config))
+    progress = search.Progress.of(numbers, config)._asdict()
     metadata = _read_json(workdir / METADATA)
-    return Run(workdir, config, metadata, parts.space, parts.policy, parts.reward, saved["search"], progress)
+    return Run(
+        workdir, config, metadata, parts.task, parts.policy, parts.reward, saved["search"], progress
+    )
 
 
 def finish(config: Config, workdir: pathlib.Path, **options) -> None:
@@ -258,18 +268,25 @@ def _open(config, workdir):
 
 def _check_same(config, workdir):
     if differing := configs.difference(_read_config(workdir), config):
-        raise UserError(f"--workdir: {workdir} holds a run of another configuration: {'; '.join(differing)}")
+        raise UserError(
+            f"--workdir: {workdir} holds a run of another configuration: {'; '.join(differing)}"
+        )
 
 
 def _read_config(workdir):
-    return configs.from_dict(_read_json(workdir / CONFIG))
+    try:
+        return configs.from_dict(_read_json(workdir / CONFIG))
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG}: {error}") from None
 
 
 def _read_json(path):
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a search of the same configuration writes it again") from None
+        raise UserError(
+            f"{path}: no such file; a search of the same configuration writes it again"
+        ) from None
     except ValueError as error:  # not JSON, or not even text
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):

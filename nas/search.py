@@ -1,8 +1,7 @@
 """The search: phases that train shared weights alternate with phases that train the strategy.
 
-Works on a strategy and a reward, and knows nothing of either's inside. Steps run in compiled chunks; between chunks the
-run logs, can be interrupted, and may save. Every random number comes from (seed, phase, step), so a run that was
-interrupted continues to the same numbers.
+Steps run in compiled chunks (nas/steps.py); between chunks the run logs, can be interrupted, and
+may save. A run that was interrupted continues to the same numbers.
 """
 
 import contextlib
@@ -11,65 +10,37 @@ import pathlib
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nas import config as configs
-from nas import metrics
+from nas import metrics, steps
 from nas.checkpoint import Checkpoints, load_arrays, save_arrays
 from nas.config import Config
-from nas.controllers import POLICIES
 from nas.errors import Interrupted, UserError
-from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, share
+from nas.parallel import Devices, choose_devices
 from nas.progress import track
-from nas.rewards import supernet_reward
-from nas.spaces import RecurrentSpace
-from nas.strategies import STRATEGIES
-from nas.types import Array, Batch, Policy, Reward, Splits, Strategy
+from nas.steps import SearchState
+from nas.tasks import Splits, Stream, Task
+from nas.types import Batch
 
 ARCHITECTURES = "architectures.npz"
-_INIT, _SHARED, _CONTROLLER, _REFRESH, _VALIDATE, _MEASURE = range(6)  # streams of random numbers
 
 
-class Components(NamedTuple):
-    """What a configuration describes."""
-
-    space: RecurrentSpace
-    policy: Policy
-    strategy: Strategy
-    reward: Reward
-
-
-@flax.struct.dataclass
-class SearchState:
-    """All arrays that the continuation of a run depends on, but for the recurrent state of the training stream.
-
-    Equal on all devices.
-    """
-
-    seed: Array  # [] uint32; traced, so that one compilation serves every seed
-    strategy: Any
-    reward: Any
-    best_loss: Array  # [] of all architectures validated so far
-    best_decisions: Array  # [T] int32
-
-
-@dataclasses.dataclass
-class Progress:
+class Progress(NamedTuple):
     """Where a run is: all that the continuation depends on besides arrays."""
 
     epoch: int = 0
     shared: int = 0  # steps of this epoch that are done
     controller: int = 0
-    architectures: int = 0  # scored so far: how many a step has depends on the devices, which may change
+    architectures: int = 0  # scored so far: how many a step has depends on the devices
 
     @classmethod
     def of(cls, saved: dict[str, Any], config: Config) -> "Progress":
-        """What `_Search` saved beside the arrays of a checkpoint.
+        """What `_save` kept beside the arrays of a checkpoint.
 
         Raises:
           UserError: the checkpoint is of another configuration than `config`; names the fields.
@@ -77,120 +48,16 @@ class Progress:
         stored = configs.from_dict(saved.get("config", dataclasses.asdict(config)))
         if differing := configs.difference(stored, config):
             raise UserError(f"the checkpoint is of another configuration: {'; '.join(differing)}")
-        return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
+        return cls(**{field: saved[field] for field in cls._fields})
 
+    def shared_step(self, config: Config) -> int:
+        """The number of the next step of the shared weights, over the whole run."""
+        return self.epoch * config.search.shared_steps + self.shared
 
-def components(config: Config) -> Components:
-    """The pure functions of a run.
-
-    Raises:
-      UserError: settings that do not go together.
-    """
-    space = RecurrentSpace(num_nodes=config.nodes)
-    policy = POLICIES[config.policy.name](space, config.policy)
-    strategy = STRATEGIES[config.strategy.name](space, policy, config)
-    return Components(space, policy, strategy, supernet_reward(space, config.supernet, config.data.vocabulary))
-
-
-def initial_state(config: Config, parts: Components) -> SearchState:
-    """The state before the first step."""
-    seed = jnp.uint32(config.seed)
-    strategy_key, reward_key = jax.random.split(_key(seed, _INIT, 0))
-    return SearchState(
-        seed=seed,
-        strategy=parts.strategy.init(strategy_key),
-        reward=parts.reward.init(reward_key),
-        best_loss=jnp.float32(jnp.inf),
-        best_decisions=jnp.zeros(parts.space.num_decisions, jnp.int32),
-    )
-
-
-def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
-    """What a checkpoint holds, before the first step."""
-    return {"search": initial_state(config, parts), "carry": parts.reward.initial_carry(config.data.batch)}
-
-
-def shared_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an architecture a device.
-
-    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does, and the
-    decisions [K, D, T] of all devices.
-    """
-
-    def run(state: SearchState, carry, batch: Batch, common, axis_name):
-        steps, epoch = common
-
-        def step(carried, x):
-            reward, carry = carried
-            batch, index = x
-            propose_key, train_key = jax.random.split(device_key(_key(state.seed, _SHARED, index), axis_name))
-            decisions = parts.strategy.propose(state.strategy, propose_key, 1)
-            reward, carry, info = parts.reward.train(reward, carry, decisions[0], batch, train_key, epoch, axis_name)
-            return (reward, carry), (info, gather_over_devices(decisions, axis_name))
-
-        (reward, carry), logged = jax.lax.scan(step, (state.reward, carry), (batch, steps))
-        return state.replace(reward=reward), carry, logged
-
-    return run
-
-
-def controller_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A architectures a device.
-
-    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T] and rewards [K, D A].
-    """
-
-    def run(state: SearchState, carry, batch: Batch, common, axis_name):
-        steps, _ = common
-
-        def step(strategy, x):
-            batch, index = x
-            propose_key, update_key = jax.random.split(device_key(_key(state.seed, _CONTROLLER, index), axis_name))
-            decisions = parts.strategy.propose(strategy, propose_key, config.search.architectures)
-            rewards = parts.reward.score(state.reward, decisions, batch)
-            strategy, info = parts.strategy.update(strategy, decisions, rewards, update_key, axis_name)
-            return strategy, (info, *gather_over_devices((decisions, rewards), axis_name))
-
-        strategy, logged = jax.lax.scan(step, state.strategy, (batch, steps))
-        return state.replace(strategy=strategy), carry, logged
-
-    return run
-
-
-def epoch_start(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the same key on every device."""
-
-    def run(state: SearchState, carry, batch, epoch, axis_name):
-        del batch, axis_name
-        strategy = parts.strategy.begin_epoch(state.strategy, _key(state.seed, _REFRESH, epoch), epoch)
-        return state.replace(strategy=strategy), carry, ()
-
-    return run
-
-
-def validation(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
-
-    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and what the
-    strategy measures.
-    """
-
-    def run(state: SearchState, carry, batch, common, axis_name):
-        del batch
-        batches, epoch = common
-        key = _key(state.seed, _VALIDATE, epoch)
-        decisions = parts.strategy.propose(state.strategy, key, config.search.valid_architectures)
-        values = share(lambda own: parts.reward.evaluate(state.reward, own, batches), decisions, axis_name)
-        best = jnp.nanargmin(values)
-        better = values[best] < state.best_loss
-        state = state.replace(
-            best_loss=jnp.where(better, values[best], state.best_loss),
-            best_decisions=jnp.where(better, decisions[best], state.best_decisions),
-        )
-        measured = parts.strategy.measure(state.strategy, _key(state.seed, _MEASURE, epoch))
-        return state, carry, (decisions, values, measured)
-
-    return run
+    def controller_step(self, config: Config) -> int:
+        """The number of the next step of the strategy, over the whole run."""
+        epochs = max(0, self.epoch - config.search.warmup_epochs)
+        return epochs * config.search.controller_steps + self.controller
 
 
 def check(config: Config, devices: Devices) -> None:
@@ -199,31 +66,321 @@ def check(config: Config, devices: Devices) -> None:
     Raises:
       UserError: settings that do not go together, or rows that cannot be divided over the devices.
     """
-    components(config)
+    data = steps.components(config).task.data
     for name in ("batch", "eval_batch"):
-        devices.rows(f"data.{name}", getattr(config.data, name))
+        devices.rows(f"data.{name}", getattr(data, name))
 
 
 def run(
-    config: Config,
-    workdir: pathlib.Path,
-    splits: Splits,
-    *,
-    devices: Devices | None = None,
+    config: Config, workdir: pathlib.Path, splits: Splits, *, devices: Devices | None = None
 ) -> SearchState:
     """Runs or resumes the search in `workdir` until its last epoch, a signal, or a fault.
 
     Args:
-      splits: of the training split batches of `config.data.batch` rows, of validation `config.data.eval_batch`, which rewards
-        and validation use; each process and device takes its share of the rows.
+      splits: from the task's data; each process and device takes its share of the rows.
       devices: from `choose_devices`; None: its choice.
 
     Raises:
-      UserError: a number that is not finite (step, architecture and last good checkpoint are named), a checkpoint that
-        cannot be read or written, or rows that cannot be divided over the devices.
+      UserError: a number that is not finite (step, architecture and last good checkpoint are
+        named), a checkpoint that cannot be read or written, or rows that cannot be divided over the
+        devices.
       Interrupted: SIGTERM or Ctrl-C, after the chunk was finished and saved.
     """
-    return _Search(config, workdir, splits, devices or choose_devices()).run()
+    devices = devices or choose_devices()
+    with _open(config, workdir, splits, devices) as (search, at):
+        while at.progress.epoch < config.search.epochs:
+            for phase in (_train_shared, _train_strategy, _end_epoch):
+                at = phase(search, at)
+        return devices.first(at.state)
+
+
+class _Search(NamedTuple):
+    """What stays the same while one process's search runs."""
+
+    config: Config
+    workdir: pathlib.Path
+    devices: Devices
+    task: Task
+    train: Stream  # this process's rows
+    valid: Stream
+    eval_batches: Batch
+    shared: Callable  # the lifted functions
+    controller: Callable
+    epoch_start: Callable
+    validation: Callable
+    checkpoints: Checkpoints | None  # None: another process writes
+    writer: metrics.Writer | None
+    advance: Callable  # tells of steps
+    signals: list[int]  # received
+
+
+class _At(NamedTuple):
+    """Where a search is."""
+
+    progress: Progress
+    state: SearchState  # as the devices hold it
+    carry: Any
+    scored: dict[str, list[np.ndarray]]  # decisions and rewards of the controller phases
+
+
+@contextlib.contextmanager
+def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
+    """A search and where it begins; what it holds is released in the end."""
+    parts = steps.components(config)
+    task, plan = parts.task, config.search
+    train_rows = devices.rows("data.batch", task.data.batch)
+    valid_rows = devices.rows("data.eval_batch", task.data.eval_batch)
+    train = splits.train.share(train_rows)
+    shared = devices.lift(steps.shared_chunk(config, parts))
+    checkpoints = Checkpoints(workdir, plan.keep) if devices.is_main else None
+    options = _for_one_call()
+    first = jax.jit(
+        lambda: steps.initial_checkpoint(config, parts), compiler_options=options
+    ).trace()
+    compiled = _done
+    if devices.kind == "jit" and not checkpoints.steps():
+        # While the first state is made, of which the operations have to be compiled too.
+        count = min(plan.chunk, plan.shared_steps)
+        batch, common = train.take(0, count), _common(0, count, epoch=0)
+        shapes = first.out_info["search"], first.out_info["carry"]
+        compiled = _begin(lambda: shared.compiled.lower(*shapes, batch, common).compile())
+    at = _restore(config, workdir, devices, checkpoints, first)
+    at = at._replace(
+        state=devices.replicate(at.state),
+        carry=devices.split(jax.tree.map(lambda leaf: leaf[train_rows], at.carry)),
+    )
+    compiled()
+    of = at.progress
+    done = of.shared_step(config) + of.controller_step(config)
+    writer = None
+    if devices.is_main:
+        writer = metrics.Writer(workdir, task.metric, _limits(config, of))
+    with _releasing(writer, checkpoints), _tracked(config, devices, done) as advance:
+        with _received_signals() as signals, np.errstate(over="ignore"):  # of a run that diverges
+            yield (
+                _Search(
+                    config=config,
+                    workdir=workdir,
+                    devices=devices,
+                    task=task,
+                    train=train,
+                    valid=splits.valid.share(valid_rows),
+                    eval_batches=splits.valid.head(config.evaluation.examples),
+                    shared=shared,
+                    controller=devices.lift(steps.controller_chunk(config, parts)),
+                    epoch_start=devices.lift(steps.epoch_start(config, parts)),
+                    validation=devices.lift(steps.validation(config, parts)),
+                    checkpoints=checkpoints,
+                    writer=writer,
+                    advance=advance,
+                    signals=signals,
+                ),
+                at,
+            )
+
+
+def _train_shared(search: _Search, at: _At) -> _At:
+    """The rest of the epoch's steps of the shared weights."""
+    plan = search.config.search
+    count = min(plan.chunk, plan.shared_steps)
+    while at.progress.shared < plan.shared_steps:
+        started, first = time.perf_counter(), at.progress.shared_step(search.config)
+        batch, common = search.train.take(first, count), _common(first, count, at.progress.epoch)
+        state, carry, (info, decisions) = search.shared(at.state, at.carry, batch, common)
+        _check_finite(search, "shared", first, info, decisions)
+        _log(search, at, "shared", first, info, started)
+        progress = at.progress._replace(shared=at.progress.shared + count)
+        at = at._replace(progress=progress, state=state, carry=carry)
+        metric = search.task.metric
+        _advance(search, at, count, **{metric.name: metric.shown(info["loss"].mean())})
+    return at
+
+
+def _train_strategy(search: _Search, at: _At) -> _At:
+    """The rest of the epoch's updates of the strategy; none in the warm-up."""
+    plan = search.config.search
+    if at.progress.epoch < plan.warmup_epochs:
+        return at
+    if at.progress.controller == 0:
+        epoch = np.int32(at.progress.epoch - plan.warmup_epochs)
+        state, carry, _ = search.epoch_start(at.state, at.carry, None, epoch)
+        at = at._replace(state=state, carry=carry)
+    count = min(plan.chunk, plan.controller_steps)
+    while at.progress.controller < plan.controller_steps:
+        started, first = time.perf_counter(), at.progress.controller_step(search.config)
+        batch, common = search.valid.take(first, count), _common(first, count, at.progress.epoch)
+        state, carry, logged = search.controller(at.state, at.carry, batch, common)
+        info, decisions, rewards = logged
+        found = {"reward of an architecture": rewards} | info
+        _check_finite(search, "controller", first, found, decisions)
+        _log(search, at, "controller", first, info, started)
+        at.scored["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
+        at.scored["rewards"].append(rewards.reshape(-1))
+        progress = at.progress._replace(
+            controller=at.progress.controller + count,
+            architectures=at.progress.architectures + rewards.size,
+        )
+        at = at._replace(progress=progress, state=state, carry=carry)
+        shown = {name: info[name].mean() for name in ("reward", "entropy") if name in info}
+        _advance(search, at, count, **shown)
+    return at
+
+
+def _end_epoch(search: _Search, at: _At) -> _At:
+    """Validates, and saves where a checkpoint is due."""
+    plan, epoch, started = search.config.search, at.progress.epoch, time.perf_counter()
+    common = (search.eval_batches, np.int32(epoch))
+    state, carry, logged = search.validation(at.state, at.carry, None, common)
+    decisions, values, measured = logged
+    found = {"loss of an architecture": values[None]}
+    _check_finite(search, "validation", epoch, found, decisions[None])
+    search.devices.check_replicas(state)
+    info = {"loss_best": values.min(), "loss_mean": values.mean(), "loss_worst": values.max()}
+    if epoch >= plan.warmup_epochs:  # before, no strategy has begun
+        info |= measured
+    info = {name: np.array([value]) for name, value in info.items()}
+    _log(search, at, "valid", epoch, info, started)
+    progress = Progress(epoch + 1, architectures=at.progress.architectures)
+    at = at._replace(progress=progress, state=state, carry=carry)
+    if progress.epoch % plan.checkpoint_epochs == 0 or progress.epoch == plan.epochs:
+        _save(search, at)
+    return at
+
+
+def _restore(config, workdir, devices, checkpoints, first) -> _At:
+    """The newest checkpoint, or else the traced `first`; the main process provides it to all.
+
+    State and carry are whole, as a checkpoint holds them.
+    """
+    progress = Progress()
+    if not devices.is_main:
+        saved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first.out_info)
+    elif restored := checkpoints.restore(first.out_info):
+        saved, numbers = restored
+        progress = Progress.of(numbers, config)
+    else:
+        saved = first.lower().compile()()
+    saved, numbers = devices.from_main((saved, np.array(progress, np.int32)))
+    progress, scored = Progress(*map(int, numbers)), {"decisions": [], "rewards": []}
+    count = progress.architectures
+    if count and devices.is_main:
+        path = workdir / ARCHITECTURES
+        found = load_arrays(path)
+        if set(found) != set(scored) or min(map(len, found.values())) < count:
+            raise UserError(
+                f"{path} is not of this run: it must hold {count} architectures or more"
+            )
+        scored = {name: [column[:count]] for name, column in found.items()}
+    return _At(progress, saved["search"], saved["carry"], scored)
+
+
+def _save(search: _Search, at: _At) -> None:
+    config, devices, progress = search.config, search.devices, at.progress
+    carry = devices.join(at.carry)
+    if not devices.is_main:
+        return
+    if arrays := {name: np.concatenate(parts) for name, parts in at.scored.items() if parts}:
+        save_arrays(search.workdir / ARCHITECTURES, arrays)
+    # One more than the steps of an epoch: its last step and its end have numbers of their own.
+    step = progress.epoch * (config.search.shared_steps + config.search.controller_steps + 1)
+    step += progress.shared + progress.controller
+    state = {"search": devices.first(at.state), "carry": carry}
+    numbers = progress._asdict() | {"config": dataclasses.asdict(config)}
+    search.checkpoints.save(step, state, numbers)
+
+
+def _advance(search: _Search, at: _At, count: int, **shown: float) -> None:
+    """Tells of so many steps; saves and stops where a signal was received."""
+    epoch = f"{at.progress.epoch + 1}/{search.config.search.epochs}"
+    search.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
+    if number := search.devices.agree(max(search.signals, default=0)):
+        _save(search, at)
+        where = ", ".join(f"{name} {value}" for name, value in at.progress._asdict().items())
+        again = "run the same command again to continue"
+        message = f"{signal.Signals(number).name}: saved at {where}; {again}"
+        raise Interrupted(130 if number == signal.SIGINT else 0, message)
+
+
+def _log(search, at, phase, first, values, started):
+    if search.writer:
+        seconds = time.perf_counter() - started
+        search.writer.write(phase, at.progress.epoch, first, values, seconds)
+
+
+def _check_finite(search, phase, first, values, decisions):
+    """decisions: [K, A, T] of the steps that `values` [K, ...] belong to."""
+    if search.config.search.on_nonfinite == "skip":
+        return
+    finite = {name: np.isfinite(column.reshape(len(column), -1)) for name, column in values.items()}
+    for step in range(len(decisions)):
+        bad = [(name, ~column[step]) for name, column in finite.items() if not column[step].all()]
+        if bad:
+            name, rows = bad[0]  # rewards come before what they spoil
+            architecture = search.task.space.format(decisions[step, int(rows.argmax())])
+            saved = search.checkpoints.steps() if search.checkpoints else []
+            raise UserError(
+                f"{name} is not finite at {phase} step {first + step}, architecture "
+                f"'{architecture}'; last good checkpoint: {saved[-1] if saved else 'none'} in "
+                f"{search.workdir}; search.on_nonfinite=skip drops such updates"
+            )
+
+
+@contextlib.contextmanager
+def _received_signals() -> Iterator[list[int]]:
+    """The numbers of SIGTERM and Ctrl-C, as they are received."""
+    received = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _releasing(*held):
+    """Closes what there is."""
+    try:
+        yield
+    finally:
+        for one in held:
+            if one:
+                one.close()
+
+
+def _tracked(config, devices, done):
+    if not devices.is_main:
+        return contextlib.nullcontext(lambda *_, **__: None)
+    end = Progress(epoch=config.search.epochs)
+    total = end.shared_step(config) + end.controller_step(config)
+    return track("search", total=total, unit="step", done=done)
+
+
+def _begin(function: Callable[[], object]) -> Callable[[], None]:
+    """Calls it in a thread of its own; what is returned waits, and raises what it raised."""
+    failed = []
+
+    def call():
+        try:
+            function()
+        except Exception as error:
+            failed.append(error)
+
+    def wait():
+        thread.join()
+        if failed:
+            raise failed[0]
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return wait
+
+
+def _done():
+    """Nothing to wait for."""
 
 
 def _for_one_call():
@@ -231,209 +388,12 @@ def _for_one_call():
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
-class _Search:
-    """One process's search; the methods are the phases."""
-
-    def __init__(self, config, workdir, splits, devices):
-        self.config, self.workdir, self.devices = config, workdir, devices
-        train_rows = devices.rows("data.batch", config.data.batch)
-        self.train = splits.train.share(train_rows)
-        self.valid = splits.valid.share(devices.rows("data.eval_batch", config.data.eval_batch))
-        self.eval_batches = splits.valid.head(config.data.eval_tokens)
-        parts = self.parts = components(config)
-        self.shared = devices.lift(shared_chunk(config, parts))
-        self.checkpoints = Checkpoints(workdir, config.search.keep) if devices.is_main else None
-        first = jax.jit(lambda: initial_checkpoint(config, parts), compiler_options=_for_one_call()).trace()
-        begins = devices.kind == "jit" and not self.checkpoints.steps()
-        compiling = self._compile_shared_ahead(first.out_info) if begins else None
-        state, carry = self._restore(first)
-        self.state = devices.replicate(state)
-        self.carry = devices.split(jax.tree.map(lambda leaf: leaf[train_rows], carry))
-        self.controller = devices.lift(controller_chunk(config, parts))
-        self.epoch_start = devices.lift(epoch_start(config, parts))
-        self.validation = devices.lift(validation(config, parts))
-        self.writer = metrics.Writer(workdir, self._limits()) if devices.is_main else None
-        self.signal = 0
-        if compiling:
-            compiling.join()
-
-    def _compile_shared_ahead(self, shapes):
-        """The thread that does it while the first state is made, of which the operations have to be compiled too."""
-        search = self.config.search
-
-        def compile_it():
-            # A fault would come again when the chunk is called, and is reported then.
-            with contextlib.suppress(Exception):
-                count = min(search.chunk, search.shared_steps)
-                batch, common = self.train.take(0, count), _common(0, count, epoch=0)
-                self.shared.compiled.lower(shapes["search"], shapes["carry"], batch, common).compile()
-
-        thread = threading.Thread(target=compile_it, daemon=True)
-        thread.start()
-        return thread
-
-    def run(self):
-        search = self.config.search
-        total = search.epochs * search.shared_steps + max(0, search.epochs - search.warmup_epochs) * search.controller_steps
-        done = self._shared_step() + self._controller_step()
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            with (
-                np.errstate(over="ignore"),  # of the perplexity of a run that diverges: what stops it is checked
-                self._tracked(total, done) as self.advance,
-            ):
-                while self.progress.epoch < search.epochs:
-                    self._epoch()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            if self.devices.is_main:
-                self.writer.close()
-                self.checkpoints.close()
-        return self.devices.first(self.state)
-
-    def _epoch(self):
-        search, progress = self.config.search, self.progress
-        while progress.shared < search.shared_steps:
-            self._shared_chunk(min(search.chunk, search.shared_steps))
-        controller_steps = search.controller_steps if progress.epoch >= search.warmup_epochs else 0
-        if progress.controller == 0 and controller_steps:
-            epoch = np.int32(progress.epoch - search.warmup_epochs)
-            self.state, self.carry, _ = self.epoch_start(self.state, self.carry, None, epoch)
-        while progress.controller < controller_steps:
-            self._controller_chunk(min(search.chunk, controller_steps))
-        self._end_epoch()
-
-    def _shared_chunk(self, count):
-        progress, started = self.progress, time.perf_counter()
-        first = self._shared_step()
-        common = _common(first, count, progress.epoch)
-        self.state, self.carry, (info, decisions) = self.shared(self.state, self.carry, self.train.take(first, count), common)
-        self._check_finite("shared", first, info, decisions)
-        self._log("shared", first, info, started)
-        progress.shared += count
-        self._advance(count, perplexity=np.exp(info["loss"].mean()))
-
-    def _controller_chunk(self, count):
-        progress, started = self.progress, time.perf_counter()
-        first = self._controller_step()
-        common = _common(first, count, progress.epoch)
-        self.state, self.carry, (info, decisions, rewards) = self.controller(
-            self.state, self.carry, self.valid.take(first, count), common
-        )
-        self._check_finite("controller", first, {"reward of an architecture": rewards} | info, decisions)
-        self._log("controller", first, info, started)
-        self.architectures["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
-        self.architectures["rewards"].append(rewards.reshape(-1))
-        progress.controller += count
-        progress.architectures += rewards.size
-        self._advance(count, **{name: info[name].mean() for name in ("reward", "entropy") if name in info})
-
-    def _tracked(self, total, done):
-        if self.devices.is_main:
-            return track("search", total=total, unit="step", done=done)
-        return contextlib.nullcontext(lambda *_, **__: None)
-
-    def _advance(self, count, **shown):
-        epoch = f"{self.progress.epoch + 1}/{self.config.search.epochs}"
-        self.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
-        if number := self.devices.agree(self.signal):
-            self._save()
-            code = 130 if number == signal.SIGINT else 0
-            where = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(self.progress).items())
-            raise Interrupted(code, f"{signal.Signals(number).name}: saved at {where}; run the same command again to continue")
-
-    def _end_epoch(self):
-        search, started = self.config.search, time.perf_counter()
-        epoch = self.progress.epoch
-        common = (self.eval_batches, np.int32(epoch))
-        self.state, self.carry, (decisions, values, measured) = self.validation(self.state, self.carry, None, common)
-        self._check_finite("validation", epoch, {"loss of an architecture": values[None]}, decisions[None])
-        self.devices.check_replicas(self.state)
-        info = {"loss_best": values.min(), "loss_mean": values.mean(), "loss_worst": values.max()}
-        if epoch >= search.warmup_epochs:  # before, no strategy has begun
-            info |= measured
-        self._log("valid", epoch, {name: np.array([value]) for name, value in info.items()}, started)
-        self.progress = Progress(epoch + 1, architectures=self.progress.architectures)
-        if self.progress.epoch % search.checkpoint_epochs == 0 or self.progress.epoch == search.epochs:
-            self._save()
-
-    def _log(self, phase, first_step, values, started):
-        if self.devices.is_main:
-            self.writer.write(phase, self.progress.epoch, first_step, values, time.perf_counter() - started)
-
-    def _check_finite(self, phase, first, values, decisions):
-        """decisions: [K, A, T] of the steps that `values` [K, ...] belong to."""
-        if self.config.search.on_nonfinite == "skip":
-            return
-        finite = {name: np.isfinite(column.reshape(len(column), -1)) for name, column in values.items()}
-        for step in range(len(decisions)):
-            if bad := [(name, ~column[step]) for name, column in finite.items() if not column[step].all()]:
-                name, rows = bad[0]  # rewards come before what they spoil
-                row = int(rows.argmax())
-                saved = self.checkpoints.steps() if self.devices.is_main else []
-                raise UserError(
-                    f"{name} is not finite at {phase} step {first + step}, architecture "
-                    f"'{self.parts.space.format(decisions[step, row])}'; last good checkpoint: "
-                    f"{saved[-1] if saved else 'none'} in {self.workdir}; search.on_nonfinite=skip drops such updates"
-                )
-
-    def _shared_step(self):
-        return self.progress.epoch * self.config.search.shared_steps + self.progress.shared
-
-    def _controller_step(self):
-        warmup = self.config.search.warmup_epochs
-        return max(0, self.progress.epoch - warmup) * self.config.search.controller_steps + self.progress.controller
-
-    def _limits(self):
-        """phase -> first step that is still to be logged."""
-        return {"shared": self._shared_step(), "controller": self._controller_step(), "valid": self.progress.epoch}
-
-    def _save(self):
-        carry = self.devices.join(self.carry)
-        if self.devices.is_main:
-            arrays = {name: np.concatenate(parts) for name, parts in self.architectures.items() if parts}
-            if arrays:
-                save_arrays(self.workdir / ARCHITECTURES, arrays)
-            # One more than the steps of an epoch, so that its last step and its end have numbers of their own.
-            step = self.progress.epoch * (self.config.search.shared_steps + self.config.search.controller_steps + 1)
-            step += self.progress.shared + self.progress.controller
-            state = {"search": self.devices.first(self.state), "carry": carry}
-            progress = dataclasses.asdict(self.progress) | {"config": dataclasses.asdict(self.config)}
-            self.checkpoints.save(step, state, progress)
-
-    def _restore(self, first):
-        """State and carry of the newest checkpoint, or else of the traced `first`; the main process provides them to all."""
-        progress = Progress()
-        if not self.devices.is_main:
-            saved = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first.out_info)
-        elif restored := self.checkpoints.restore(first.out_info):
-            saved, numbers = restored
-            progress = Progress.of(numbers, self.config)
-        else:
-            saved = first.lower().compile()()
-        saved, progress = self.devices.from_main((saved, np.array(dataclasses.astuple(progress), np.int32)))
-        self.progress = Progress(*map(int, progress))
-        self.architectures = {"decisions": [], "rewards": []}
-        count = self.progress.architectures
-        if count and self.devices.is_main:
-            scored = load_arrays(self.workdir / ARCHITECTURES)
-            if set(scored) != set(self.architectures) or min(map(len, scored.values())) < count:
-                raise UserError(
-                    f"{self.workdir / ARCHITECTURES} is not of this run: it must hold {count} architectures or more"
-                )
-            self.architectures = {name: [column[:count]] for name, column in scored.items()}
-        return saved["search"], saved["carry"]
-
-    def _on_signal(self, number, frame):
-        del frame
-        self.signal = number
+def _limits(config, progress):
+    """phase -> first step that is still to be logged."""
+    shared, controller = progress.shared_step(config), progress.controller_step(config)
+    return {"shared": shared, "controller": controller, "valid": progress.epoch}
 
 
 def _common(first, count, epoch):
     """Numbers of so many steps, and the epoch, as the chunks take them."""
     return np.arange(first, first + count, dtype=np.int32), np.int32(epoch)
-
-
-def _key(seed: Array, stream: int, step) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)

@@ -1,7 +1,7 @@
 """Trains one fixed model from scratch: SGD, then averaged SGD, and one look at the test split at the end.
 
 The published recipe: plain SGD, the gradient clipped by its global norm, the learning rate decayed by a factor an epoch, weight
-decay, variational dropout; once validation has not improved for a number of epochs, the iterates from there on are averaged at
+decay; once validation has not improved for a number of epochs, the iterates from there on are averaged at
 a constant rate (NT-ASGD, Merity et al. 2018, algorithm 1), and the average is what is validated. The parameters of the best
 epoch are kept. An epoch is one pass; a run is saved after each, and every random number comes from (seed, step).
 """
@@ -21,16 +21,15 @@ from nas import metrics, progress
 from nas.checkpoint import Checkpoints
 from nas.config import Config, TrainingConfig
 from nas.errors import UserError
-from nas.standalone import Model, num_parameters
-from nas.supernets.recurrent import sample_dropout
-from nas.types import Array, Batch, Info, Params, Splits
+from nas.tasks import Splits, Task
+from nas.types import Array, Batch, Info, Model, Params
 
-_INIT, _DROPOUT = range(2)  # streams of random numbers
+_INIT, _STEP = range(2)  # streams of random numbers
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What an update depends on, but for the recurrent state."""
+    """What an update depends on, but for the carry."""
 
     params: Params
     average: Params  # of the iterates since averaging began; before, the last of them
@@ -40,7 +39,7 @@ class TrainState:
 class Result(NamedTuple):
     """What a finished run found."""
 
-    loss: float  # nats a token, validation split, of the best epoch
+    loss: float  # of the validation split, best epoch
     test_loss: float  # of the same parameters
     best_epoch: int
     averaging_from: int | None  # first epoch of averaged SGD
@@ -68,29 +67,39 @@ def averaging_start(valid: list[float], patience: int) -> int | None:
 def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None) -> float:
     """Decays from epoch `decay_start` on, until averaging begins."""
     last = epoch if averaging_from is None else min(epoch, averaging_from - 1)
-    return config.learning_rate * config.learning_rate_decay ** max(0, last - config.decay_start + 1)
+    return config.learning_rate * config.learning_rate_decay ** max(
+        0, last - config.decay_start + 1
+    )
 
 
 def train_chunk(model: Model, *, clip: float, weight_decay: float):
     """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate, averaging)
     -> state, carry, info [K]."""
-    direction = optax.chain(optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay))
+    direction = optax.chain(
+        optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay)
+    )
 
     @jax.jit
-    def run(state: TrainState, carry, batch: Batch, seed, steps, rate, averaging) -> tuple[TrainState, Array, Info]:
+    def run(
+        state: TrainState, carry, batch: Batch, seed, steps, rate, averaging
+    ) -> tuple[TrainState, Array, Info]:
         def step(carried, x):
             state, carry = carried
-            (tokens, start), index = x
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DROPOUT), index)
-            dropout = sample_dropout(model.config, key, len(tokens))
-            carry = jax.tree.map(lambda leaf: jnp.where(start[:, None], 0.0, leaf), carry)
-            (loss, carry), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, tokens, carry, dropout)
+            batch, index = x
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STEP), index)
+            differentiate = jax.value_and_grad(model.loss, has_aux=True)
+            (loss, carry), gradient = differentiate(state.params, batch, carry, key)
             downhill, _ = direction.update(gradient, direction.init(state.params), state.params)
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, downhill)
             count = state.averaged + averaging.astype(jnp.int32)
             share = 1.0 / count.astype(jnp.float32)
-            average = jax.tree.map(lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params)
-            return (TrainState(params, average, count), carry), {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+            average = jax.tree.map(
+                lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params
+            )
+            return (TrainState(params, average, count), carry), {
+                "loss": loss,
+                "gradient_norm": optax.tree.norm(gradient),
+            }
 
         (state, carry), info = jax.lax.scan(step, (state, carry), (batch, steps))
         return state, carry, info
@@ -98,24 +107,17 @@ def train_chunk(model: Model, *, clip: float, weight_decay: float):
     return run
 
 
-def evaluation(model: Model):
-    """The compiled function (params, windows [W, ...]) -> [] nats a token, from a zero state and without dropout."""
-
-    @jax.jit
-    def run(params: Params, windows: Batch) -> Array:
-        def step(carry, tokens):
-            loss, carry = model.loss(params, tokens, carry)
-            return carry, loss
-
-        return jnp.mean(jax.lax.scan(step, model.initial_carry(windows.tokens.shape[1]), windows.tokens)[1])
-
-    return run
+def num_parameters(model: Model) -> int:
+    """How many numbers the model learns."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
 def run(
     model: Model,
     config: Config,
     workdir: pathlib.Path,
+    task: Task,
     splits: Splits,
 ) -> Result:
     """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
@@ -126,14 +128,16 @@ def run(
     """
     settings, steps = config.training, splits.train.length
     chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
-    evaluate = evaluation(model)
+    evaluate = jax.jit(model.evaluate)
     state, losses = initial_state(model, config.seed), []
     best = state.params
     checkpoints = Checkpoints(workdir, config.search.keep)
     if restored := checkpoints.restore({"state": state, "best": best}):
         saved, numbers = restored
         state, best, losses = saved["state"], saved["best"], numbers["losses"]
-    writer = metrics.Writer(workdir, {"train": len(losses) * steps, "valid": len(losses)})
+    writer = metrics.Writer(
+        workdir, task.metric, {"train": len(losses) * steps, "valid": len(losses)}
+    )
 
     def log(phase, epoch, first_step, values, started):
         for name, column in values.items():
@@ -152,18 +156,30 @@ def run(
                 averaging_from = averaging_start(losses, settings.patience)
                 rate = learning_rate(settings, epoch, averaging_from)
                 numbers = np.float32(rate), np.bool_(averaging_from is not None)
-                carry, end = model.initial_carry(config.data.batch), (epoch + 1) * steps
+                carry, end = model.initial_carry(task.data.batch), (epoch + 1) * steps
                 for first in range(epoch * steps, end, config.search.chunk):
                     started, count = time.perf_counter(), min(config.search.chunk, end - first)
                     indices = np.arange(first, first + count, dtype=np.int32)
                     batches = splits.train.take(first, count)
-                    state, carry, info = chunk(state, carry, batches, np.uint32(config.seed), indices, *numbers)
+                    state, carry, info = chunk(
+                        state, carry, batches, np.uint32(config.seed), indices, *numbers
+                    )
                     info = jax.tree.map(np.asarray, info)
                     log("train", epoch, first, info, started)
-                    advance(count, epoch=f"{epoch + 1}/{settings.epochs}", loss=f"{info['loss'].mean():.4g}")
+                    advance(
+                        count,
+                        epoch=f"{epoch + 1}/{settings.epochs}",
+                        loss=f"{info['loss'].mean():.4g}",
+                    )
                 started = time.perf_counter()
                 loss = float(evaluate(state.average, splits.valid.head(0)))
-                log("valid", epoch, epoch, {"loss": np.array([loss]), "learning_rate": np.array([rate])}, started)
+                log(
+                    "valid",
+                    epoch,
+                    epoch,
+                    {"loss": np.array([loss]), "learning_rate": np.array([rate])},
+                    started,
+                )
                 if loss < min(losses, default=math.inf):
                     best = state.average
                 losses = [*losses, loss]
@@ -177,5 +193,5 @@ def run(
         best_epoch=int(np.argmin(losses)),
         averaging_from=averaging_start(losses[:-1], settings.patience),
         parameters=num_parameters(model),
-        width=model.config.width,
+        width=model.width,
     )

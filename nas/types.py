@@ -19,8 +19,12 @@ class Trace(NamedTuple):
 
     log_prob: Array  # [n, T] float32; log p(a_t | a_<t) of the decisions taken
     entropy: Array  # [n, T] float32; nats, exact entropy of p(. | a_<t)
-    log_probs: Array  # [n, T, K] float32; of every choice, MASKED where position t has no such choice
-    hidden: Array | None  # [n, T + 1, H] float32; hidden[:, t] has consumed t decisions; None: the policy has no state
+    log_probs: (
+        Array  # [n, T, K] float32; of every choice, MASKED where position t has no such choice
+    )
+    hidden: (
+        Array | None
+    )  # [n, T + 1, H] float32; hidden[:, t] has consumed t decisions; None: the policy has no state
 
     def embedding(self, reading: str = "after") -> Array:
         """[n, H] the state that stands for an architecture.
@@ -39,61 +43,84 @@ class Trace(NamedTuple):
         return self.hidden[:, -1 if reading == "after" else -2]
 
 
+class Draw(Protocol):
+    """Draws decision vectors."""
+
+    def __call__(self, params: Params, key: Array, n: int, prefix: Array | None = None) -> Array:
+        """[n, T] int32; decisions of `prefix` [P] or [n, P] are forced."""
+
+
 class Policy(NamedTuple):
     """A distribution over decision vectors, as pure functions."""
 
     init: Callable[[Array], Params]  # key -> params
-    sample: Callable[..., Array]  # (params, key, n, prefix=None) -> [n, T] int32; prefix [P] or [n, P] is forced
+    sample: Draw
     score: Callable[[Params, Array], Trace]  # (params, decisions [n, T]) -> Trace
-    state_width: int = 0  # H of `Trace.hidden`; 0: it has no hidden state to read an embedding from
+    state_width: int = 0  # H of `Trace.hidden`; 0: no hidden state to read an embedding from
+
+
+class BeginEpoch(Protocol):
+    """Prepares a strategy for an epoch."""
+
+    def __call__(self, state: Any, key: Array, epoch: Array) -> Any:
+        """The state; the key is the same on every device."""
+
+
+class Propose(Protocol):
+    """Proposes architectures."""
+
+    def __call__(self, state: Any, key: Array, n: int) -> Array:
+        """[n, T] int32."""
+
+
+class Update(Protocol):
+    """Learns from rewards."""
+
+    def __call__(
+        self,
+        state: Any,
+        decisions: Array,
+        rewards: Array,
+        key: Array,
+        axis_name: str | None = None,
+    ) -> tuple[Any, Info]:
+        """The next state and what is logged, from decisions [A, T] and rewards [A] of this device."""
 
 
 class Strategy(NamedTuple):
-    """What proposes architectures and learns from their rewards: all that the search loop sees of it."""
+    """What proposes architectures and learns from their rewards: all that the search sees of it."""
 
     init: Callable[[Array], Any]  # key -> state
-    begin_epoch: Callable[..., Any]  # (state, key, epoch) -> state; same key on every device
-    propose: Callable[..., Array]  # (state, key, n) -> [n, T] int32
-    update: Callable[..., tuple[Any, Info]]  # (state, decisions [A, T], rewards [A], key, axis_name=None) -> state, info
-    measure: Callable[..., Info]  # (state, key) -> what is logged at the end of an epoch; same key on every device
-    policy_params: Callable[[Any], Params | None]  # state -> parameters of its policy; None: it has none
+    begin_epoch: BeginEpoch
+    propose: Propose
+    update: Update
+    # (state, key) -> what is logged at the end of an epoch; same key on every device
+    measure: Callable[[Any, Array], Info]
+    # state -> parameters of its policy; None: it has none
+    policy_params: Callable[[Any], Params | None]
 
 
-class Stream(Protocol):
-    """Batches by number: the same number is always the same batch, and after the last of a pass comes the first of the next."""
+class TrainStep(Protocol):
+    """One step of the shared weights."""
 
-    length: int  # batches in a pass
-    examples: int  # what a batch counts for: images, or tokens to be predicted
-
-    def take(self, first: int, count: int) -> Batch:
-        """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
-
-    def head(self, examples: int) -> Batch:
-        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass), stacked."""
-
-    def share(self, rows: slice) -> "Stream":
-        """The stream of these rows of every batch: what one process reads."""
-
-    def halves(self, slices: int, seed: int) -> tuple[list[Batch], list[Batch]]:
-        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to choose on, one to report on.
-
-        Args:
-          slices: a power of two; halved while a slice would hold no batch.
-          seed: of the order of the slices of the first half.
-        """
+    def __call__(
+        self,
+        state: Any,
+        carry: Any,
+        decisions: Array,
+        batch: Batch,
+        key: Array,
+        epoch: Array,
+        axis_name: str | None = None,
+    ) -> tuple[Any, Any, Info]:
+        """Next state and carry, and what is logged, from one architecture [T] and one batch."""
 
 
-class Splits(NamedTuple):
-    """The streams of a data set."""
+class Score(Protocol):
+    """Scores architectures under the shared weights."""
 
-    train: Stream
-    valid: Stream
-    test: Stream
-
-
-def stacked(batch: Batch) -> int:
-    """How many batches are stacked in `batch`."""
-    return len(jax.tree.leaves(batch)[0])
+    def __call__(self, state: Any, decisions: Array, batch: Batch) -> Array:
+        """[A] of decisions [A, T]; `Reward` says of what batch, and what the numbers are."""
 
 
 class Reward(NamedTuple):
@@ -101,7 +128,32 @@ class Reward(NamedTuple):
 
     init: Callable[[Array], Any]  # key -> state
     initial_carry: Callable[[int], Any]  # rows B -> carry
-    # (state, carry, decisions [T], batch, key, epoch, axis_name=None) -> state, carry, info
-    train: Callable[..., tuple[Any, Any, Info]]
-    score: Callable[..., Array]  # (state, decisions [A, T], batch) -> [A] rewards
-    evaluate: Callable[..., Array]  # (state, decisions [A, T], batches stacked [W, B, ...]) -> [A] log perplexity
+    train: TrainStep
+    score: Score  # on one batch: rewards
+    evaluate: Score  # on batches stacked [W, B, ...]: validation losses
+
+
+class Loss(Protocol):
+    """What training from scratch descends."""
+
+    def __call__(
+        self, params: Params, batch: Batch, carry: Any, key: Array | None
+    ) -> tuple[Array, Any]:
+        """[] loss and next carry; `key` is of dropout or augmentation, None: without."""
+
+
+class Model(NamedTuple):
+    """One architecture alone, as pure functions."""
+
+    init: Callable[[Array], Params]  # key -> params
+    initial_carry: Callable[[int], Any]  # rows B -> carry before the first batch
+    loss: Loss
+    evaluate: Callable[
+        [Params, Batch], Array
+    ]  # (params, batches [W, B, ...]) -> [] validation loss
+    width: int  # of its layers
+
+
+def stacked(batch: Batch) -> int:
+    """How many batches are stacked in `batch`."""
+    return len(jax.tree.leaves(batch)[0])

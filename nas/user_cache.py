@@ -15,7 +15,12 @@ def user_cache(name: str) -> pathlib.Path | None:
     One for each kind of processor: machines that share a home folder must not run each other's instructions.
     """
     try:
-        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / _PROJECT / name / _processor()
+        folder = (
+            pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+            / _PROJECT
+            / name
+            / _processor()
+        )
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None
@@ -27,7 +32,11 @@ def _processor():
     lines = {platform.machine(), platform.processor()}
     try:
         with open("/proc/cpuinfo") as file:
-            lines |= {line for line in file if line.startswith(("model name", "flags", "CPU part", "Features"))}
+            lines |= {
+                line
+                for line in file
+                if line.startswith(("model name", "flags", "CPU part", "Features"))
+            }
     except OSError:
         pass  # not Linux
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:12]

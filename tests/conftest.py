@@ -19,7 +19,9 @@ if jaxlib.version.__version_info__ < (0, 11):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
     OPTIMISED["xla_cpu_use_fusion_emitters"] = True
 # Without what is set below: a worker of pytest-xdist starts with the environment of the process that has set it.
-_USERS_ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+_USERS_ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")
+}
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES} {QUICK_TO_COMPILE}"
@@ -68,21 +70,23 @@ def quick_environment(user_environment) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def compiled_once():
     """All searches of one configuration share their compiled functions; so do those who sample and score its policy."""
-    from nas import search
+    from nas import steps
     from nas.parallel import Devices
 
-    make = search.components
+    make = steps.components
 
     @functools.cache
     def components(config):
         parts = make(config)
         sample = jax.jit(parts.policy.sample, static_argnums=2)
-        policy = parts.policy._replace(init=jax.jit(parts.policy.init), sample=sample, score=jax.jit(parts.policy.score))
+        policy = parts.policy._replace(
+            init=jax.jit(parts.policy.init), sample=sample, score=jax.jit(parts.policy.score)
+        )
         return parts._replace(policy=policy)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "components", components)
+        patch.setattr(steps, "components", components)
         for name in ("shared_chunk", "controller_chunk", "epoch_start", "validation"):
-            patch.setattr(search, name, functools.cache(getattr(search, name)))
+            patch.setattr(steps, name, functools.cache(getattr(steps, name)))
         patch.setattr(Devices, "lift", functools.cache(Devices.lift))
         yield

@@ -32,7 +32,10 @@ _forking.set_forkserver_preload(list(_IMPORTED))
 
 
 def run_forked(
-    environment: dict[str, str], program: str | pathlib.Path, *arguments, cwd: pathlib.Path | None = None
+    environment: dict[str, str],
+    program: str | pathlib.Path,
+    *arguments,
+    cwd: pathlib.Path | None = None,
 ) -> subprocess.CompletedProcess:
     """Runs a module (`python -m program`) or a file to its end."""
     command = list(map(str, (program, *arguments)))
@@ -40,7 +43,8 @@ def run_forked(
         written = [pathlib.Path(folder, name) for name in ("out", "err")]
         # This file is run by its path: an installed package may be called `tests`, too.
         process = _forking.Process(
-            target=runpy.run_path, args=(__file__, {"GIVEN": (program, command, environment, cwd, written)}, _FORKED)
+            target=runpy.run_path,
+            args=(__file__, {"GIVEN": (program, command, environment, cwd, written)}, _FORKED),
         )
         process.start()
         process.join(_TIMEOUT)

@@ -15,18 +15,26 @@ import jax
 import numpy as np
 import pytest
 
-from nas import metrics, search
+from launch.configs.kjv_quick import get_config
+from nas import metrics, search, steps, tasks
 from nas.checkpoint import Checkpoints, load_arrays
-from nas.config import Config, from_dict
+from nas.config import Config, choose, from_dict, override
+from nas.controllers import POLICIES, build_policy
+from nas.data.tokens import Windows
+from nas.strategies import STRATEGIES, build_strategy
+from nas.tasks import Splits
 
 TIMEOUT = 600  # seconds after which a program hangs, however busy the machine
 TINY = {
-    "nodes": 3,
-    "data": {"vocabulary": 50, "batch": 4, "steps": 5, "eval_batch": 4, "eval_tokens": 40},
-    "supernet": {"width": 8, "learning_rate": 1.0},
+    "space": {"num_nodes": 3},
+    "data": {"vocabulary": 50, "batch": 4, "steps": 5, "eval_batch": 4},
+    "network": {"width": 8, "learning_rate": 1.0, "warmup_epochs": 0},
     "policy": {"width": 8},
-    "memory": {"capacity": 12, "refresh_size": 6, "batch": 4},
-    "strategy": {"supervised_weight": 1.0},
+    "strategy": {
+        "supervised_weight": 1.0,
+        "learning_rate": 1e-3,
+        "memory": {"capacity": 12, "refresh_size": 6, "batch": 4},
+    },
     "search": {
         "epochs": 3,
         "warmup_epochs": 1,
@@ -36,17 +44,43 @@ TINY = {
         "valid_architectures": 3,
         "keep": 3,
     },
-    "evaluation": {"architectures": 6},
+    "evaluation": {"architectures": 6, "examples": 40},
 }
 CHECKPOINTS = [11, 22, 33]  # the numbers that its three epochs end with
 
 
 def tiny(**groups) -> Config:
-    """The tiny search, some fields of some groups replaced: tiny(seed=1, search={"epochs": 1})."""
-    values = dict(TINY)
-    for name, value in groups.items():
-        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
-    return from_dict(values)
+    """The tiny search, some fields of some groups replaced: tiny(seed=1, search={"epochs": 1}).
+
+    A policy or strategy of another name brings the settings of its own.
+    """
+    base = override(from_dict(get_config().to_dict()), TINY)
+    for group, registry in (("policy", POLICIES), ("strategy", STRATEGIES)):
+        if name := groups.get(group, {}).get("name"):
+            chosen = choose(registry, getattr(base, group), name, group)
+            base = dataclasses.replace(base, **{group: chosen})
+    return override(base, groups)
+
+
+def splits_of(config, train, valid) -> Splits:
+    """Windows of two token streams [n], as the task's data would cut them; validation is also test."""
+    data = tasks.build(config).data
+    valid = Windows.of(valid, data.eval_batch, data.steps)
+    return Splits(Windows.of(train, data.batch, data.steps), valid, valid)
+
+
+def policy_of(name, space, **settings):
+    """A policy by name; settings that it does not have are left out."""
+    return build_policy(choose(POLICIES, settings, name, "policy"), space)
+
+
+def strategy_of(name, space, policy, **settings):
+    """A strategy by name, of its default memory but for fields that are given."""
+    chosen = choose(STRATEGIES, {}, name, "strategy")
+    known = {field: value for field, value in settings.items() if field in chosen}
+    if "memory" in known:
+        known["memory"] = chosen["memory"] | known["memory"]
+    return build_strategy(chosen | known, space, policy)
 
 
 _PROGRESS = re.compile(r"[^:]+: \d+ %")
@@ -98,9 +132,13 @@ def start_python(environment, *arguments) -> subprocess.Popen:
     A shell withholds Ctrl-C from what a script starts in the background, and so from what that starts.
     """
     command = [sys.executable, *map(str, arguments)]
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # with a handler of ours a program has the usual one
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # with a handler of ours a program has the usual one
     try:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     finally:
         signal.signal(signal.SIGINT, handler)
 
@@ -119,7 +157,9 @@ def wait_until(condition, *processes) -> None:
     """Waits for what only the file system tells, while the processes run; the guard is for one that hangs."""
     end = time.monotonic() + TIMEOUT
     while not condition():
-        assert all(process.poll() is None for process in processes), [process.communicate() for process in processes]
+        assert all(process.poll() is None for process in processes), [
+            process.communicate() for process in processes
+        ]
         assert time.monotonic() < end, "nothing came of it"
         time.sleep(0.01)
 
@@ -148,7 +188,9 @@ def figure_texts(figure, width: float) -> str:
     from matplotlib.text import Text
 
     figure.canvas.draw()
-    written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    written = [
+        text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()
+    ]
     assert all(text.get_fontsize() >= 8 for text in written)
     assert figure.get_size_inches()[0] <= width
     return "\n".join(text.get_text() for text in written)
@@ -185,7 +227,11 @@ def fill(disk: pathlib.Path) -> pathlib.Path:
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
     """Path -> content of all files below a folder, which must not change where nothing may be written."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def assert_same_bits(a, b):
@@ -193,15 +239,17 @@ def assert_same_bits(a, b):
 
     def check(path, a, b):
         a, b = np.asarray(a), np.asarray(b)
-        assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()), jax.tree_util.keystr(path)
+        assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()), (
+            jax.tree_util.keystr(path)
+        )
 
     jax.tree_util.tree_map_with_path(check, a, b)
 
 
 def restore(config: Config, workdir: pathlib.Path):
     """State, carry and progress of the newest intact checkpoint."""
-    parts = search.components(config)
-    template = jax.eval_shape(lambda: search.initial_checkpoint(config, parts))
+    parts = steps.components(config)
+    template = jax.eval_shape(lambda: steps.initial_checkpoint(config, parts))
     checkpoints = Checkpoints(workdir, config.search.keep)
     try:
         return checkpoints.restore(template)
@@ -212,7 +260,7 @@ def restore(config: Config, workdir: pathlib.Path):
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
     """The lines of a run's metrics, their times left out; every line must be whole."""
     lines = metrics.read(workdir)
-    assert len(lines) == len((workdir / metrics.FILE).read_text().splitlines())
+    assert 1 + len(lines) == len((workdir / metrics.FILE).read_text().splitlines())
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
@@ -229,11 +277,15 @@ def expected_lines(config: Config) -> set[tuple[str, int]]:
 
 def assert_same_run(config: Config, workdir: pathlib.Path, reference: pathlib.Path):
     """Two finished runs are the same, bit for bit: all that a checkpoint holds, metrics but for times, architectures."""
-    (state, progress), (expected, expected_progress) = (restore(config, path) for path in (workdir, reference))
+    (state, progress), (expected, expected_progress) = (
+        restore(config, path) for path in (workdir, reference)
+    )
     assert progress == expected_progress and progress["epoch"] == config.search.epochs
     assert_same_bits(state, expected)
     lines = read_metrics(workdir)
-    assert [json.dumps(line) for line in lines] == [json.dumps(line) for line in read_metrics(reference)]
+    assert [json.dumps(line) for line in lines] == [
+        json.dumps(line) for line in read_metrics(reference)
+    ]
     names = [(line["phase"], line["step"]) for line in lines]
     assert len(names) == len(set(names)) and set(names) == expected_lines(config)
     assert_same_bits(*(load_arrays(path / search.ARCHITECTURES) for path in (workdir, reference)))

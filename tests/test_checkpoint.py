@@ -30,10 +30,16 @@ class State:
 def state(seed):
     rng = np.random.default_rng(seed)
     return State(
-        numbers=np.append(rng.normal(size=(200)).astype(np.float32), np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)),
+        numbers=np.append(
+            rng.normal(size=(200)).astype(np.float32),
+            np.array([np.nan, np.inf, -0.0, 1e-45], np.float32),
+        ),
         nested={
             "decisions": rng.integers(0, 4, (12, 5), dtype=np.int32),
-            "weights": [rng.normal(size=(3, 8, 16)).astype(np.float32), np.zeros((4, 8), np.float32)],
+            "weights": [
+                rng.normal(size=(3, 8, 16)).astype(np.float32),
+                np.zeros((4, 8), np.float32),
+            ],
             "flag": np.bool_(True),
         },
         count=np.int32(seed),
@@ -105,7 +111,10 @@ def what_became_of(workdir, damage, capfd):
         assert error == ""
         return "harmless"
     assert_restores(found, 1)
-    assert error.startswith(f"checkpoint 2 in {workdir / FOLDER} is damaged: ") and error.count("\n") == 1, error
+    assert (
+        error.startswith(f"checkpoint 2 in {workdir / FOLDER} is damaged: ")
+        and error.count("\n") == 1
+    ), error
     return "detected"
 
 
@@ -127,7 +136,9 @@ def test_the_newest_stay(tmp_path, keep):
                 checkpoints.save(step, state(step), progress(step))
     with opened(tmp_path, keep) as checkpoints:
         assert checkpoints.steps() == [1, 2, 3, 5, 8][-keep:]
-    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {str(step) for step in (1, 2, 3, 5, 8)[-keep:]}
+    assert {path.name for path in (tmp_path / FOLDER).iterdir()} == {
+        str(step) for step in (1, 2, 3, 5, 8)[-keep:]
+    }
     assert_restores(restored(tmp_path), 8)
 
 
@@ -145,7 +156,9 @@ def flips(workdir, number, capfd):
     sizes = np.array([(workdir / FOLDER / "2" / name).stat().st_size for name in names])
     for i in range(number):
         name = rng.choice(names, p=None if i % 2 else sizes / sizes.sum())
-        counts[what_became_of(workdir, lambda folder, name=name: flip(folder / name, rng), capfd)] += 1
+        counts[
+            what_became_of(workdir, lambda folder, name=name: flip(folder / name, rng), capfd)
+        ] += 1
     return counts
 
 
@@ -158,7 +171,9 @@ def test_a_flipped_bit_is_detected_or_harmless(workdir, capfd):
 def test_a_thousand_flipped_bits(workdir, capfd):
     counts = flips(workdir, 1000, capfd)
     with capfd.disabled():
-        print(f"\nof {counts.total()} flipped bits {counts['detected']} were detected, {counts['harmless']} harmless")
+        print(
+            f"\nof {counts.total()} flipped bits {counts['detected']} were detected, {counts['harmless']} harmless"
+        )
     assert counts.total() == 1000
 
 
@@ -175,7 +190,8 @@ DAMAGES = {
 def test_files_cut_short_empty_missing_or_foreign(workdir, damage, capfd):
     names = files(workdir / FOLDER / "2")
     counts = collections.Counter(
-        what_became_of(workdir, lambda folder, name=name: DAMAGES[damage](folder / name), capfd) for name in names
+        what_became_of(workdir, lambda folder, name=name: DAMAGES[damage](folder / name), capfd)
+        for name in names
     )
     assert counts["detected"] >= 3, counts
 
@@ -221,9 +237,15 @@ def test_all_damaged(workdir, capfd):
     for path in (workdir / FOLDER).rglob("manifest.ocdbt"):
         path.write_bytes(b"")
     damaged = files(workdir)
-    with pytest.raises(UserError, match=f"^all checkpoints in {workdir / FOLDER} are damaged: delete the run directory"):
+    with pytest.raises(
+        UserError,
+        match=f"^all checkpoints in {workdir / FOLDER} are damaged: delete the run directory",
+    ):
         restored(workdir)
-    assert [line[:12] for line in capfd.readouterr().err.splitlines()] == ["checkpoint 2", "checkpoint 1"]
+    assert [line[:12] for line in capfd.readouterr().err.splitlines()] == [
+        "checkpoint 2",
+        "checkpoint 1",
+    ]
     assert files(workdir) == damaged
 
 
@@ -233,7 +255,11 @@ def test_a_state_of_another_structure_is_not_restored(workdir):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: full " * 50)]
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: full " * 50),
+    ],
 )
 def test_a_save_that_fails_leaves_the_older_ones(workdir, monkeypatch, error):
     before = files(workdir)
@@ -243,7 +269,9 @@ def test_a_save_that_fails_leaves_the_older_ones(workdir, monkeypatch, error):
 
     with opened(workdir) as checkpoints:
         monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
-        with pytest.raises(UserError, match=f"^cannot save checkpoint 3 in {workdir / FOLDER}: ") as caught:
+        with pytest.raises(
+            UserError, match=f"^cannot save checkpoint 3 in {workdir / FOLDER}: "
+        ) as caught:
             checkpoints.save(3, state(3), progress(3))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert files(workdir) == before
@@ -258,11 +286,15 @@ def disk(tmp_path):
 
 def test_a_full_disk_leaves_the_older_ones(disk, capfd):
     disk, make_read_only = disk
-    large = state(2).replace(numbers=np.random.default_rng(0).normal(size=100_000).astype(np.float32))
+    large = state(2).replace(
+        numbers=np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    )
     with opened(disk) as checkpoints:
         checkpoints.save(1, state(1), progress(1))
         capfd.readouterr()
-        with pytest.raises(UserError, match="^cannot save checkpoint 2 in .*No space left on device") as error:
+        with pytest.raises(
+            UserError, match="^cannot save checkpoint 2 in .*No space left on device"
+        ) as error:
             checkpoints.save(2, large, progress(2))
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
@@ -277,7 +309,11 @@ def test_the_reason_is_told_whatever_stands_around_it():
     spec = "{'driver': 'zarr', 'metadata': " + "x" * 300 + "}"
     text = f"RESOURCE_EXHAUSTED: Error writing {'/path' * 80}: No space left on device [os_error_code='28', spec='{spec}']"
     told = checkpoint._one_line(OSError(text))
-    assert told.endswith("No space left on device") and told.startswith("RESOURCE_EXHAUSTED") and len(told) <= 250
+    assert (
+        told.endswith("No space left on device")
+        and told.startswith("RESOURCE_EXHAUSTED")
+        and len(told) <= 250
+    )
 
 
 def test_a_disk_that_cannot_be_written(disk, capfd):
@@ -299,7 +335,9 @@ def test_a_disk_that_cannot_be_written(disk, capfd):
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / FOLDER).write_text("")
-    with pytest.raises(UserError, match=f"^cannot make the folder {tmp_path / FOLDER}: File exists$"):
+    with pytest.raises(
+        UserError, match=f"^cannot make the folder {tmp_path / FOLDER}: File exists$"
+    ):
         Checkpoints(tmp_path)
 
 
@@ -310,7 +348,10 @@ def test_the_digest_tells_apart_what_differs():
         digest(base, progress(2)),
         digest(base.replace(count=np.int64(1)), progress(1)),
         digest(base.replace(numbers=base.numbers[None]), progress(1)),
-        digest(base.replace(numbers=np.where(base.numbers == 0, np.float32(0), base.numbers)), progress(1)),  # the sign of 0
+        digest(
+            base.replace(numbers=np.where(base.numbers == 0, np.float32(0), base.numbers)),
+            progress(1),
+        ),  # the sign of 0
         digest(base.replace(nested=base.nested | {"more": np.zeros(0)}), progress(1)),
     }
     assert len(digests) == 6
@@ -343,7 +384,11 @@ def test_damaged_arrays_are_called_damaged(tmp_path):
     with pytest.raises(UserError, match=f"^{path}: no such file"):
         load_arrays(path)
     save_arrays(path, {"a": np.random.default_rng(0).normal(size=300)})
-    content, expected, rng = path.read_bytes(), load_arrays(path)["a"].tobytes(), np.random.default_rng(0)
+    content, expected, rng = (
+        path.read_bytes(),
+        load_arrays(path)["a"].tobytes(),
+        np.random.default_rng(0),
+    )
     for damage in ("empty", "cut short", "foreign", "a folder"):
         DAMAGES[damage](path)
         with pytest.raises(UserError, match=f"^{path} is damaged: "):

@@ -8,24 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import derivation, runs, search
-from nas.data import Corpus
+from nas import derivation, runs, steps
 from nas.data.tokens import Windows
 from nas.errors import UserError
-from tests.helpers import tiny
+from tests.helpers import splits_of, tiny
 
-CONFIG = tiny(supernet={"init_scale": 1.0})  # at which cells differ
+CONFIG = tiny(network={"init_scale": 1.0})  # at which cells differ
 SEED = 4
 
 
 @pytest.fixture(scope="module")
 def run(compiled_once):
     """A search before its first step on random tokens."""
-    parts, rng = search.components(CONFIG), np.random.default_rng(0)
-    state = jax.jit(lambda: search.initial_state(CONFIG, parts))()
-    opened = runs.Run(pathlib.Path("run"), CONFIG, {}, parts.space, parts.policy, parts.reward, state, {})
+    parts, rng = steps.components(CONFIG), np.random.default_rng(0)
+    state = jax.jit(lambda: steps.initial_state(CONFIG, parts))()
+    opened = runs.Run(
+        pathlib.Path("run"), CONFIG, {}, parts.task, parts.policy, parts.reward, state, {}
+    )
     train, valid = (rng.integers(0, 50, length, dtype=np.int32) for length in (200, 600))
-    vars(opened)["corpus"] = Corpus(train, valid, valid, tuple(map(str, range(50))))
+    vars(opened)["splits"] = splits_of(CONFIG, train, valid)
     return opened
 
 
@@ -37,7 +38,10 @@ def derived(run):
 def evaluate(run, decisions, rows):
     """[n] log perplexities on rows of text, four rows and one architecture at a time (in shapes that are compiled anyway)."""
     one, values = jax.jit(run.reward.evaluate), np.zeros(len(decisions))
-    parts = [Windows(part, CONFIG.data.steps).head(0) for part in rows.reshape(-1, 4, rows.shape[1])]
+    parts = [
+        Windows(part.ravel(), part, CONFIG.data["steps"]).head(0)
+        for part in rows.reshape(-1, 4, rows.shape[1])
+    ]
     for i, architecture in enumerate(decisions):
         same = np.repeat(architecture[None], 10, axis=0)
         values[i] = np.mean([one(run.state.reward, same, windows)[0] for windows in parts])
@@ -45,7 +49,7 @@ def evaluate(run, decisions, rows):
 
 
 def test_every_sample_is_ranked_once(run, derived):
-    strategy = search.components(CONFIG).strategy
+    strategy = steps.components(CONFIG).strategy
     sampled = np.asarray(strategy.propose(run.state.strategy, jax.random.key(SEED), 100))
     assert {*map(tuple, derived.decisions)} == {*map(tuple, sampled)}
     assert len(derived.decisions) == len(np.unique(sampled, axis=0)) == 100 - derived.repeated < 100
@@ -60,21 +64,29 @@ def test_half_of_the_cells_leave_in_every_round(run, derived):
     assert np.all(np.diff(derived.examples) <= 0)
     for tokens in np.unique(derived.examples):
         assert np.all(np.diff(derived.loss[derived.examples == tokens]) >= 0)
-    np.testing.assert_array_equal(np.isfinite(derived.held_out), derived.examples == derived.examples[0])
+    np.testing.assert_array_equal(
+        np.isfinite(derived.held_out), derived.examples == derived.examples[0]
+    )
 
 
 def test_the_halves_of_the_validation_split(run, derived):
     lasted = derived.examples == derived.examples[0]
-    rows = run.corpus.valid[: 64 * 9].reshape(64, 9)
+    rows = run.splits.valid.tokens[: 64 * 9].reshape(64, 9)
     # All slices together are a half, whatever the order of its rows.
-    np.testing.assert_allclose(derived.loss[lasted], evaluate(run, derived.decisions[lasted], rows[::2]), rtol=1e-5)
-    np.testing.assert_allclose(derived.held_out[lasted], evaluate(run, derived.decisions[lasted], rows[1::2]), rtol=1e-5)
+    np.testing.assert_allclose(
+        derived.loss[lasted], evaluate(run, derived.decisions[lasted], rows[::2]), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        derived.held_out[lasted], evaluate(run, derived.decisions[lasted], rows[1::2]), rtol=1e-5
+    )
 
 
 def test_who_left_was_worse_on_the_same_text(run, derived):
     """Every cell on the slice that all were read on: those that left in the first round are the worse half."""
     (left,) = np.nonzero(derived.examples == derived.examples.min())
-    rows = np.random.default_rng(SEED).permutation(run.corpus.valid[: 64 * 9].reshape(64, 9)[::2])[:4]
+    rows = np.random.default_rng(SEED).permutation(
+        run.splits.valid.tokens[: 64 * 9].reshape(64, 9)[::2]
+    )[:4]
     values = evaluate(run, derived.decisions, rows)
     np.testing.assert_allclose(derived.loss[left], values[left], rtol=1e-5)
     stayed = np.setdiff1d(np.arange(len(values)), left)
@@ -100,14 +112,21 @@ def test_a_cell_of_the_users_own_lasts_to_the_end(run, derived, architectures):
 
 def variant(run, valid=None, evaluate=None):
     """The run with another validation split or another way to evaluate."""
-    changed = dataclasses.replace(run, reward=run.reward._replace(evaluate=evaluate or run.reward.evaluate))
-    vars(changed)["corpus"] = run.corpus if valid is None else run.corpus._replace(valid=valid)
+    changed = dataclasses.replace(
+        run, reward=run.reward._replace(evaluate=evaluate or run.reward.evaluate)
+    )
+    splits = run.splits
+    if valid is not None:
+        splits = splits_of(CONFIG, splits.train.tokens, valid)
+    vars(changed)["splits"] = splits
     return changed
 
 
 def test_diverged_cells_are_last(run):
     def spoiled(state, decisions, windows):
-        return jnp.where(decisions[:, 0] == 1, jnp.nan, run.reward.evaluate(state, decisions, windows))
+        return jnp.where(
+            decisions[:, 0] == 1, jnp.nan, run.reward.evaluate(state, decisions, windows)
+        )
 
     found = derivation.derive(variant(run, evaluate=spoiled), 100, seed=SEED)
     assert np.any(found.decisions[:, 0] == 1)
@@ -115,13 +134,17 @@ def test_diverged_cells_are_last(run):
 
 
 def test_a_search_in_which_every_cell_diverged(run):
-    diverged = variant(run, evaluate=lambda state, decisions, windows: jnp.full(len(decisions), jnp.nan))
-    with pytest.raises(UserError, match="^--workdir: no cell of .* has a finite perplexity"):
+    diverged = variant(
+        run, evaluate=lambda state, decisions, windows: jnp.full(len(decisions), jnp.nan)
+    )
+    with pytest.raises(UserError, match="^--workdir: no architecture of .* has a finite loss"):
         derivation.derive(diverged, 9)
 
 
 def test_a_short_split(run):
-    found = derivation.derive(variant(run, run.corpus.valid[:60]), 10)  # two halves of 4 rows of 7
+    found = derivation.derive(
+        variant(run, run.splits.valid.tokens[:60]), 10
+    )  # two halves of 4 rows of 7
     assert np.unique(found.examples).tolist() == [4 * 5] and np.isfinite(found.held_out).all()
     with pytest.raises(UserError, match="too few for one window"):
-        derivation.derive(variant(run, run.corpus.valid[:40]), 10)
+        derivation.derive(variant(run, run.splits.valid.tokens[:40]), 10)

@@ -74,7 +74,9 @@ def test_jit_equals_eager():
     memory = memories.write(memories.empty(CAPACITY, 2), rows(1, 2, 3))
     assert held(memory) == held(write(empty(), rows(1, 2, 3)))
     key = jax.random.key(0)
-    np.testing.assert_array_equal(sample(memory, key, 10), memories.sample(memory, jax.random.clone(key), 10))
+    np.testing.assert_array_equal(
+        sample(memory, key, 10), memories.sample(memory, jax.random.clone(key), 10)
+    )
 
 
 @pytest.mark.parametrize("filled", [1, 3, 4])

@@ -11,14 +11,16 @@ from tensorboardX.record_writer import masked_crc32c
 
 from nas import metrics
 from nas.errors import UserError
+from nas.tasks import Metric
 
+METRIC = Metric("error (%)", "error", "share", "accuracy", lambda loss: 100 * loss, 2, 0.9)
 FRESH = {"shared": 0, "controller": 0, "valid": 0}
 
 
 @pytest.fixture
 def workdir(tmp_path):
     """A run that logged four shared steps, two controller steps and two validations."""
-    writer = metrics.Writer(tmp_path, FRESH)
+    writer = metrics.Writer(tmp_path, METRIC, FRESH)
     writer.write("shared", 0, 0, {"loss": np.array([4.0, 3.5]), "norm": np.array([0.25, 0.5])}, 3.0)
     writer.write("valid", 0, 0, {"perplexity": np.array([60.0])}, 1.0)
     writer.write("shared", 1, 2, {"loss": np.array([3.0, 2.5]), "norm": np.array([0.75, 1.0])}, 1.0)
@@ -35,13 +37,17 @@ def names(lines):
 def events(workdir):
     """All events of a run, in the order of their files; TFRecord: length, its checksum, data, its checksum."""
     found = []
-    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(
+        (workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns
+    ):
         assert "tfevents" in path.name  # by which TensorBoard knows them
         data = path.read_bytes()
         while data:
             length = int.from_bytes(data[:8], "little")
             record = data[12 : 12 + length]
-            assert int.from_bytes(data[12 + length : 16 + length], "little") == masked_crc32c(record)
+            assert int.from_bytes(data[12 + length : 16 + length], "little") == masked_crc32c(
+                record
+            )
             found.append(Event.FromString(record))
             data = data[16 + length :]
     return found
@@ -59,7 +65,7 @@ def test_lines_are_what_was_written(workdir):
 
 
 def test_lines_can_be_read_while_the_run_goes_on(tmp_path):
-    writer = metrics.Writer(tmp_path, FRESH)
+    writer = metrics.Writer(tmp_path, METRIC, FRESH)
     writer.write("shared", 0, 0, {"loss": np.array([1.0])}, 1.0)
     assert names(metrics.read(tmp_path)) == [("shared", 0)]
     writer.close()
@@ -70,7 +76,7 @@ def test_lines_can_be_read_while_the_run_goes_on(tmp_path):
 def test_any_number_survives_and_every_line_is_json(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("run")
     values = np.array(values, np.float32)
-    writer = metrics.Writer(folder, FRESH)
+    writer = metrics.Writer(folder, METRIC, FRESH)
     writer.write("shared", 0, 5, {"loss": values}, 1.0)
     writer.close()
 
@@ -85,8 +91,10 @@ def test_any_number_survives_and_every_line_is_json(tmp_path_factory, values):
 
 
 def test_what_is_not_finite_is_kept_as_text(tmp_path):
-    writer = metrics.Writer(tmp_path, FRESH)
-    writer.write("shared", 0, 0, {"loss": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}, 1.0)
+    writer = metrics.Writer(tmp_path, METRIC, FRESH)
+    writer.write(
+        "shared", 0, 0, {"loss": np.array([1.0, np.nan, np.inf, -np.inf], np.float32)}, 1.0
+    )
     writer.close()
     assert [line["loss"] for line in metrics.read(tmp_path)] == [1.0, "nan", "inf", "-inf"]
 
@@ -97,7 +105,7 @@ def test_a_last_line_cut_off_by_a_kill_is_left_out(workdir, cut):
     text = path.read_text().removesuffix("\n")
     path.write_text(text[:-cut])
     assert metrics.read(workdir) == whole[:-1]
-    writer = metrics.Writer(workdir, {"shared": 4, "controller": 2, "valid": 1})
+    writer = metrics.Writer(workdir, METRIC, {"shared": 4, "controller": 2, "valid": 1})
     writer.write("valid", 1, 1, {"perplexity": np.array([50.0])}, 1.0)
     writer.close()
     assert metrics.read(workdir) == whole
@@ -106,9 +114,11 @@ def test_a_last_line_cut_off_by_a_kill_is_left_out(workdir, cut):
 
 def test_a_run_that_continues_drops_what_it_will_do_again(workdir):
     before = metrics.read(workdir)
-    writer = metrics.Writer(workdir, {"shared": 3, "controller": 0, "valid": 1})
+    writer = metrics.Writer(workdir, METRIC, {"shared": 3, "controller": 0, "valid": 1})
     kept = [("shared", 0), ("shared", 1), ("valid", 0), ("shared", 2)]
-    assert metrics.read(workdir) == [line for line in before if (line["phase"], line["step"]) in kept]
+    assert metrics.read(workdir) == [
+        line for line in before if (line["phase"], line["step"]) in kept
+    ]
     writer.write("shared", 1, 3, {"loss": np.array([9.0]), "norm": np.array([9.0])}, 1.0)
     writer.close()
     assert names(metrics.read(workdir)) == [*kept, ("shared", 3)]
@@ -118,7 +128,7 @@ def test_a_run_that_continues_drops_what_it_will_do_again(workdir):
 
 def test_a_run_that_has_nothing_to_do_again_keeps_every_line(workdir):
     before = (workdir / metrics.FILE).read_bytes()
-    metrics.Writer(workdir, {"shared": 4, "controller": 2, "valid": 2}).close()
+    metrics.Writer(workdir, METRIC, {"shared": 4, "controller": 2, "valid": 2}).close()
     assert (workdir / metrics.FILE).read_bytes() == before
 
 
@@ -127,7 +137,9 @@ def test_curves_of_a_phase(workdir):
     assert curves.keys() == {"loss", "norm"}
     for name, expected in (("loss", [4.0, 3.5, 3.0, 2.5]), ("norm", [0.25, 0.5, 0.75, 1.0])):
         steps, values = curves[name]
-        assert steps.tolist() == [0, 1, 2, 3] and values.dtype == float and values.tolist() == expected
+        assert (
+            steps.tolist() == [0, 1, 2, 3] and values.dtype == float and values.tolist() == expected
+        )
     steps, values = metrics.curves(metrics.read(workdir), "valid")["perplexity"]
     assert steps.tolist() == [0, 1] and values.tolist() == [60.0, 50.0]
     assert metrics.curves(metrics.read(workdir), "unheard-of") == {}
@@ -153,5 +165,8 @@ def test_tensorboard_gets_the_last_step_of_each_call(workdir):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"cannot write {tmp_path / 'gone' / metrics.FILE}: No such file or directory"):
-        metrics.Writer(tmp_path / "gone", FRESH)
+    with pytest.raises(
+        UserError,
+        match=f"cannot write {tmp_path / 'gone' / metrics.FILE}: No such file or directory",
+    ):
+        metrics.Writer(tmp_path / "gone", METRIC, FRESH)

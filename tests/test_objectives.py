@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from nas import objectives
-from nas.config import PolicyConfig
 from nas.controllers import POLICIES
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
+from tests.helpers import policy_of
 
 LN2, LN3 = math.log(2), math.log(3)
 SPACE = RecurrentSpace(num_nodes=3)
-EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T  # all 128 sequences
+EVERY = (
+    np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T
+)  # all 128 sequences
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def double_precision():
 
 def policy_and_parameters(name, seed=0):
     """A policy far from where it starts; in double precision where that is on."""
-    policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=4, temperature=1.5, tanh_constant=2.0))
+    policy = policy_of(name, SPACE, width=4, temperature=1.5, tanh_constant=2.0)
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     return policy, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
@@ -44,7 +46,9 @@ def test_policy_gradient_loss_by_hand():
     loss = jax.jit(functools.partial(objectives.policy_gradient_loss, entropy_weight=0.5))
     assert loss(log_prob, entropy, np.float32(2)) == pytest.approx(6 * LN2 - 0.5, rel=1e-6)
     assert loss(log_prob, entropy, np.float32(-1)) == pytest.approx(-3 * LN2 - 0.5, rel=1e-6)
-    by_log_prob, by_entropy = jax.jit(jax.grad(loss, argnums=(0, 1)))(log_prob, entropy, np.float32(2))
+    by_log_prob, by_entropy = jax.jit(jax.grad(loss, argnums=(0, 1)))(
+        log_prob, entropy, np.float32(2)
+    )
     assert by_log_prob.tolist() == [-2, -2] and by_entropy.tolist() == [-0.5, -0.5]
 
 
@@ -86,7 +90,10 @@ def test_reconstruction_of_nothing_is_the_uniform_guess():
 
 
 def test_baseline_by_hand():
-    current, update = jax.jit(objectives.current_baseline), jax.jit(objectives.update_baseline, static_argnums=2)
+    current, update = (
+        jax.jit(objectives.current_baseline),
+        jax.jit(objectives.update_baseline, static_argnums=2),
+    )
     baseline = objectives.start_baseline()
     assert current(baseline, np.float32(7)) == 7  # nothing seen: the reward itself
     baseline = update(baseline, np.float32(2), 0.75)
@@ -106,7 +113,9 @@ def test_losses_are_of_one_sequence():
     with pytest.raises(AssertionError):
         objectives.next_decision_loss(batch)
     with pytest.raises(AssertionError):
-        objectives.reconstruction_loss({"weight": jnp.zeros((5, 3, 4))}, batch, batch, jnp.ones((5, 4), bool))
+        objectives.reconstruction_loss(
+            {"weight": jnp.zeros((5, 3, 4))}, batch, batch, jnp.ones((5, 4), bool)
+        )
 
 
 # Finite differences, in double precision: with steps of 1e-5 truncation and rounding are both about 1e-10.
@@ -120,10 +129,17 @@ def assert_gradient(fn, params, step=1e-5):
         rng = np.random.default_rng(seed)
         direction = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), params)
         ahead, behind = (
-            value_and_gradient(jax.tree.map(lambda leaf, d, s=sign: np.asarray(leaf) + s * step * d, params, direction))[0]
+            value_and_gradient(
+                jax.tree.map(
+                    lambda leaf, d, s=sign: np.asarray(leaf) + s * step * d, params, direction
+                )
+            )[0]
             for sign in (1, -1)
         )
-        slope = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+        slope = sum(
+            np.vdot(g, d)
+            for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
+        )
         assert abs(slope) > 1e-3
         assert slope == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
 
@@ -137,7 +153,10 @@ def random_decoder(width):
 def test_gradient_of_the_reconstruction_loss():
     mask, decisions = SPACE.choice_mask(), EVERY[77]
     params = {"decoder": random_decoder(3), "embedding": np.array([0.3, -1.2, 0.7])}
-    assert_gradient(lambda p: objectives.reconstruction_loss(p["decoder"], p["embedding"], decisions, mask), params)
+    assert_gradient(
+        lambda p: objectives.reconstruction_loss(p["decoder"], p["embedding"], decisions, mask),
+        params,
+    )
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -177,7 +196,9 @@ def gradients(name):
         bonus = entropy_weight * jax.lax.stop_gradient(jnp.sum(trace.entropy, axis=1))
         advantages = rewards + factor * bonus - baseline
         losses = jax.vmap(objectives.policy_gradient_loss, in_axes=(0, 0, 0, None))
-        return jnp.vdot(probabilities, losses(trace.log_prob, trace.entropy, advantages, entropy_weight))
+        return jnp.vdot(
+            probabilities, losses(trace.log_prob, trace.entropy, advantages, entropy_weight)
+        )
 
     def exact(params, entropy_weight):
         log_p = jnp.sum(policy.score(params, EVERY).log_prob, axis=1)
@@ -185,13 +206,17 @@ def gradients(name):
 
     @jax.jit
     def both(entropy_weight, baseline, factor):
-        return jax.grad(expected_loss)(params, entropy_weight, baseline, factor), jax.grad(exact)(params, entropy_weight)
+        return jax.grad(expected_loss)(params, entropy_weight, baseline, factor), jax.grad(exact)(
+            params, entropy_weight
+        )
 
     return lambda *settings: jax.tree.map(np.asarray, both(*settings))
 
 
 def largest_difference(a, b):
-    return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(
+        np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 @pytest.mark.usefixtures("double_precision")

@@ -8,7 +8,10 @@ from nas.progress import Status
 
 def test_a_listener_is_told_of_beginning_steps_and_end():
     told = []
-    with progress.listening(told.append), progress.track("search", total=10, unit="step", done=4) as advance:
+    with (
+        progress.listening(told.append),
+        progress.track("search", total=10, unit="step", done=4) as advance,
+    ):
         advance(2, epoch="1/5")
         advance(entropy="33.9")
     number = told[0].number

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import metrics, search
+from nas import metrics, search, steps
 from nas.checkpoint import Checkpoints, load_arrays
 from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
 from nas.parallel import choose_devices
-from nas.types import Splits
+from nas.supernets.recurrent.language_model import LanguageModel
+from nas.tasks import Splits
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -31,7 +32,12 @@ from tests.helpers import (
 
 def quick(seed=0, **search):
     """The tiny search with a policy that compiles quickly."""
-    return tiny(seed=seed, search=search, policy={"name": "factorised"}, strategy={"supervised": "next_decision"})
+    return tiny(
+        seed=seed,
+        search=search,
+        policy={"name": "factorised"},
+        strategy={"supervised": "next_decision"},
+    )
 
 
 CONFIG = quick()
@@ -45,7 +51,11 @@ def run(config, workdir):
     workdir.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     train, valid = (
-        Windows.of(rng.integers(0, config.data.vocabulary, 4 * length, dtype=np.int32), 4, config.data.steps)
+        Windows.of(
+            rng.integers(0, config.data["vocabulary"], 4 * length, dtype=np.int32),
+            4,
+            config.data["steps"],
+        )
         for length in (41, 26)
     )
     return search.run(config, workdir, Splits(train, valid, valid), devices=choose_devices("jit"))
@@ -62,14 +72,18 @@ def whole(tmp_path_factory, compiled_once):
 @pytest.fixture(scope="module")
 def initial(compiled_once):
     """The state before the first step, compiled as a search compiles it."""
-    parts = search.components(CONFIG)
-    return jax.jit(lambda: search.initial_state(CONFIG, parts), compiler_options=search._for_one_call())()
+    parts = steps.components(CONFIG)
+    return jax.jit(
+        lambda: steps.initial_state(CONFIG, parts), compiler_options=search._for_one_call()
+    )()
 
 
 def checkpoint(workdir, step, config=CONFIG):
     """The state of one of a run's checkpoints."""
     folder = workdir.parent / f"{workdir.name}-{step}"
-    shutil.copytree(workdir / "checkpoints" / str(step), folder / "checkpoints" / str(step), dirs_exist_ok=True)
+    shutil.copytree(
+        workdir / "checkpoints" / str(step), folder / "checkpoints" / str(step), dirs_exist_ok=True
+    )
     return restore(config, folder)[0]["search"]
 
 
@@ -80,14 +94,15 @@ def spoil(tree):
 
 def spoil_after_epoch(patch, epoch):
     """From the end of an epoch on, the shared weights are NaN."""
-    end = search._Search._end_epoch
+    end = search._end_epoch
 
-    def spoiled(self):
-        end(self)
-        if self.progress.epoch == epoch + 1:
-            self.state = self.state.replace(reward=spoil(self.state.reward))
+    def spoiled(running, at):
+        at = end(running, at)
+        if at.progress.epoch != epoch + 1:
+            return at
+        return at._replace(state=at.state.replace(reward=spoil(at.state.reward)))
 
-    patch.setattr(search._Search, "_end_epoch", spoiled)
+    patch.setattr(search, "_end_epoch", spoiled)
 
 
 def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
@@ -101,30 +116,46 @@ def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
 def first_policy(seed):
     """Parameters of the controller before the first step."""
     config = tiny(seed=seed)
-    return jax.jit(lambda: search.initial_state(config, search.components(config)).strategy.params["policy"])()
+    return jax.jit(
+        lambda: steps.initial_state(config, steps.components(config)).strategy.params["policy"]
+    )()
 
 
 def test_another_seed_gives_others(whole, tmp_path):
-    config = quick(seed=1, epochs=1)  # the first epoch is warm-up: nothing of the controller to compile
+    config = quick(
+        seed=1, epochs=1
+    )  # the first epoch is warm-up: nothing of the controller to compile
     state = run(config, tmp_path)
-    lines, others = ([line for line in read_metrics(path) if line["phase"] == "shared"] for path in (tmp_path, whole[0]))
+    lines, others = (
+        [line for line in read_metrics(path) if line["phase"] == "shared"]
+        for path in (tmp_path, whole[0])
+    )
     assert all(lines[step]["loss"] != others[step]["loss"] for step in range(6))
     for ours, theirs in (
         (first_policy(1), first_policy(0)),
         (state.reward.params, checkpoint(whole[0], CHECKPOINTS[0]).reward.params),
     ):
-        different = jax.tree.leaves(jax.tree.map(lambda a, b: np.any(np.asarray(a) != np.asarray(b)), ours, theirs))
+        different = jax.tree.leaves(
+            jax.tree.map(lambda a, b: np.any(np.asarray(a) != np.asarray(b)), ours, theirs)
+        )
         assert sum(different) > len(different) / 2  # biases start at zero for every seed
 
 
 def test_warm_up_trains_shared_weights_only(whole, initial):
     warm, trained = (checkpoint(whole[0], step) for step in CHECKPOINTS[:2])
     assert_same_bits(warm.strategy, initial.strategy)
-    assert np.any(np.asarray(warm.reward.params["embedding"]) != np.asarray(initial.reward.params["embedding"]))
     assert np.any(
-        np.asarray(trained.strategy.params["policy"]["logits"]) != np.asarray(initial.strategy.params["policy"]["logits"])
+        np.asarray(warm.reward.params["embedding"])
+        != np.asarray(initial.reward.params["embedding"])
     )
-    assert {line["epoch"] for line in read_metrics(whole[0]) if line["phase"] == "controller"} == {1, 2}
+    assert np.any(
+        np.asarray(trained.strategy.params["policy"]["logits"])
+        != np.asarray(initial.strategy.params["policy"]["logits"])
+    )
+    assert {line["epoch"] for line in read_metrics(whole[0]) if line["phase"] == "controller"} == {
+        1,
+        2,
+    }
 
 
 def test_what_a_run_leaves_behind(whole):
@@ -132,11 +163,15 @@ def test_what_a_run_leaves_behind(whole):
     names = [(line["phase"], line["step"]) for line in read_metrics(workdir)]
     assert len(names) == len(set(names)) and set(names) == expected_lines(CONFIG)
     saved = load_arrays(workdir / search.ARCHITECTURES)
-    steps, per_step = 2 * CONFIG.search.controller_steps, CONFIG.search.architectures
-    assert saved["decisions"].shape == (steps * per_step, 5) and saved["rewards"].shape == (steps * per_step,)
-    search.components(CONFIG).space.validate(saved["decisions"])
+    updates, per_step = 2 * CONFIG.search.controller_steps, CONFIG.search.architectures
+    assert saved["decisions"].shape == (updates * per_step, 5) and saved["rewards"].shape == (
+        updates * per_step,
+    )
+    steps.components(CONFIG).task.space.validate(saved["decisions"])
     logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
-    np.testing.assert_allclose(saved["rewards"].reshape(steps, per_step).mean(axis=1), logged, rtol=1e-6)
+    np.testing.assert_allclose(
+        saved["rewards"].reshape(updates, per_step).mean(axis=1), logged, rtol=1e-6
+    )
     valid = [line["loss_best"] for line in read_metrics(workdir) if line["phase"] == "valid"]
     np.testing.assert_allclose(state.best_loss, min(valid), rtol=1e-6)
 
@@ -144,23 +179,26 @@ def test_what_a_run_leaves_behind(whole):
 def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):
     shutil.copytree(whole[0] / "checkpoints" / "22", tmp_path / "checkpoints" / "22")
     shutil.copy(whole[0] / search.ARCHITECTURES, tmp_path)
-    parts = search.components(CONFIG)
+    parts = steps.components(CONFIG)
     run(CONFIG, tmp_path)
-    for make in (search.shared_chunk, search.controller_chunk, search.epoch_start, search.validation):
+    for make in (steps.shared_chunk, steps.controller_chunk, steps.epoch_start, steps.validation):
         assert choose_devices("jit").lift(make(CONFIG, parts)).compiled._cache_size() == 1, make
 
 
 def test_one_compilation_serves_every_seed():
     def program(seed):
         config = quick(seed=seed)
-        parts = search.components(config)
-        state = jax.eval_shape(lambda: search.initial_state(config, parts))
+        parts = steps.components(config)
+        state = jax.eval_shape(lambda: steps.initial_state(config, parts))
         carry = jax.eval_shape(lambda: parts.reward.initial_carry(4))
         batch = Tokens(np.zeros((2, 4, 6), np.int32), np.zeros((2, 4), bool))
         common = np.arange(2, dtype=np.int32), np.int32(0)
-        chunks = (search.shared_chunk, search.controller_chunk)
+        chunks = (steps.shared_chunk, steps.controller_chunk)
         return [
-            choose_devices("jit").lift(make(config, parts)).compiled.lower(state, carry, batch, common).as_text()
+            choose_devices("jit")
+            .lift(make(config, parts))
+            .compiled.lower(state, carry, batch, common)
+            .as_text()
             for make in chunks
         ]
 
@@ -184,7 +222,9 @@ def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
         except search.Interrupted as stop:
             stops.append(stop)
             assert stop.code == (0, 130)[(len(stops) - 1) % 2]
-            assert ("SIGTERM: ", "SIGINT: ")[(len(stops) - 1) % 2] in str(stop) and "\n" not in str(stop)
+            assert ("SIGTERM: ", "SIGINT: ")[(len(stops) - 1) % 2] in str(stop) and "\n" not in str(
+                stop
+            )
     assert len(stops) == 3 * 3 + 2 * 2
     assert [signal.getsignal(number) for number in numbers] == handlers
     assert_same_run(CONFIG, tmp_path, whole[0])
@@ -246,7 +286,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_replaced(whole, tmp_path, capsy
     for path in (tmp_path / "checkpoints" / "33").rglob("metadata"):
         path.write_bytes(b"")
     run(CONFIG, tmp_path)
-    assert capsys.readouterr().err.startswith(f"checkpoint 33 in {tmp_path / 'checkpoints'} is damaged: ")
+    assert capsys.readouterr().err.startswith(
+        f"checkpoint 33 in {tmp_path / 'checkpoints'} is damaged: "
+    )
     assert_same_run(CONFIG, tmp_path, whole[0])
     assert capsys.readouterr().err == ""
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["11", "22", "33"]
@@ -258,24 +300,37 @@ def test_the_last_good_checkpoint_before_a_loss_that_is_not_finite(whole, tmp_pa
         with pytest.raises(UserError) as error:
             run(CONFIG, tmp_path)
     message = str(error.value)
-    assert "gradient_norm is not finite at shared step 12, architecture '" in message or "loss is not" in message
-    assert f"last good checkpoint: 22 in {tmp_path}; search.on_nonfinite=skip drops such updates" in message
-    search.components(CONFIG).space.parse(message.split("'")[1])
+    assert (
+        "gradient_norm is not finite at shared step 12, architecture '" in message
+        or "loss is not" in message
+    )
+    assert (
+        f"last good checkpoint: 22 in {tmp_path}; search.on_nonfinite=skip drops such updates"
+        in message
+    )
+    steps.components(CONFIG).task.space.parse(message.split("'")[1])
     assert len(read_metrics(tmp_path)) == 6 + 1 + 6 + 4 + 1  # nothing of the chunk that went wrong
     run(CONFIG, tmp_path)
     assert_same_run(CONFIG, tmp_path, whole[0])
 
 
 def test_a_loss_that_is_not_finite_before_there_is_a_checkpoint(tmp_path, monkeypatch):
-    start = search.initial_state
-    monkeypatch.setattr(search, "initial_state", lambda *args: (state := start(*args)).replace(reward=spoil(state.reward)))
-    with pytest.raises(UserError, match="is not finite at shared step 0, architecture .*; last good checkpoint: none in "):
+    start = steps.initial_state
+    monkeypatch.setattr(
+        steps,
+        "initial_state",
+        lambda *args: (state := start(*args)).replace(reward=spoil(state.reward)),
+    )
+    with pytest.raises(
+        UserError,
+        match="is not finite at shared step 0, architecture .*; last good checkpoint: none in ",
+    ):
         run(CONFIG, tmp_path)
 
 
 def nonfinite_reward(**replaced):
     """A maker of rewards some functions of which are wrapped."""
-    make = search.supernet_reward
+    make = LanguageModel.reward
 
     def reward(*args):
         made = make(*args)
@@ -286,18 +341,21 @@ def nonfinite_reward(**replaced):
 
 def spoil_first_choice(function):
     """NaN for the architectures that begin with a 2."""
-    return lambda state, decisions, batch: jnp.where(decisions[:, 0] == 2, jnp.nan, function(state, decisions, batch))
+    return lambda state, decisions, batch: jnp.where(
+        decisions[:, 0] == 2, jnp.nan, function(state, decisions, batch)
+    )
 
 
 @pytest.fixture
 def spoiled_rewards(monkeypatch):
-    monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(score=spoil_first_choice))
-    monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
+    monkeypatch.setattr(LanguageModel, "reward", nonfinite_reward(score=spoil_first_choice))
+    monkeypatch.setattr(steps, "components", functools.cache(steps.components.__wrapped__))
 
 
 def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp_path):
     with pytest.raises(
-        UserError, match="^reward of an architecture is not finite at controller step [0-3], architecture '2 0 "
+        UserError,
+        match="^reward of an architecture is not finite at controller step [0-3], architecture '2 0 ",
     ):
         run(quick(), tmp_path)
 
@@ -335,10 +393,11 @@ def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch)
 
 
 def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "supernet_reward", nonfinite_reward(evaluate=spoil_first_choice))
-    monkeypatch.setattr(search, "components", functools.cache(search.components.__wrapped__))
+    monkeypatch.setattr(LanguageModel, "reward", nonfinite_reward(evaluate=spoil_first_choice))
+    monkeypatch.setattr(steps, "components", functools.cache(steps.components.__wrapped__))
     with pytest.raises(
-        UserError, match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in"
+        UserError,
+        match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in",
     ):
         run(quick(epochs=1, valid_architectures=30), tmp_path / "stop")
     state = run(quick(epochs=1, valid_architectures=30, on_nonfinite="skip"), tmp_path / "skip")

@@ -5,39 +5,42 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import metrics, standalone, training
+from nas import metrics, tasks, training
 from nas.checkpoint import Checkpoints
 from nas.config import TrainingConfig
 from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
-from nas.spaces import RecurrentSpace
-from nas.supernets.recurrent import Dropout
-from nas.types import Splits
+from nas.tasks import Splits
 from tests.helpers import assert_same_bits, tiny
 
 CONFIG = dataclasses.replace(
-    tiny(search={"chunk": 6, "shared_steps": 6, "controller_steps": 6}, supernet={"dropout_input": 0.3}),
+    tiny(
+        search={"chunk": 6, "shared_steps": 6, "controller_steps": 6},
+        network={"dropout_input": 0.3},
+    ),
     training=TrainingConfig(epochs=4, learning_rate=2.0, patience=0, weight_decay=0.01),
 )
-SPACE = RecurrentSpace(num_nodes=CONFIG.nodes)
+TASK = tasks.build(CONFIG)
+SPACE = TASK.space
 CELL = "0 0 1 0 2"
 STEPS = 10  # an epoch: two chunks, the second shorter
 
 
 @functools.cache
-def model_of(architecture, **supernet):
-    return standalone.build(SPACE, dataclasses.replace(CONFIG.supernet, **supernet), CONFIG.data.vocabulary, architecture)
+def model_of(architecture, **settings):
+    network = dataclasses.replace(TASK.network, **settings)
+    return network.model(SPACE, TASK.data, architecture)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """All runs of one configuration share their compiled functions."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("train_chunk", "evaluation"):
-            patch.setattr(training, name, functools.cache(getattr(training, name)))
+        patch.setattr(training, "train_chunk", functools.cache(training.train_chunk))
         yield
 
 
@@ -47,12 +50,12 @@ def splits():
     rng = np.random.default_rng(0)
     tokens = np.where(rng.random(480) < 0.5, 7, rng.integers(50, size=480)).astype(np.int32)
     parts = np.split(tokens, [4 * (5 * STEPS + 1), 4 * (5 * STEPS + 1) + 160])
-    return Splits(*(Windows.of(part, 4, CONFIG.data.steps) for part in parts))
+    return Splits(*(Windows.of(part, 4, TASK.data.steps) for part in parts))
 
 
 def run(config, workdir, architecture=CELL):
     workdir.mkdir(exist_ok=True)
-    return training.run(model_of(architecture), config, workdir, splits())
+    return training.run(model_of(architecture), config, workdir, TASK, splits())
 
 
 def saved(workdir, model):
@@ -65,7 +68,10 @@ def saved(workdir, model):
 
 
 def lines(workdir):
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in metrics.read(workdir)]
+    return [
+        {name: value for name, value in line.items() if name != "seconds"}
+        for line in metrics.read(workdir)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +83,11 @@ def whole(tmp_path_factory, compiled_once):
 
 @functools.cache
 def gradient_of(model):
-    return jax.jit(jax.grad(lambda params, tokens: model.loss(params, tokens, model.initial_carry(4))[0]))
+    def loss(params, tokens):
+        batch = Tokens(tokens, jnp.ones(len(tokens), bool))
+        return model.loss(params, batch, model.initial_carry(4), None)[0]
+
+    return jax.jit(jax.grad(loss))
 
 
 def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False, rate=0.5):
@@ -86,7 +96,13 @@ def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False
     state = training.TrainState(params, params if average is None else average, np.int32(averaged))
     batch = Tokens(tokens[None], np.ones((1, len(tokens)), bool))
     state, _, info = training.train_chunk(model, clip=clip, weight_decay=0.1)(
-        state, model.initial_carry(4), batch, np.uint32(0), np.zeros(1, np.int32), np.float32(rate), np.bool_(averaging)
+        state,
+        model.initial_carry(4),
+        batch,
+        np.uint32(0),
+        np.zeros(1, np.int32),
+        np.float32(rate),
+        np.bool_(averaging),
     )
     return state, info, gradient_of(model)(params, tokens)
 
@@ -104,8 +120,12 @@ def test_one_step_is_that_of_the_recipe(problem, clip):
     norm = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(gradient)))
     assert 0.01 < norm < 1e6
     factor = min(1.0, clip / norm)
-    expected = jax.tree.map(lambda p, g: p - 0.5 * (factor * np.asarray(g) + 0.1 * p), params, gradient)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state.params, expected)
+    expected = jax.tree.map(
+        lambda p, g: p - 0.5 * (factor * np.asarray(g) + 0.1 * p), params, gradient
+    )
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state.params, expected
+    )
     assert info["gradient_norm"] == pytest.approx(norm, rel=1e-4)
     assert_same_bits(state.average, state.params)
     assert int(state.averaged) == 0
@@ -118,7 +138,9 @@ def test_the_average_is_the_mean_of_the_iterates_since_it_began(problem, average
     state, _, _ = step(params, tokens, average=before, averaged=averaged, averaging=True)
     assert int(state.averaged) == averaged + 1
     expected = jax.tree.map(lambda a, p: (averaged * a + p) / (averaged + 1), before, state.params)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state.average, expected)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state.average, expected
+    )
 
 
 def test_when_averaging_begins():
@@ -144,25 +166,31 @@ def test_what_a_run_leaves_behind(whole):
     ]
     assert [line["loss"] for line in logged if line["phase"] == "valid"] == losses
     assert result.loss == min(losses) and losses.index(min(losses)) == result.best_epoch
-    evaluate = training.evaluation(model_of(CELL))
+    evaluate = jax.jit(model_of(CELL).evaluate)
     _, valid, test = splits()
     assert float(evaluate(best, valid.head(0))) == result.loss
     assert float(evaluate(best, test.head(0))) == result.test_loss
     assert float(evaluate(state.average, valid.head(0))) == losses[-1]
-    assert result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
+    assert (
+        result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
+    )
     assert min(losses) < math.log(50) - 0.5  # it learns
-    assert training.train_chunk(model_of(CELL), clip=0.25, weight_decay=0.01)._cache_size() == 2  # two lengths of chunks
+    assert (
+        training.train_chunk(model_of(CELL), clip=0.25, weight_decay=0.01)._cache_size() == 2
+    )  # two lengths of chunks
 
 
 def test_evaluation_carries_its_state_over():
     model, (_, valid, _) = model_of(CELL), splits()
     params = jax.jit(model.init)(jax.random.key(3))
     carry, losses = model.initial_carry(4), []
-    for tokens in valid.head(0).tokens:
-        loss, carry = jax.jit(model.loss)(params, tokens, carry, Dropout(None, None, None))
+    for tokens, start in zip(*valid.head(0), strict=True):
+        loss, carry = jax.jit(model.loss)(params, Tokens(tokens, start), carry, None)
         losses.append(float(loss))
     assert len(losses) > 1
-    assert float(training.evaluation(model)(params, valid.head(0))) == pytest.approx(np.mean(losses), rel=1e-6)
+    assert float(jax.jit(model.evaluate)(params, valid.head(0))) == pytest.approx(
+        np.mean(losses), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("architecture", [CELL, "lstm"])
@@ -194,20 +222,39 @@ def test_the_seed_is_obeyed(whole, tmp_path):
 
 def test_averaging_in_a_run(whole, tmp_path, monkeypatch):
     """With patience 0 and a validation that gets worse at epoch 1, epochs 2 and 3 are averaged, at the rate of epoch 1."""
-    monkeypatch.setattr(training, "averaging_start", lambda losses, patience: 2 if len(losses) >= 2 else None)
-    config = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, decay_start=1, learning_rate_decay=0.5))
+    monkeypatch.setattr(
+        training, "averaging_start", lambda losses, patience: 2 if len(losses) >= 2 else None
+    )
+    config = dataclasses.replace(
+        CONFIG,
+        training=dataclasses.replace(CONFIG.training, decay_start=1, learning_rate_decay=0.5),
+    )
     result = run(config, tmp_path)
     state, _, _ = saved(tmp_path, model_of(CELL))
     assert int(state.averaged) == 2 * STEPS and result.averaging_from == 2
-    assert [line["learning_rate"] for line in lines(tmp_path) if line["phase"] == "valid"] == [2, 1, 1, 1]
-    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (state.average, state.params)), strict=True))
+    assert [line["learning_rate"] for line in lines(tmp_path) if line["phase"] == "valid"] == [
+        2,
+        1,
+        1,
+        1,
+    ]
+    assert any(
+        np.any(a != b)
+        for a, b in zip(*map(jax.tree.leaves, (state.average, state.params)), strict=True)
+    )
 
 
 def test_a_loss_that_is_not_finite(tmp_path):
-    wild = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e30))
+    wild = dataclasses.replace(
+        CONFIG, training=dataclasses.replace(CONFIG.training, learning_rate=1e30)
+    )
     with pytest.raises(UserError) as error:
         run(wild, tmp_path)
     message = str(error.value)
-    assert " is not finite at train step " in message and "training.learning_rate" in message and "\n" not in message
+    assert (
+        " is not finite at train step " in message
+        and "training.learning_rate" in message
+        and "\n" not in message
+    )
     assert f"last good checkpoint: none in {tmp_path}" in message
     assert all(line["step"] < 6 for line in lines(tmp_path))

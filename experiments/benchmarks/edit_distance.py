@@ -33,10 +33,16 @@ from nas.evaluation.edit_distance import (
     pairwise_edit_distance,
 )
 from nas.progress import each
-from nas.spaces import Graphs, RecurrentSpace
+from nas.spaces import Graphs
+from nas.spaces.recurrent import RecurrentSpace
 
 flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
-flags.DEFINE_integer("pairs", 20_000, "Pairs of cells compared per family; slower families get fewer.", lower_bound=20)
+flags.DEFINE_integer(
+    "pairs",
+    20_000,
+    "Pairs of cells compared per family; slower families get fewer.",
+    lower_bound=20,
+)
 FLAGS = flags.FLAGS
 
 ARCHITECTURES = 200  # per family
@@ -48,7 +54,7 @@ COMPILE = """
 import time
 start, cpu = time.perf_counter(), time.process_time()
 from nas.evaluation.edit_distance import pairwise_edit_distance
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 imported, cpu_imported = time.perf_counter(), time.process_time()
 pairwise_edit_distance(RecurrentSpace(), [[0] * 23, [1] + [0] * 22])
 print(imported - start, cpu_imported - cpu, time.perf_counter() - imported, time.process_time() - cpu_imported)
@@ -61,8 +67,13 @@ def main():
     families, sizes, small = _families().items(), range(4, 17), (4, 5, 6, 7, 8)
     results = {
         "environment": _environment(),
-        "families": [{"family": name, **_measure(*family)} for name, family in each("families", families, unit="family")],
-        "sizes": [_measure(_cells(nodes), FLAGS.pairs // 4) for nodes in each("sizes", sizes, unit="size")],
+        "families": [
+            {"family": name, **_measure(*family)}
+            for name, family in each("families", families, unit="family")
+        ],
+        "sizes": [
+            _measure(_cells(nodes), FLAGS.pairs // 4) for nodes in each("sizes", sizes, unit="size")
+        ],
         "networkx": [_measure_networkx(nodes) for nodes in each("networkx", small, unit="size")],
         "first_approximation": [_measure_approximation(io) for io in (False, True)],
         "all_pairs": _measure_all_pairs(),
@@ -79,13 +90,22 @@ def _families() -> dict[str, tuple[PackedGraphs, int]]:
     families = {
         "8-node cells": (_cells(8), FLAGS.pairs),
         "12-node cells": (_cells(12), FLAGS.pairs),
-        "14 nodes: 12-node cells with input and output, forced": (_cells(12, io=True, forced=True), FLAGS.pairs),
-        "14 nodes, forced, no labels": (_cells(12, io=True, forced=True, labelled=False), FLAGS.pairs),
+        "14 nodes: 12-node cells with input and output, forced": (
+            _cells(12, io=True, forced=True),
+            FLAGS.pairs,
+        ),
+        "14 nodes, forced, no labels": (
+            _cells(12, io=True, forced=True, labelled=False),
+            FLAGS.pairs,
+        ),
         "14 nodes, free": (_cells(12, io=True), FLAGS.pairs),
         "chain-like 12-node cells": (_cells(12, chain=0.8), FLAGS.pairs),
     }
     for tenths in range(1, 9):
-        families[f"12 layers, skip probability .{tenths}"] = (_layers(12, tenths / 10), FLAGS.pairs // 10)
+        families[f"12 layers, skip probability .{tenths}"] = (
+            _layers(12, tenths / 10),
+            FLAGS.pairs // 10,
+        )
     return families
 
 
@@ -99,8 +119,12 @@ def _sample_cells(nodes: int, n: int, chain: float = 0.0) -> tuple[RecurrentSpac
     return space, decisions
 
 
-def _cells(nodes: int, chain: float = 0.0, io: bool = False, forced: bool = False, labelled: bool = True) -> PackedGraphs:
-    return pack_decisions(*_sample_cells(nodes, ARCHITECTURES, chain), io=io, forced=forced, labelled=labelled)
+def _cells(
+    nodes: int, chain: float = 0.0, io: bool = False, forced: bool = False, labelled: bool = True
+) -> PackedGraphs:
+    return pack_decisions(
+        *_sample_cells(nodes, ARCHITECTURES, chain), io=io, forced=forced, labelled=labelled
+    )
 
 
 def _layers(nodes: int, skip: float) -> PackedGraphs:
@@ -119,7 +143,10 @@ def _measure(packed: PackedGraphs, num_pairs: int) -> dict:
     # The slowest pair is looked for among those with the most search nodes. A pair is a call of its own: many copies in one
     # call would teach the processor to predict its branches.
     slow = [[pair] for pair in np.argsort(searched)[-5:]]
-    worst = max(_cpu_seconds(lambda one=one: compare(packed, first[one], second[one], threads=1)) for one in slow)
+    worst = max(
+        _cpu_seconds(lambda one=one: compare(packed, first[one], second[one], threads=1))
+        for one in slow
+    )
     seconds = _cpu_seconds(lambda: compare(packed, first, second, threads=1))
     return {
         "nodes": int(packed.sizes.max()),
@@ -142,12 +169,15 @@ def _measure_networkx(nodes: int) -> dict:
     theirs: list[float] = []
     seconds = _cpu_seconds(
         lambda: theirs.extend(
-            nx.graph_edit_distance(a, b, node_match=match) for a, b in zip(graphs[::2], graphs[1::2], strict=True)
+            nx.graph_edit_distance(a, b, node_match=match)
+            for a, b in zip(graphs[::2], graphs[1::2], strict=True)
         ),
         repeats=1,
     )
     packed = pack_decisions(space, decisions, io=False, forced=False)
-    np.testing.assert_array_equal(compare(packed, np.arange(0, len(graphs), 2), np.arange(1, len(graphs), 2)).upper, theirs)
+    np.testing.assert_array_equal(
+        compare(packed, np.arange(0, len(graphs), 2), np.arange(1, len(graphs), 2)).upper, theirs
+    )
     first, second = np.triu_indices(len(graphs), 1)
     our_seconds = _cpu_seconds(lambda: compare(packed, first, second, threads=1))
     networkx_ms, ours_ms = 1e3 * seconds / num_pairs, 1e3 * our_seconds / len(first)
@@ -186,9 +216,17 @@ def _measure_all_pairs() -> dict:
 
 def _measure_compiling() -> dict:
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {
+            **os.environ,
+            "NUMBA_CACHE_DIR": cache,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         output = subprocess.run(
-            [sys.executable, "-c", COMPILE], env=environment, check=True, capture_output=True, text=True
+            [sys.executable, "-c", COMPILE],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
     names = ("import_seconds", "import_cpu_seconds", "compile_seconds", "compile_cpu_seconds")
     return dict(zip(names, map(float, output.split()), strict=True))
@@ -224,7 +262,14 @@ def _figure(results: dict):
             (results["networkx"], "networkx_ms", "networkx, cells", PALETTE[1]),
             (results["sizes"], "mean_ms", "ours, cells", PALETTE[0]),
         ):
-            ax.plot([row["nodes"] for row in rows], [row[key] for row in rows], "o-", markersize=3.5, label=label, color=color)
+            ax.plot(
+                [row["nodes"] for row in rows],
+                [row[key] for row in rows],
+                "o-",
+                markersize=3.5,
+                label=label,
+                color=color,
+            )
         ax.plot(
             [row["nodes"] for row in layers],
             [row["mean_ms"] for row in layers],
@@ -233,32 +278,62 @@ def _figure(results: dict):
             label="ours, 12 layers, skips .1 to .8",
             color=PALETTE[2],
         )
-        ax.set(yscale="log", xlabel="nodes", ylabel="time of a pair on one core, ms", title="Exact graph edit distance")
+        ax.set(
+            yscale="log",
+            xlabel="nodes",
+            ylabel="time of a pair on one core, ms",
+            title="Exact graph edit distance",
+        )
         ax.legend()
     return figure
 
 
 def _print(results: dict) -> None:
-    keys = ("family", "pairs_per_second", "searched_mean", "searched_p99", "searched_max", "worst_ms")
-    headers = ("", "pairs/s per core", "search nodes: mean", "p99", "max", "slowest pair, ms (one call)")
+    keys = (
+        "family",
+        "pairs_per_second",
+        "searched_mean",
+        "searched_p99",
+        "searched_max",
+        "worst_ms",
+    )
+    headers = (
+        "",
+        "pairs/s per core",
+        "search nodes: mean",
+        "p99",
+        "max",
+        "slowest pair, ms (one call)",
+    )
     formats = ("", ",.0f", ",.1f", ",.0f", ",", ".2f")
     print(_table(results["families"], keys, headers, formats))
-    keys, headers = ("nodes", "networkx_ms", "ours_ms", "ratio"), ("nodes", "networkx, ms a pair", "ours, ms", "ratio")
+    keys, headers = (
+        ("nodes", "networkx_ms", "ours_ms", "ratio"),
+        ("nodes", "networkx, ms a pair", "ours, ms", "ratio"),
+    )
     print("\n" + _table(results["networkx"], keys, headers, ("", ",.2f", ".4f", ",.0f")))
-    keys, headers = ("nodes", "ms", "ratio"), ("nodes", "first approximation of networkx, ms a pair", "times the distance")
+    keys, headers = (
+        ("nodes", "ms", "ratio"),
+        ("nodes", "first approximation of networkx, ms a pair", "times the distance"),
+    )
     print("\n" + _table(results["first_approximation"], keys, headers, ("", ".2f", ".2f")))
     whole, compiling, environment = results["all_pairs"], results["compile"], results["environment"]
     print(
         f"\nall {whole['pairs']:,} pairs of {whole['architectures']:,} cells, 14 nodes, forced: {whole['seconds']:.1f} s with "
         f"{environment['threads']} threads\ncompiling, with an empty cache: {compiling['compile_seconds']:.1f} s "
         f"(process CPU {compiling['compile_cpu_seconds']:.1f} s)\n"
-        f"{environment['processor']}; " + ", ".join(f"{name} {environment[name]}" for name in ("python", *PACKAGES))
+        f"{environment['processor']}; "
+        + ", ".join(f"{name} {environment[name]}" for name in ("python", *PACKAGES))
     )
 
 
 def _table(rows, keys, headers, formats):
-    cells = [[format(row[key], spec) for key, spec in zip(keys, formats, strict=True)] for row in rows]
-    return tabulate(cells, headers, disable_numparse=True, colalign=("left", *["right"] * (len(keys) - 1)))
+    cells = [
+        [format(row[key], spec) for key, spec in zip(keys, formats, strict=True)] for row in rows
+    ]
+    return tabulate(
+        cells, headers, disable_numparse=True, colalign=("left", *["right"] * (len(keys) - 1))
+    )
 
 
 if __name__ == "__main__":

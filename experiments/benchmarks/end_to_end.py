@@ -4,10 +4,9 @@ Runs the search of --config for a few epochs, logging, progress bar and checkpoi
 then its shared chunk alone. Then starts `launch.search`, with an empty and with a filled cache of compiled programs, up to the
 first chunk that it logs, and asks it for --help. Prints tables, writes end_to_end.json and performance.html.
 
-Command:   python -m experiments.benchmarks.end_to_end --config.supernet.width=200
+Command:   python -m experiments.benchmarks.end_to_end --config.network.width=200
 """
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -21,11 +20,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from launch import common
-from nas.config import Config
+from launch import common, configuration, device
+from nas.config import Config, override
 
 common.define_flags(default_config="kjv_quick")
-flags.DEFINE_integer("epochs", 4, "Epochs of the search; the first, which compiles, is not counted.", lower_bound=2)
+flags.DEFINE_integer(
+    "epochs", 4, "Epochs of the search; the first, which compiles, is not counted.", lower_bound=2
+)
 flags.DEFINE_integer("starts", 3, "Starts of each kind; 0: none.", lower_bound=0)
 flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
 FLAGS = flags.FLAGS
@@ -33,14 +34,17 @@ STEPS = 10  # of the chunk up to which a start is timed
 
 
 def main():
-    config = common.config()
-    config = dataclasses.replace(config, search=dataclasses.replace(config.search, epochs=FLAGS.epochs, warmup_epochs=0))
-    common.select_device(FLAGS.platform)
+    config = configuration.config()
+    config = override(config, {"search": {"epochs": FLAGS.epochs, "warmup_epochs": 0}})
+    device.select_device(FLAGS.platform)
     from experiments.benchmarks import measuring
     from nas.report import performance
 
     environment = measuring.environment()
-    results = {"environment": environment, "setting": f"{common.config_name()}, width {config.supernet.width}"}
+    results = {
+        "environment": environment,
+        "setting": f"{configuration.config_name()}, width {config.network['width']}",
+    }
     with tempfile.TemporaryDirectory() as folder:
         results |= measure_loop(config, pathlib.Path(folder))
     results |= {"start": measure_starts(), "load_after": os.getloadavg()}
@@ -53,8 +57,7 @@ def main():
 
 def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Seconds of a search's parts from the end of its first epoch to that of its last, and its speed beside a bare chunk's."""
-    from nas import search
-    from nas.data.tokens import load_splits
+    from nas import search, steps
     from nas.parallel import Devices
 
     calls, lifted = [], {}  # (name, start, end) of each; name -> the compiled function
@@ -72,8 +75,9 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
 
             return timed
 
-    data, chunk = config.data, min(config.search.chunk, config.search.shared_steps)
-    splits = load_splits(data, corpus_dir=FLAGS.corpus_dir, data_dir=FLAGS.data_dir)
+    parts_of, chunk = steps.components(config), min(config.search.chunk, config.search.shared_steps)
+    data = parts_of.task.data
+    splits = data.load(**common.data_options())
     state = search.run(config, workdir, splits, devices=Timed("jit", 1, 1))
     ends = [end for name, _, end in calls if name == "validation"]
     counted = [(name, end - start) for name, start, end in calls if start > ends[0]]
@@ -85,7 +89,7 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     inside = sum(part["seconds"] for part in parts)
     parts.append({"part": "around them", "calls": 0, "seconds": whole - inside})
 
-    carry, batch = search.components(config).reward.initial_carry(data.batch), splits.train.take(0, chunk)
+    carry, batch = parts_of.reward.initial_carry(data.batch), splits.train.take(0, chunk)
     bare = []
     for _ in range(sum(name == "shared chunk" for name, _ in counted)):
         start = time.perf_counter()
@@ -97,8 +101,17 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     shared = [s for n, s in counted if n == "shared chunk"]
     # In the loop a chunk also bears its share of what is around the calls.
     for name, seconds in (("loop", np.median(shared) * whole / inside), ("bare", np.median(bare))):
-        speed.append({"name": name, "steps": chunk / seconds, "tokens": chunk * data.batch * data.steps / seconds})
-    return {"loop": {"epochs": config.search.epochs, "seconds": whole, "parts": parts}, "speed": speed}
+        speed.append(
+            {
+                "name": name,
+                "steps": chunk / seconds,
+                "tokens": chunk * data.examples(data.batch) / seconds,
+            }
+        )
+    return {
+        "loop": {"epochs": config.search.epochs, "seconds": whole, "parts": parts},
+        "speed": speed,
+    }
 
 
 def measure_starts() -> list[dict[str, Any]]:
@@ -107,10 +120,17 @@ def measure_starts() -> list[dict[str, Any]]:
     for _ in range(FLAGS.starts):
         with tempfile.TemporaryDirectory() as cache:
             first_chunk = functools.partial(_first_chunk, os.environ | {"XDG_CACHE_HOME": cache})
-            for name, call in zip(seconds, (first_chunk, first_chunk, lambda: _search("--help").wait()), strict=True):
+            for name, call in zip(
+                seconds, (first_chunk, first_chunk, lambda: _search("--help").wait()), strict=True
+            ):
                 seconds[name].append(_timed(call))
     return [
-        {"start": name, "least": min(values), "median": float(np.median(values)), "most": max(values)}
+        {
+            "start": name,
+            "least": min(values),
+            "median": float(np.median(values)),
+            "most": max(values),
+        }
         for name, values in seconds.items()
         if values
     ]
@@ -127,20 +147,32 @@ def _first_chunk(environment):
     from nas.metrics import FILE
 
     with tempfile.TemporaryDirectory() as folder:
-        options = [f"--workdir={folder}", f"--config.search.chunk={STEPS}", f"--platform={FLAGS.platform}"]
-        process = _search("--config=kjv_quick", f"--data_dir={FLAGS.data_dir}", *options, env=environment)
+        options = [
+            f"--workdir={folder}",
+            f"--config.search.chunk={STEPS}",
+            f"--platform={FLAGS.platform}",
+        ]
+        process = _search(
+            "--config=kjv_quick", f"--data_dir={FLAGS.data_dir}", *options, env=environment
+        )
         metrics = pathlib.Path(folder, FILE)
-        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        while process.poll() is None and not (
+            metrics.exists() and metrics.read_bytes().count(b"\n") > 1
+        ):
             time.sleep(0.01)
         if process.poll() is not None:
-            raise RuntimeError(f"launch.search ended with {process.returncode} before its first chunk")
+            raise RuntimeError(
+                f"launch.search ended with {process.returncode} before its first chunk"
+            )
         process.kill()
         process.wait()
 
 
 def _search(*arguments, **options):
     command = [sys.executable, "-m", "launch.search", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    )
 
 
 if __name__ == "__main__":

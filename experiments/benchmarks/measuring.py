@@ -57,7 +57,9 @@ def environment() -> dict[str, Any]:
     return {
         "command": runs.command(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "load": os.getloadavg(),
         **runs.versions(),
     }
@@ -66,7 +68,10 @@ def environment() -> dict[str, Any]:
 def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.Path:
     """Writes `results` to the file `name` of the folder `out`, and the page of all that is there; returns its path."""
     write_atomic(out / name, json.dumps(results, indent=1) + "\n")
-    found = [json.loads((out / n).read_text()) if (out / n).exists() else None for n in (SEARCH_STEP, END_TO_END)]
+    found = [
+        json.loads((out / n).read_text()) if (out / n).exists() else None
+        for n in (SEARCH_STEP, END_TO_END)
+    ]
     return performance.write_page(out / PAGE, *found)
 
 

@@ -68,7 +68,9 @@ def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]
     keys = (jax.random.key(seed) for seed in itertools.count())
 
     def operand(*shape):
-        limit = (3 / shape[-1]) ** 0.5  # rows have unit length: nothing overflows or vanishes in a chain
+        limit = (
+            3 / shape[-1]
+        ) ** 0.5  # rows have unit length: nothing overflows or vanishes in a chain
         return jax.random.uniform(next(keys), shape, minval=-limit, maxval=limit).astype(dtype)
 
     def multiply(left, right):
@@ -100,8 +102,16 @@ def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]
         "softmax": (multiply_stored, states[0], stored(embedding.T)),
         "softmax, gradient of states": (multiply_stored, logits, stored(embedding)),
         "softmax, gradient of embedding": (lambda d, x: multiply(d.T, x), logits, states[0]),
-        "nodes, gradient of states": (chain, gates[0][:batch], [stored(matrix.T) for matrix in matrices]),
-        "nodes, gradient of weights": (lambda xs, ds: [multiply(x.T, d) for x, d in zip(xs, ds, strict=True)], states, gates),
+        "nodes, gradient of states": (
+            chain,
+            gates[0][:batch],
+            [stored(matrix.T) for matrix in matrices],
+        ),
+        "nodes, gradient of weights": (
+            lambda xs, ds: [multiply(x.T, d) for x, d in zip(xs, ds, strict=True)],
+            states,
+            gates,
+        ),
         "input, gradient of embedding": (lambda d, w: multiply(d, w.T), gates[0], matrices[0]),
         "input, gradient of weights": (lambda x, d: multiply(x.T, d), states[0], gates[0]),
     }

@@ -20,34 +20,54 @@ import numpy as np
 from absl import flags
 
 from experiments.benchmarks import measuring
-from experiments.benchmarks.products import Point, bare_products, large_product, products, used_products
-from launch import common
-from nas.config import SupernetConfig
+from experiments.benchmarks.products import (
+    Point,
+    bare_products,
+    large_product,
+    products,
+    used_products,
+)
+from launch import common, device
 from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices
 from nas.progress import each
 from nas.report import performance
-from nas.rewards import supernet_reward
-from nas.spaces import RecurrentSpace
-from nas.supernets import recurrent
+from nas.spaces.recurrent import RecurrentSpace
+from nas.supernets.recurrent import shared
+from nas.supernets.recurrent.language_model import supernet_reward
+from nas.supernets.recurrent.settings import LanguageModelSettings
 
 flags.DEFINE_list("widths", "64,200", "Hidden widths of the grid.")
 flags.DEFINE_list("nodes", "8,12", "Nodes of the cell.")
 flags.DEFINE_list("batches", "64", "Rows of tokens.")
 flags.DEFINE_list("vocabularies", "10000", "Types.")
 flags.DEFINE_list("architectures", "1,8", "Architectures whose rewards are computed in one call.")
-flags.DEFINE_list("matmul", "", "Of float32, tf32 (accelerators) and bfloat16. Empty: all that the device has.")
+flags.DEFINE_list(
+    "matmul", "", "Of float32, tf32 (accelerators) and bfloat16. Empty: all that the device has."
+)
 flags.DEFINE_integer("steps", 35, "Tokens a row.", lower_bound=1)
 flags.DEFINE_integer("chunk", 10, "Shared steps in one call.", lower_bound=1)
-flags.DEFINE_integer("reward_chunk", 1, "Architectures that an accelerator scores as one batch.", lower_bound=1)
+flags.DEFINE_integer(
+    "reward_chunk", 1, "Architectures that an accelerator scores as one batch.", lower_bound=1
+)
 flags.DEFINE_integer("repeats", 7, "Timed repetitions.", lower_bound=1)
-flags.DEFINE_list("growth", "100,6,32,5000", "Width, nodes, batch and vocabulary to be doubled, twice each. Empty: none.")
-flags.DEFINE_enum("platform", "", ("", *common.PLATFORMS), "Device to compute on. Empty: the best there is.")
+flags.DEFINE_list(
+    "growth",
+    "100,6,32,5000",
+    "Width, nodes, batch and vocabulary to be doubled, twice each. Empty: none.",
+)
+flags.DEFINE_enum(
+    "platform", "", ("", *device.PLATFORMS), "Device to compute on. Empty: the best there is."
+)
 flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
 FLAGS = flags.FLAGS
 
-PRECISION = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "float32"}  # of products of float32 operands
+PRECISION = {
+    "float32": "float32",
+    "tf32": "tensorfloat32",
+    "bfloat16": "float32",
+}  # of products of float32 operands
 DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 LARGE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # side of the large product
 
@@ -65,15 +85,25 @@ def main():
     axes = [_numbers(name) for name in ("widths", "nodes", "batches", "vocabularies")]
     architectures, base = _numbers("architectures"), _numbers("growth")
     if len(base) not in (0, 4):
-        raise UserError(f"--growth: must be width,nodes,batch,vocabulary or empty, got {','.join(FLAGS.growth)!r}")
-    platform = common.select_device(FLAGS.platform)[0].platform
+        raise UserError(
+            f"--growth: must be width,nodes,batch,vocabulary or empty, got {','.join(FLAGS.growth)!r}"
+        )
+    platform = device.select_device(FLAGS.platform)[0].platform
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
     available = [name for name in PRECISION if name != "tf32" or platform != "cpu"]
     if unknown := [name for name in FLAGS.matmul if name not in available]:
-        raise UserError(f"--matmul: must be of {', '.join(available)} on this device, got {unknown[0]!r}")
+        raise UserError(
+            f"--matmul: must be of {', '.join(available)} on this device, got {unknown[0]!r}"
+        )
     environment = measuring.environment()
-    cases = [(Point(*x, FLAGS.steps), matmul) for x in itertools.product(*axes) for matmul in FLAGS.matmul or available]
-    measured = [measure(*case, architectures, LARGE[platform]) for case in each("grid", cases, unit="point")]
+    cases = [
+        (Point(*x, FLAGS.steps), matmul)
+        for x in itertools.product(*axes)
+        for matmul in FLAGS.matmul or available
+    ]
+    measured = [
+        measure(*case, architectures, LARGE[platform]) for case in each("grid", cases, unit="point")
+    ]
     results = {
         "environment": environment,
         "operations": [row for operations, _ in measured for row in operations],
@@ -91,25 +121,35 @@ def main():
 def _numbers(name: str) -> list[int]:
     values = FLAGS[name].value
     if not all(value.isdigit() and int(value) for value in values):
-        raise UserError(f"--{name}: must be positive whole numbers separated by commas, got {','.join(values)!r}")
+        raise UserError(
+            f"--{name}: must be positive whole numbers separated by commas, got {','.join(values)!r}"
+        )
     return [int(value) for value in values]
 
 
-def measure(point: Point, matmul: str, architectures: list[int], large: int) -> tuple[list[dict], list[dict]]:
+def measure(
+    point: Point, matmul: str, architectures: list[int], large: int
+) -> tuple[list[dict], list[dict]]:
     """Rows of the operations, and of the products, at one point."""
     with jax.default_matmul_precision(PRECISION[matmul]):
         measuring.reset_peak_memory()
         operations = {"step": shared_step(point, matmul)}
         jax.block_until_ready(operations["step"].call())
         resident = measuring.peak_memory()
-        operations |= {"plain step": shared_step(point, matmul, deferred=False), "forward": forward(point, matmul)}
-        operations |= {f"reward of {count}": rewards(point, matmul, count) for count in architectures}
+        operations |= {
+            "plain step": shared_step(point, matmul, deferred=False),
+            "forward": forward(point, matmul),
+        }
+        operations |= {
+            f"reward of {count}": rewards(point, matmul, count) for count in architectures
+        }
         bare = bare_products(point, DTYPE[matmul])
         largest = {"large": large_product(large, DTYPE[matmul])}
     with jax.default_matmul_precision("float32"):
         largest["large float32"] = large_product(large, jnp.float32)
     seconds = measuring.interleaved(
-        {name: operation.call for name, operation in operations.items()} | bare | largest, FLAGS.repeats
+        {name: operation.call for name, operation in operations.items()} | bare | largest,
+        FLAGS.repeats,
     )
     seconds |= {name: seconds[name] / operation.count for name, operation in operations.items()}
     rates = {name: 2 * large**3 / seconds[name] for name in largest}
@@ -128,7 +168,9 @@ def measure(point: Point, matmul: str, architectures: list[int], large: int) -> 
                 "bare_seconds": measuring.quartiles(bare_seconds),
                 "to_bare": measuring.quartiles(seconds[name] / bare_seconds),
                 "to_bound": measuring.quartiles(seconds[name] * rates["large"] / flops),
-                "to_float32_bound": measuring.quartiles(seconds[name] * rates["large float32"] / flops),
+                "to_float32_bound": measuring.quartiles(
+                    seconds[name] * rates["large float32"] / flops
+                ),
                 "compile_seconds": operation.compile_seconds,
                 "xla_bytes": operation.bytes,
                 "resident_bytes": resident if name == "step" else None,
@@ -161,9 +203,14 @@ def measure_growth(base: Point) -> list[dict]:
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
     compiling = each("growth: compile", points.items(), unit="point")
     operations = {key: shared_step(point, "float32") for key, point in compiling}
-    seconds = measuring.interleaved({key: operation.call for key, operation in operations.items()}, FLAGS.repeats)
+    seconds = measuring.interleaved(
+        {key: operation.call for key, operation in operations.items()}, FLAGS.repeats
+    )
     seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
-    flops = {key: sum(product.flops for product in products(point).values()) for key, point in points.items()}
+    flops = {
+        key: sum(product.flops for product in products(point).values())
+        for key, point in points.items()
+    }
     first = "base", 1
     return [
         point._asdict()
@@ -185,7 +232,9 @@ def shared_step(point: Point, matmul: str, *, deferred: bool = True) -> Operatio
     def chunk(state, carry, batch, common, axis_name):
         def step(carried, x):
             decisions, seed = x
-            *carried, info = source.train(*carried, decisions, batch, jax.random.key(seed), jnp.int32(0), axis_name)
+            *carried, info = source.train(
+                *carried, decisions, batch, jax.random.key(seed), jnp.int32(0), axis_name
+            )
             return tuple(carried), info
 
         (state, carry), info = jax.lax.scan(step, (state, carry), common)
@@ -214,11 +263,11 @@ def forward(point: Point, matmul: str) -> Operation:
     config = _config(point, matmul)
 
     def loss(params, decisions, tokens, seed):
-        cell = recurrent.read_cell(space, decisions)
-        dropout = recurrent.sample_dropout(config, jax.random.key(seed), point.batch)
+        cell = shared.read_cell(space, decisions)
+        dropout = shared.sample_dropout(config, jax.random.key(seed), point.batch)
         hidden = source.initial_carry(point.batch)
         options = {"max_norm": config.max_norm, "matmul": config.matmul, "dropout": dropout}
-        return recurrent.loss(recurrent.gather(params, cell), cell, tokens, hidden, **options)
+        return shared.loss(shared.gather(params, cell), cell, tokens, hidden, **options)
 
     arguments = state.params, decisions[0], batch.tokens, np.uint32(0)
     compiled, seconds, size = _compile(jax.jit(loss), *arguments)
@@ -234,7 +283,7 @@ def rewards(point: Point, matmul: str, architectures: int) -> Operation:
 
 def _config(point, matmul):
     dropout = {"dropout_input": 0.2, "dropout_hidden": 0.2, "dropout_output": 0.2}
-    return SupernetConfig(
+    return LanguageModelSettings(
         width=point.width,
         init_scale=point.width**-0.5,
         reward_chunk=FLAGS.reward_chunk,
@@ -248,9 +297,17 @@ def _setting(point, matmul, deferred=True, architectures=16):
     space = RecurrentSpace(num_nodes=point.nodes)
     source = supernet_reward(space, _config(point, matmul), point.vocabulary, deferred=deferred)
     rng = np.random.default_rng(0)
-    decisions = rng.integers(space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32)
+    decisions = rng.integers(
+        space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32
+    )
     tokens = rng.integers(point.vocabulary, size=(point.batch, point.steps + 1), dtype=np.int32)
-    return space, source, jax.jit(source.init)(jax.random.key(0)), decisions, Tokens(tokens, np.zeros(len(tokens), bool))
+    return (
+        space,
+        source,
+        jax.jit(source.init)(jax.random.key(0)),
+        decisions,
+        Tokens(tokens, np.zeros(len(tokens), bool)),
+    )
 
 
 def _compile(jitted, *arguments):

@@ -4,38 +4,59 @@ import itertools
 
 import numpy as np
 
+from nas.data.table import DATA_SETS, SPACE, AccuracyTable
 from nas.evaluation.correlations import spearman
 from nas.report.tables import Column, Empty, Row
 from nas.report.tables import Table as Printed
-from nas.tables import DATA_SETS, SPACE, Table
 
 
-def facts_tables(table: Table, command: str) -> list[Printed]:
+def facts_tables(table: AccuracyTable, command: str) -> list[Printed]:
     """A table of facts by data set, and one of rank correlations between data sets."""
     found = {data_set: facts(table, data_set) for data_set in DATA_SETS}
-    rows = [Row([name, *(found[data_set][name] for data_set in DATA_SETS)]) for name in found[DATA_SETS[0]]]
-    best = [SPACE.format(SPACE.every()[np.argmax(table.accuracy[data_set, "val"])]) for data_set in DATA_SETS]
+    rows = [
+        Row([name, *(found[data_set][name] for data_set in DATA_SETS)])
+        for name in found[DATA_SETS[0]]
+    ]
+    best = [
+        SPACE.format(SPACE.every()[np.argmax(table.accuracy[data_set, "val"])])
+        for data_set in DATA_SETS
+    ]
     notes = [
         f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that compute the same. Accuracies in "
         "percent, differences in points.",
         "Within a class: deviations from its mean, of architectures that share it with others; best tenth: by that mean.",
-        *(f"Best by validation, {data_set}: {text}" for data_set, text in zip(DATA_SETS, best, strict=True)),
+        *(
+            f"Best by validation, {data_set}: {text}"
+            for data_set, text in zip(DATA_SETS, best, strict=True)
+        ),
     ]
     columns = [Column("table"), *(Column(data_set, 3) for data_set in DATA_SETS)]
     pairs = [
-        Row([f"{a} and {b}", *(spearman(table.accuracy[a, split], table.accuracy[b, split]) for split in ("val", "test"))])
+        Row(
+            [
+                f"{a} and {b}",
+                *(
+                    spearman(table.accuracy[a, split], table.accuracy[b, split])
+                    for split in ("val", "test")
+                ),
+            ]
+        )
         for a, b in itertools.combinations(DATA_SETS, 2)
     ]
     between = [Column("data sets"), Column("validation", 3), Column("test", 3)]
     return [
         Printed("The table", columns, rows, notes, command),
-        Printed("Spearman's correlation of accuracies between data sets", between, pairs, [], command),
+        Printed(
+            "Spearman's correlation of accuracies between data sets", between, pairs, [], command
+        ),
     ]
 
 
-def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
+def facts(table: AccuracyTable, data_set: str) -> dict[str, float | Empty]:
     """name -> number."""
-    valid, test = (np.asarray(table.accuracy[data_set, split], np.float64) for split in ("val", "test"))
+    valid, test = (
+        np.asarray(table.accuracy[data_set, split], np.float64) for split in ("val", "test")
+    )
     best, means = int(np.argmax(valid)), table.class_mean(data_set, "test")
     shared = np.bincount(table.classes)[table.classes] > 1
     top = shared & (means >= np.quantile(means, 0.9))
@@ -45,7 +66,9 @@ def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
         "best by validation: validation": valid[best],
         "best by validation: test": test[best],
         "best by validation: rank on test": str(1 + int(np.sum(test > test[best]))),
-        "best by validation: rank of its class on test": str(1 + len(np.unique(table.classes[means > means[best]]))),
+        "best by validation: rank of its class on test": str(
+            1 + len(np.unique(table.classes[means > means[best]]))
+        ),
         "best on test": test.max(),
         "best class, mean on test": means.max(),
         "best less fifth by validation: validation": valid[best] - np.sort(valid)[-5],
@@ -53,7 +76,10 @@ def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
     }
     if not shared.any():
         return found | {"within a class": Empty("no class of two")}
-    residuals = [np.asarray(table.accuracy[data_set, split]) - table.class_mean(data_set, split) for split in ("val", "test")]
+    residuals = [
+        np.asarray(table.accuracy[data_set, split]) - table.class_mean(data_set, split)
+        for split in ("val", "test")
+    ]
     for name, members in (("all", shared), ("best tenth", top)):
         deviation, correlation = (template.format(name) for template in _WITHIN)
         freedom = members.sum() - len(np.unique(table.classes[members]))
@@ -62,4 +88,7 @@ def facts(table: Table, data_set: str) -> dict[str, float | Empty]:
     return found
 
 
-_WITHIN = ("within a class, {}: standard deviation on test", "within a class, {}: correlation of validation and test")
+_WITHIN = (
+    "within a class, {}: standard deviation on test",
+    "within a class, {}: correlation of validation and test",
+)

@@ -58,7 +58,15 @@ def points(
         ax = figure.subplots()
         for arm, (x, y) in groups.items():
             ax.plot(x, y, "o", color=COLORS[arm], markersize=3, alpha=0.4, markeredgewidth=0)
-            ax.plot(np.mean(x), np.mean(y), "X", color=COLORS[arm], markersize=8, markeredgecolor="white", label=arm)
+            ax.plot(
+                np.mean(x),
+                np.mean(y),
+                "X",
+                color=COLORS[arm],
+                markersize=8,
+                markeredgecolor="white",
+                label=arm,
+            )
         if line is not None:
             name, x, y = line
             ax.plot(x, y, color=QUIET, linestyle=(0, (4, 2)), label=name)

@@ -6,10 +6,10 @@ import numpy as np
 from scipy.spatial.distance import cdist, squareform
 from scipy.special import entr, logsumexp
 
+from nas.data.table import SPACE, AccuracyTable
 from nas.evaluation import correlations, overlap
 from nas.evaluation.conditioning import total_correlation
 from nas.evaluation.edit_distance import pairwise_edit_distance
-from nas.tables import SPACE, Table
 
 FOLDS = 5
 RIDGES = np.logspace(-4, 3, 15)  # times the number of architectures
@@ -25,7 +25,7 @@ class Judge(NamedTuple):
     test: np.ndarray  # [15625] percent, mean of the class on the test split
 
     @classmethod
-    def of(cls, table: Table, data_set: str) -> "Judge":
+    def of(cls, table: AccuracyTable, data_set: str) -> "Judge":
         return cls(table.accuracy[data_set, "val"], table.class_mean(data_set, "test"))
 
     def incumbents(self, queries: np.ndarray) -> np.ndarray:
@@ -66,15 +66,21 @@ def gibbs_curve(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     accuracy = np.asarray(accuracy, np.float64) - np.max(accuracy)
     scaled = (accuracy / beta for beta in np.logspace(-3, 5, 250))
     policies = (values - logsumexp(values) for values in scaled)
-    return tuple(np.transpose([(entropy(log_probs), policy_total_correlation(log_probs)) for log_probs in policies]))
+    return tuple(
+        np.transpose(
+            [(entropy(log_probs), policy_total_correlation(log_probs)) for log_probs in policies]
+        )
+    )
 
 
-def gibbs_total_correlation(curve: tuple[np.ndarray, np.ndarray], entropies: np.ndarray) -> np.ndarray:
+def gibbs_total_correlation(
+    curve: tuple[np.ndarray, np.ndarray], entropies: np.ndarray
+) -> np.ndarray:
     """[...] total correlation of a `gibbs_curve` at the same entropies; NaN below its lowest."""
     return np.interp(entropies, *curve, left=np.nan)
 
 
-def uniform_sample(table: Table, n: int) -> np.ndarray:
+def uniform_sample(table: AccuracyTable, n: int) -> np.ndarray:
     """int32[n]: architectures drawn uniformly, those left out whose class was drawn before."""
     order = np.random.default_rng(201).permutation(len(table.classes))
     first = np.sort(np.unique(table.classes[order], return_index=True)[1])
@@ -127,7 +133,9 @@ def _ridge(known, accuracy, unknown) -> np.ndarray:
     for ridge in RIDGES * len(known):
         shrunk = singular**2 / (singular**2 + ridge)
         leverage = left**2 @ shrunk + 1 / len(known)
-        errors.append(np.mean(((accuracy - level - left @ (shrunk * projected)) / (1 - leverage)) ** 2))
+        errors.append(
+            np.mean(((accuracy - level - left @ (shrunk * projected)) / (1 - leverage)) ** 2)
+        )
     ridge = RIDGES[np.argmin(errors)] * len(known)
     return level + (unknown - mean) @ (right.T @ (singular / (singular**2 + ridge) * projected))
 

@@ -9,14 +9,15 @@ from experiments.nasbench201.measures import Judge
 from experiments.nasbench201.study import Study
 from experiments.nasbench201.study import sweep as run_sweep
 from experiments.writing import Written
-from nas import progress, runs, tables
+from nas import progress, runs
+from nas.data import table as tables
 from nas.errors import UserError
 from nas.report.tables import Column, Row, Table
 
 TITLE = "What a memory does to a search, on a table of all architectures"
 
 
-def read(name: str) -> tables.Table:
+def read(name: str) -> tables.AccuracyTable:
     """The table that --table names: a file, or synthetic:STRENGTH (synthetic alone: 0.5).
 
     Raises:
@@ -28,7 +29,9 @@ def read(name: str) -> tables.Table:
     try:
         return tables.synthetic_table(0, float(strength or 0.5))
     except ValueError:  # a UserError is one, too
-        raise UserError(f"--table: synthetic:STRENGTH needs a number in 0..1, got {strength!r}") from None
+        raise UserError(
+            f"--table: synthetic:STRENGTH needs a number in 0..1, got {strength!r}"
+        ) from None
 
 
 def convert(source: str, target: pathlib.Path) -> None:
@@ -37,23 +40,35 @@ def convert(source: str, target: pathlib.Path) -> None:
     print(f"written: {target}")
 
 
-def study(table: tables.Table, size_name: str, folder: pathlib.Path) -> None:
+def study(table: tables.AccuracyTable, size_name: str, folder: pathlib.Path) -> None:
     """All strategies on the data sets of a size, and the report."""
     size, command = settings.SIZES[size_name], runs.command()
     found = Study(table, size, folder / "pieces")
     written = Written(
-        folder, command, TITLE, "Every accuracy is looked up: what strategies find can be compared with the truth."
+        folder,
+        command,
+        TITLE,
+        "Every accuracy is looked up: what strategies find can be compared with the truth.",
     )
-    written.section("The table", {f"table_{i}": printed for i, printed in enumerate(facts.facts_tables(table, command))})
+    written.section(
+        "The table",
+        {f"table_{i}": printed for i, printed in enumerate(facts.facts_tables(table, command))},
+    )
     if size_name == "full":
-        print(f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished is kept", flush=True)
+        print(
+            f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished is kept",
+            flush=True,
+        )
     with progress.track("searches", total=found.epochs, unit="epoch") as advance:
         answered = [report.answers(data, command) for data in found.run(advance)]
     for data_set, said in zip(size.data_sets, answered, strict=True):
         written.section(data_set, said.tables)
         for question, sentence in said.sentences.items():
             written.answer(f"{data_set}: {question}", sentence, said.figures[question])
-    written.finish(dataclasses.asdict(size) | {"settings": settings.TUNED, "evolution": settings.TUNED_EVOLUTION})
+    written.finish(
+        dataclasses.asdict(size)
+        | {"settings": settings.TUNED, "evolution": settings.TUNED_EVOLUTION}
+    )
 
 
 def sweep(folder: pathlib.Path) -> None:
@@ -64,14 +79,17 @@ def sweep(folder: pathlib.Path) -> None:
         found = run_sweep(size, advance)
     sentence, printed, drawn = report.sweep_answers(found, command)
     written = Written(
-        folder, command, TITLE, "Generated tables: pairs of operations explain a share of the variance that is set."
+        folder,
+        command,
+        TITLE,
+        "Generated tables: pairs of operations explain a share of the variance that is set.",
     )
     written.section("Interaction", {f"synthetic_{name}": table for name, table in printed.items()})
     written.answer("Which strategy copes with interaction?", sentence, drawn)
     written.finish(dataclasses.asdict(size))
 
 
-def tune(table: tables.Table, folder: pathlib.Path) -> None:
+def tune(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
     """The grid of settings on CIFAR-10."""
     size = settings.TUNING
     evolved = sum(t <= p for p in settings.POPULATIONS for t in settings.TOURNAMENTS)
@@ -81,7 +99,7 @@ def tune(table: tables.Table, folder: pathlib.Path) -> None:
     Written(folder, "", "", "").section("", {"tuning": printed})
 
 
-def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
+def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
     """Seed-updates a second of every arm: one seed, 50 side by side (vmap), 50 one after another (map), on all devices."""
     size, rows = settings.SIZES["quick"], []
     accuracy = table.accuracy[settings.TUNING_SET, "val"]
@@ -98,7 +116,10 @@ def time_seeds(table: tables.Table, folder: pathlib.Path) -> None:
             rates.append(count * size.epoch / min(elapsed[1:]))
         rows.append(Row([settings.TITLES[name], *rates]))
         print(rows[-1].cells, flush=True)
-    columns = [Column("strategy"), *(Column(name, 0) for name in ("one seed", "50, vmap", "50, map"))]
+    columns = [
+        Column("strategy"),
+        *(Column(name, 0) for name in ("one seed", "50, vmap", "50, map")),
+    ]
     notes = [
         f"Seed-updates a second; best of 3 epochs of {size.epoch} updates, state made included; {runs.versions()['device']}."
     ]

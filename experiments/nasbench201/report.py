@@ -54,7 +54,10 @@ class _Tests:
 
     def __init__(self, data: DataSet):
         regret = {name: data.judge.regret(arm.queries) for name, arm in data.arms.items()}
-        self.mean, self.final = ({n: r.mean(axis=1) for n, r in regret.items()}, {n: r[:, -1] for n, r in regret.items()})
+        self.mean, self.final = (
+            {n: r.mean(axis=1) for n, r in regret.items()},
+            {n: r[:, -1] for n, r in regret.items()},
+        )
         others = [name for name in settings.STRATEGIES if name != settings.PG]
         self.regret = {
             (name, what): statistics.paired_difference(values[name], values[settings.PG])
@@ -62,17 +65,21 @@ class _Tests:
             for name in others
         }
         self.conditioning = {  # a factorised policy conditions on nothing
-            name: _spearman(data.arms[name].numbers[CONDITIONING], self.mean[name]) for name in settings.CONTROLLERS
+            name: _spearman(data.arms[name].numbers[CONDITIONING], self.mean[name])
+            for name in settings.CONTROLLERS
         }
         self.prediction = {
             (name, how): statistics.paired_difference(
-                data.arms[name].numbers[how], np.full_like(data.arms[name].numbers[how], data.references[ONE_HOT][how])
+                data.arms[name].numbers[how],
+                np.full_like(data.arms[name].numbers[how], data.references[ONE_HOT][how]),
             )
             for name in settings.CONTROLLERS
             for how in (RIDGE, NEAREST)
         }
         p_values = {key: found.p for key, found in (self.regret | self.prediction).items()}
-        self.adjusted = statistics.holm(p_values | {key: p for key, (_, p) in self.conditioning.items()})
+        self.adjusted = statistics.holm(
+            p_values | {key: p for key, (_, p) in self.conditioning.items()}
+        )
 
 
 _LEARNED = (settings.FACTORISED, *settings.CONTROLLERS)
@@ -93,14 +100,23 @@ def answers(data: DataSet, command: str) -> Answers:
         PREDICTS: [_entropy_figure(data), _gibbs_figure(data), _prediction_of_regret(data, tests)],
         ENCODES: [_prediction_figure(data)],
     }
-    sentences = {LEARNS: _learns(data, tests), PREDICTS: _predicts(data, tests), ENCODES: _encodes(data, tests)}
-    return Answers(sentences, {f"{data.name}_{name}": table for name, table in tables.items()}, drawn)
+    sentences = {
+        LEARNS: _learns(data, tests),
+        PREDICTS: _predicts(data, tests),
+        ENCODES: _encodes(data, tests),
+    }
+    return Answers(
+        sentences, {f"{data.name}_{name}": table for name, table in tables.items()}, drawn
+    )
 
 
 def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], list[Drawn]]:
     """Sentence, tables and figures of the study on generated tables."""
     x = np.array(settings.STRENGTHS)
-    columns = [Column("strategy"), *(Column(f"interaction {strength:g}", 2) for strength in settings.STRENGTHS)]
+    columns = [
+        Column("strategy"),
+        *(Column(f"interaction {strength:g}", 2) for strength in settings.STRENGTHS),
+    ]
 
     def table(title, values, notes):
         rows = [Row([settings.TITLES[name], *map(_interval, row)]) for name, row in values.items()]
@@ -111,10 +127,14 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
         "regret": table(
             "Regret at the end on generated tables, points",
             found.regret,
-            [f"Mean over {seeds} seeds, each with tables of its own [95 % interval]; accuracies span 10 to 95 percent."],
+            [
+                f"Mean over {seeds} seeds, each with tables of its own [95 % interval]; accuracies span 10 to 95 percent."
+            ],
         ),
         "conditioning": table(
-            "Total correlation of the final policy, nats", found.conditioning, ["Of all 15,625 architectures, exact."]
+            "Total correlation of the final policy, nats",
+            found.conditioning,
+            ["Of all 15,625 architectures, exact."],
         ),
         "gibbs": table(
             "Total correlation of the Gibbs policy p ~ exp(accuracy / beta) of the same entropy, nats",
@@ -126,22 +146,43 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
         Drawn(
             f"synthetic_{name}",
             figures.bands(
-                {settings.TITLES[arm]: _band(x, rows.T) for arm, rows in values.items()}, x_label="interaction", y_label=label
+                {settings.TITLES[arm]: _band(x, rows.T) for arm, rows in values.items()},
+                x_label="interaction",
+                y_label=label,
             ),
             caption,
         )
         for name, values, label, caption in (
-            ("regret", found.regret, "regret at the end (points)", "Regret against the share of variance that pairs explain."),
-            ("conditioning", found.conditioning, "total correlation (nats)", "Conditioning of the final policy."),
+            (
+                "regret",
+                found.regret,
+                "regret at the end (points)",
+                "Regret against the share of variance that pairs explain.",
+            ),
+            (
+                "conditioning",
+                found.conditioning,
+                "total correlation (nats)",
+                "Conditioning of the final policy.",
+            ),
         )
     ]
-    best = [min(found.regret, key=lambda name, i=i: found.regret[name][i].mean()) for i in range(len(x))]
+    best = [
+        min(found.regret, key=lambda name, i=i: found.regret[name][i].mean()) for i in range(len(x))
+    ]
     sentence = "Lowest mean regret: " + ", ".join(
-        f"{settings.TITLES[name]} ({found.regret[name][i].mean():.2f}) at interaction {x[i]:g}" for i, name in enumerate(best)
+        f"{settings.TITLES[name]} ({found.regret[name][i].mean():.2f}) at interaction {x[i]:g}"
+        for i, name in enumerate(best)
     )
     factorised, lstm = found.regret[settings.FACTORISED], found.regret[settings.PG]
-    gaps = (f"{statistics.paired_difference(factorised[i], lstm[i]).mean:+.2f}" for i in (0, len(x) - 1))
-    return f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing but.", tables, drawn
+    gaps = (
+        f"{statistics.paired_difference(factorised[i], lstm[i]).mean:+.2f}" for i in (0, len(x) - 1)
+    )
+    return (
+        f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing but.",
+        tables,
+        drawn,
+    )
 
 
 def _regret_table(data, command) -> Table:
@@ -149,8 +190,20 @@ def _regret_table(data, command) -> Table:
     rows = []
     for name, arm in data.arms.items():
         regret = data.judge.regret(arm.queries)
-        rows.append(Row([settings.TITLES[name], _interval(regret.mean(axis=1)), *(_interval(regret[:, q - 1]) for q in shown)]))
-    columns = [Column("strategy"), Column("mean over all", 3), *(Column(f"{q} queries", 3) for q in shown)]
+        rows.append(
+            Row(
+                [
+                    settings.TITLES[name],
+                    _interval(regret.mean(axis=1)),
+                    *(_interval(regret[:, q - 1]) for q in shown),
+                ]
+            )
+        )
+    columns = [
+        Column("strategy"),
+        Column("mean over all", 3),
+        *(Column(f"{q} queries", 3) for q in shown),
+    ]
     notes = [
         f"Mean over {len(regret)} seeds [95 % interval]: points of test accuracy by which the class of the best architecture "
         "so far (on validation) is worse than the best class. A query is one evaluated architecture, again if it was before.",
@@ -163,9 +216,13 @@ def _top_table(data, command) -> Table:
     rows = []
     for name, arm in data.arms.items():
         inside = data.judge.in_top(arm.queries)
-        rows.append(Row([settings.TITLES[name], *(_proportion(inside[:, q - 1]).text for q in shown)]))
+        rows.append(
+            Row([settings.TITLES[name], *(_proportion(inside[:, q - 1]).text for q in shown)])
+        )
     columns = [Column("strategy"), *(Column(f"{q} queries", 2) for q in shown)]
-    notes = ["Share of seeds whose best architecture so far is of a class as good as the top 1 % [Wilson's 95 % interval]."]
+    notes = [
+        "Share of seeds whose best architecture so far is of a class as good as the top 1 % [Wilson's 95 % interval]."
+    ]
     return Table(f"{data.name}: probability of the top 1 %", columns, rows, notes, command)
 
 
@@ -173,9 +230,17 @@ def _comparison_table(data, tests, command) -> Table:
     rows = []
     for (name, what), found in tests.regret.items():
         title = {"mean": "mean regret", "final": "final regret"}[what]
-        rows.append(_paired_row(f"{title}: {settings.TITLES[name]} less PG only", found, tests.adjusted[name, what]))
+        rows.append(
+            _paired_row(
+                f"{title}: {settings.TITLES[name]} less PG only", found, tests.adjusted[name, what]
+            )
+        )
     for (name, how), found in tests.prediction.items():
-        rows.append(_paired_row(f"{how}: {settings.TITLES[name]} less one-hot", found, tests.adjusted[name, how]))
+        rows.append(
+            _paired_row(
+                f"{how}: {settings.TITLES[name]} less one-hot", found, tests.adjusted[name, how]
+            )
+        )
     for name, (r, p) in tests.conditioning.items():
         title = f"Spearman of total correlation and mean regret: {settings.TITLES[name]}"
         rows.append(Row([title, r, Empty("-"), Empty("-"), _p(p), _p(tests.adjusted[name])]))
@@ -187,7 +252,9 @@ def _comparison_table(data, tests, command) -> Table:
         Column("p"),
         Column("p, Holm"),
     ]
-    notes = [f"One family of {len(rows)} tests: paired t tests over seeds, and Spearman's test over the seeds of an arm."]
+    notes = [
+        f"One family of {len(rows)} tests: paired t tests over seeds, and Spearman's test over the seeds of an arm."
+    ]
     return Table(f"{data.name}: comparisons", columns, rows, notes, command)
 
 
@@ -217,7 +284,10 @@ def _conditioning_table(data, tests, command) -> Table:
 def _embedding_table(data, command) -> Table:
     keys = [f"{which}/{name}" for which in (UNIFORM, OWN) for name in _MEASURES] + [RIDGE, NEAREST]
     columns = [Column("embedding"), *(Column(key.replace("/", ": "), 3, True) for key in keys)]
-    rows = [Row([title, *(_interval(numbers[key]) for key in keys)]) for title, numbers in _embeddings(data).items()]
+    rows = [
+        Row([title, *(_interval(numbers[key]) for key in keys)])
+        for title, numbers in _embeddings(data).items()
+    ]
     for title, numbers in data.references.items():
         rows.append(Row([title, *(numbers.get(key, Empty("-")) for key in keys)], reference=True))
     notes = [
@@ -231,9 +301,18 @@ def _embedding_table(data, command) -> Table:
 
 
 def _regret_figure(data) -> Drawn:
-    curves = {settings.TITLES[n]: _band(*_at_queries(data.judge.regret(arm.queries))) for n, arm in data.arms.items()}
-    figure = figures.bands(curves, x_label="queries", y_label="class-mean regret (points)", log=True)
-    return Drawn(f"{data.name}_regret", figure, "Regret of the best architecture so far; mean and 95 % interval over seeds.")
+    curves = {
+        settings.TITLES[n]: _band(*_at_queries(data.judge.regret(arm.queries)))
+        for n, arm in data.arms.items()
+    }
+    figure = figures.bands(
+        curves, x_label="queries", y_label="class-mean regret (points)", log=True
+    )
+    return Drawn(
+        f"{data.name}_regret",
+        figure,
+        "Regret of the best architecture so far; mean and 95 % interval over seeds.",
+    )
 
 
 def _top_figure(data) -> Drawn:
@@ -242,9 +321,13 @@ def _top_figure(data) -> Drawn:
         x, inside = _at_queries(data.judge.in_top(arm.queries))
         found = [_proportion(column) for column in inside.T]
         curves[settings.TITLES[name]] = x, *(np.array([f[i] for f in found]) for i in range(3))
-    figure = figures.bands(curves, x_label="queries", y_label="probability of the top 1 %", log=True)
+    figure = figures.bands(
+        curves, x_label="queries", y_label="probability of the top 1 %", log=True
+    )
     return Drawn(
-        f"{data.name}_top", figure, "Whether the best architecture so far is as good as the top 1 %; Wilson's interval."
+        f"{data.name}_top",
+        figure,
+        "Whether the best architecture so far is as good as the top 1 %; Wilson's interval.",
     )
 
 
@@ -258,7 +341,11 @@ def _difference_figure(data, tests) -> Drawn:
         [f.high for f in found],
         label="mean regret less that of PG only (points)",
     )
-    return Drawn(f"{data.name}_differences", figure, "Regret averaged over all queries, less that of PG only on the same seed.")
+    return Drawn(
+        f"{data.name}_differences",
+        figure,
+        "Regret averaged over all queries, less that of PG only on the same seed.",
+    )
 
 
 def _entropy_figure(data) -> Drawn:
@@ -267,20 +354,40 @@ def _entropy_figure(data) -> Drawn:
         values = data.arms[name].entropy
         curves[settings.TITLES[name]] = _band(np.arange(1, values.shape[1] + 1), values)
     figure = figures.bands(curves, x_label="update", y_label="entropy (nats)")
-    return Drawn(f"{data.name}_entropy", figure, "Entropy of the policy; mean and 95 % interval over seeds.")
+    return Drawn(
+        f"{data.name}_entropy", figure, "Entropy of the policy; mean and 95 % interval over seeds."
+    )
 
 
 def _gibbs_figure(data) -> Drawn:
-    groups = {settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING)) for n in _LEARNED}
+    groups = {
+        settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING))
+        for n in _LEARNED
+    }
     line = ("Gibbs policy", *measures.gibbs_curve(data.judge.seen))
-    figure = figures.points(groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line)
-    return Drawn(f"{data.name}_gibbs", figure, "Conditioning of final policies, and what accuracies would warrant.")
+    figure = figures.points(
+        groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line
+    )
+    return Drawn(
+        f"{data.name}_gibbs",
+        figure,
+        "Conditioning of final policies, and what accuracies would warrant.",
+    )
 
 
 def _prediction_of_regret(data, tests) -> Drawn:
-    groups = {settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n]) for n in settings.CONTROLLERS}
-    figure = figures.points(groups, x_label="total correlation (nats)", y_label="mean regret (points)")
-    return Drawn(f"{data.name}_conditioning_regret", figure, "Conditioning of the final policy against regret; crosses: means.")
+    groups = {
+        settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n])
+        for n in settings.CONTROLLERS
+    }
+    figure = figures.points(
+        groups, x_label="total correlation (nats)", y_label="mean regret (points)"
+    )
+    return Drawn(
+        f"{data.name}_conditioning_regret",
+        figure,
+        "Conditioning of the final policy against regret; crosses: means.",
+    )
 
 
 def _prediction_figure(data) -> Drawn:
@@ -295,22 +402,34 @@ def _prediction_figure(data) -> Drawn:
         label="Spearman, predicted and true accuracy",
         references={f"{ONE_HOT}, {how}": data.references[ONE_HOT][how] for how in (RIDGE, NEAREST)},
     )
-    return Drawn(f"{data.name}_prediction", figure, "Accuracy of held-out architectures, predicted from embeddings.")
+    return Drawn(
+        f"{data.name}_prediction",
+        figure,
+        "Accuracy of held-out architectures, predicted from embeddings.",
+    )
 
 
 def _learns(data, tests) -> str:
     said = []
     for name in settings.WITH_MEMORY:
         found, p = tests.regret[name, "mean"], tests.adjusted[name, "mean"]
-        verdict = "no difference seen" if not p < 0.05 else "it costs" if found.mean > 0 else "it helps"
+        verdict = (
+            "no difference seen" if not p < 0.05 else "it costs" if found.mean > 0 else "it helps"
+        )
         said.append(f"{settings.TITLES[name]} {_signed(found)} (p = {_p(p)}: {verdict})")
     regret = _interval(tests.mean[settings.PG])
     return f"Regret averaged over queries, less that of PG only ({regret} points), on {data.name}: {'; '.join(said)}."
 
 
 def _predicts(data, tests) -> str:
-    within = [f"{settings.TITLES[n]} {r:+.2f} (p = {_p(tests.adjusted[n])})" for n, (r, _) in tests.conditioning.items()]
-    means = [(data.arms[n].numbers[CONDITIONING].mean(), tests.mean[n].mean()) for n in settings.CONTROLLERS]
+    within = [
+        f"{settings.TITLES[n]} {r:+.2f} (p = {_p(tests.adjusted[n])})"
+        for n, (r, _) in tests.conditioning.items()
+    ]
+    means = [
+        (data.arms[n].numbers[CONDITIONING].mean(), tests.mean[n].mean())
+        for n in settings.CONTROLLERS
+    ]
     across, _ = _spearman(*np.transpose(means))
     return (
         f"Spearman's correlation of total correlation and mean regret over the seeds of an arm on {data.name}: "
@@ -321,7 +440,9 @@ def _predicts(data, tests) -> str:
 def _encodes(data, tests) -> str:
     said = []
     for how in (RIDGE, NEAREST):
-        ranked = sorted(settings.CONTROLLERS, key=lambda name, how=how: -data.arms[name].numbers[how].mean())
+        ranked = sorted(
+            settings.CONTROLLERS, key=lambda name, how=how: -data.arms[name].numbers[how].mean()
+        )
         best = ranked[0]
         found, p = tests.prediction[best, how], tests.adjusted[best, how]
         said.append(
@@ -329,7 +450,9 @@ def _encodes(data, tests) -> str:
             f"{_interval(data.arms[settings.PG].numbers[how])}, best {settings.TITLES[best]} "
             f"{_interval(data.arms[best].numbers[how])}, {_signed(found)} from one-hot (p = {_p(p)})"
         )
-    return f"Spearman's correlation of predicted and true accuracy on {data.name}, {'; '.join(said)}."
+    return (
+        f"Spearman's correlation of predicted and true accuracy on {data.name}, {'; '.join(said)}."
+    )
 
 
 def _embeddings(data) -> dict[str, dict[str, np.ndarray]]:
@@ -391,7 +514,16 @@ def _signed(found: Paired) -> str:
 
 
 def _paired_row(title, found: Paired, adjusted) -> Row:
-    return Row([title, found.mean, f"[{found.low:+.3f}, {found.high:+.3f}]", found.effect, _p(found.p), _p(adjusted)])
+    return Row(
+        [
+            title,
+            found.mean,
+            f"[{found.low:+.3f}, {found.high:+.3f}]",
+            found.effect,
+            _p(found.p),
+            _p(adjusted),
+        ]
+    )
 
 
 def _p(value) -> str:

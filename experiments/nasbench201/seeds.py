@@ -13,12 +13,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.nasbench201 import settings
-from nas import search
+from nas import steps
 from nas.config import Config
-from nas.controllers import POLICIES
-from nas.search import Components, SearchState
-from nas.strategies import STRATEGIES
-from nas.tables import SPACE, table_reward
+from nas.controllers import build_policy
+from nas.data.table import SPACE
+from nas.steps import Components, SearchState
+from nas.strategies import build_strategy
+from nas.supernets.table import table_reward
+from nas.tasks import Task
 from nas.types import Array, Params, Policy
 
 _AXIS = "seeds"
@@ -28,7 +30,9 @@ _START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.s
 class Searches(NamedTuple):
     """What S searches of one arm left behind; U updates, Q queries."""
 
-    queries: np.ndarray  # [S, Q] int32; the row in `SPACE.every()` of each architecture that was evaluated, in order
+    queries: (
+        np.ndarray
+    )  # [S, Q] int32; the row in `SPACE.every()` of each architecture that was evaluated, in order
     entropy: np.ndarray  # [S, U] float32; nats, mean over the architectures of an update; NaN where there is no policy
     policy: Params | None  # parameters with a leading axis S
 
@@ -38,34 +42,43 @@ class Described(NamedTuple):
 
     log_probs: np.ndarray  # [S, 15625] float32; of every architecture, exact
     own: np.ndarray  # [S, n, T] int32; samples
-    own_embedding: np.ndarray | None  # [S, n, H] state after the last decision; None: no hidden state
+    own_embedding: (
+        np.ndarray | None
+    )  # [S, n, H] state after the last decision; None: no hidden state
     embedding: np.ndarray | None  # [S, m, H] of the architectures that were given
 
 
 class Program(NamedTuple):
     """An arm, each function compiled once for a number of seeds."""
 
-    start: Callable[..., SearchState]  # ((seeds [S], accuracy [S, 15625], weights: name -> [S]), None) -> states
-    epoch: Callable[..., Any]  # (states, number []) -> states, (queries [S, K A], entropy [S, K]); states are donated
+    start: Callable[
+        ..., SearchState
+    ]  # ((seeds [S], accuracy [S, 15625], weights: name -> [S]), None) -> states
+    epoch: Callable[
+        ..., Any
+    ]  # (states, number []) -> states, (queries [S, K A], entropy [S, K]); states are donated
     describe: Callable[..., Described]  # ((seeds [S], policies), decisions [m, T]) -> Described
 
 
 def components(config: Config) -> Components:
     """The pure functions of an arm."""
-    policy = POLICIES[config.policy.name](SPACE, config.policy)
-    strategy = STRATEGIES[config.strategy.name](SPACE, policy, config)
-    return Components(SPACE, policy, strategy, table_reward(np.zeros(len(SPACE.every()))))
+    policy = build_policy(config.policy, SPACE)
+    strategy = build_strategy(config.strategy, SPACE, policy)
+    task = Task("nasbench201", SPACE, None, None)
+    return Components(task, policy, strategy, table_reward(np.zeros(len(SPACE.every()))))
 
 
-def program(config: Config, parts: Components, *, mapped: bool | None = None, devices: int | None = None) -> Program:
+def program(
+    config: Config, parts: Components, *, mapped: bool | None = None, devices: int | None = None
+) -> Program:
     """The arm's functions; an epoch is `config.search.controller_steps` updates.
 
     Args:
       mapped: whether seeds run one after another on a device; None: on CPUs only.
       devices: how many to use; None: all.
     """
-    steps = config.search.controller_steps
-    begin, update = search.epoch_start(config, parts), search.controller_chunk(config, parts)
+    count = config.search.controller_steps
+    begin, update = steps.epoch_start(config, parts), steps.controller_chunk(config, parts)
 
     def begin_search(lane, _) -> SearchState:
         seed, accuracy, weights = lane
@@ -74,17 +87,26 @@ def program(config: Config, parts: Components, *, mapped: bool | None = None, de
         if weights:
             strategy = strategy.replace(weights=strategy.weights.replace(**weights))
         nothing = jnp.zeros(SPACE.num_decisions, jnp.int32)
-        return SearchState(seed, strategy, table_reward(accuracy).init(key), jnp.float32(jnp.inf), nothing)
+        return SearchState(
+            seed, strategy, table_reward(accuracy).init(key), jnp.float32(jnp.inf), nothing
+        )
 
     def epoch(state: SearchState, number: Array):
         state, _, _ = begin(state, (), None, number, None)
-        indices = number * steps + jnp.arange(steps, dtype=jnp.int32)
-        state, _, (info, decisions, _) = update(state, (), (), (indices, number), None)  # a table reads no batch
-        return state, (SPACE.index(decisions).ravel(), info.get("entropy", jnp.full(steps, jnp.nan)))
+        indices = number * count + jnp.arange(count, dtype=jnp.int32)
+        state, _, (info, decisions, _) = update(
+            state, (), (), (indices, number), None
+        )  # a table reads no batch
+        return state, (
+            SPACE.index(decisions).ravel(),
+            info.get("entropy", jnp.full(count, jnp.nan)),
+        )
 
     def describe(lane, decisions) -> Described:
         seed, params = lane
-        own = parts.policy.sample(params, jax.random.fold_in(jax.random.key(seed), _DESCRIBE), settings.OWN_SAMPLES)
+        own = parts.policy.sample(
+            params, jax.random.fold_in(jax.random.key(seed), _DESCRIBE), settings.OWN_SAMPLES
+        )
         traces = [parts.policy.score(params, some) for some in (own, decisions)]
         embeddings = [None if trace.hidden is None else trace.embedding() for trace in traces]
         return Described(every_log_prob(parts.policy, params), own, *embeddings)
@@ -123,13 +145,18 @@ def run(
         states, recorded = compiled.epoch(states, np.int32(number))
         logged.append(jax.tree.map(np.asarray, recorded))
         progress()
-    queries, entropy = (np.concatenate(columns, axis=1)[: len(seeds)] for columns in zip(*logged, strict=True))
+    queries, entropy = (
+        np.concatenate(columns, axis=1)[: len(seeds)] for columns in zip(*logged, strict=True)
+    )
     params = parts.strategy.policy_params(states.strategy)
     return Searches(queries, entropy, jax.tree.map(lambda leaf: leaf[: len(seeds)], params))
 
 
 def start(
-    compiled: Program, seeds: Sequence[int], accuracy: np.ndarray, weights: Mapping[str, np.ndarray] | None = None
+    compiled: Program,
+    seeds: Sequence[int],
+    accuracy: np.ndarray,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> SearchState:
     """The states before the first update; arguments as for `run`."""
     accuracy = np.broadcast_to(np.asarray(accuracy, np.float32), (len(seeds), len(SPACE.every())))
@@ -154,7 +181,13 @@ def _over_seeds(fn, mapped, mesh, donated=()):
 
     split = PartitionSpec(_AXIS)
     compiled = jax.jit(
-        jax.shard_map(per_device, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split, check_vma=False),
+        jax.shard_map(
+            per_device,
+            mesh=mesh,
+            in_specs=(split, PartitionSpec()),
+            out_specs=split,
+            check_vma=False,
+        ),
         donate_argnums=donated,
     )
 

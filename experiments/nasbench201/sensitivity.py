@@ -5,7 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.nasbench201.variants import CONDITIONING, ENTROPY, NEXT, OWN, PERIODS, RECONSTRUCT, SIZES, UNIFORM
+from experiments.nasbench201.variants import (
+    CONDITIONING,
+    ENTROPY,
+    NEXT,
+    OWN,
+    PERIODS,
+    RECONSTRUCT,
+    SIZES,
+    UNIFORM,
+)
 from nas.evaluation.statistics import mean_interval
 from nas.report.evidence_arms import interval
 from nas.report.evidence_figures import grid_maps, ladder
@@ -31,8 +40,13 @@ def variants_table(measured: Mapping[tuple[str, str, str], Numbers], command: st
     """A row a variant, from (setting, value, arm) -> numbers."""
     rows = []
     for setting, value in dict.fromkeys(key[:2] for key in measured):
-        found = [(measured.get((setting, value, arm)), name, *rest) for arm, name, _, *rest in _COLUMNS]
-        cells = [interval(numbers[name], *rest) if numbers else Empty("-") for numbers, name, *rest in found]
+        found = [
+            (measured.get((setting, value, arm)), name, *rest) for arm, name, _, *rest in _COLUMNS
+        ]
+        cells = [
+            interval(numbers[name], *rest) if numbers else Empty("-")
+            for numbers, name, *rest in found
+        ]
         rows.append(Row([setting, value, *cells]))
     notes = [
         _seeds(measured),
@@ -40,7 +54,11 @@ def variants_table(measured: Mapping[tuple[str, str, str], Numbers], command: st
         "architectures (negative: the state keeps them). Total correlation: how far decisions depend on each other. It and the "
         "entropy are exact.",
     ]
-    columns = [Column("setting"), Column("value"), *(Column(name, digits, bool(sign)) for _, _, name, digits, sign in _COLUMNS)]
+    columns = [
+        Column("setting"),
+        Column("value"),
+        *(Column(name, digits, bool(sign)) for _, _, name, digits, sign in _COLUMNS),
+    ]
     return Table("One setting at a time", columns, rows, notes, command)
 
 
@@ -50,13 +68,19 @@ def phase_table(phase: Mapping[tuple[int, int], Numbers], command: str) -> Table
         Row(
             [
                 f"{size:,}",
-                *(f"{_mean(phase, size, p, CONDITIONING):.2f} ({_mean(phase, size, p, ENTROPY):.1f})" for p in PERIODS),
+                *(
+                    f"{_mean(phase, size, p, CONDITIONING):.2f} ({_mean(phase, size, p, ENTROPY):.1f})"
+                    for p in PERIODS
+                ),
             ]
         )
         for size in SIZES
     ]
     columns = [Column("memory (sequences)"), *(Column(f"refreshed: {name}") for name in _REFRESHED)]
-    notes = ["Total correlation of the policy at the end, in brackets its entropy, nats; next decision.", _seeds(phase)]
+    notes = [
+        "Total correlation of the policy at the end, in brackets its entropy, nats; next decision.",
+        _seeds(phase),
+    ]
     return Table("Memory size against epochs between refreshes", columns, rows, notes, command)
 
 
@@ -65,7 +89,9 @@ def variants_figure(measured: Mapping[tuple[str, str, str], Numbers]) -> Figure:
     names = list(dict.fromkeys(key[:2] for key in measured))
     nothing = np.full(len(next(iter(measured.values()))[ENTROPY]), np.nan)
     panels = {
-        label: np.array([mean_interval(measured.get((*name, arm), {}).get(measure, nothing)) for name in names])
+        label: np.array(
+            [mean_interval(measured.get((*name, arm), {}).get(measure, nothing)) for name in names]
+        )
         for label, (arm, measure) in _PANELS.items()
     }
     return ladder([" ".join(filter(None, name)) for name in names], panels)
@@ -74,11 +100,19 @@ def variants_figure(measured: Mapping[tuple[str, str, str], Numbers]) -> Figure:
 def phase_figure(phase: Mapping[tuple[int, int], Numbers]) -> Figure:
     """Total correlation and entropy as colours."""
     values = {
-        label: np.array([[_mean(phase, size, period, name) for period in PERIODS] for size in SIZES])
+        label: np.array(
+            [[_mean(phase, size, period, name) for period in PERIODS] for size in SIZES]
+        )
         for label, name in (("total correlation (nats)", CONDITIONING), ("entropy (nats)", ENTROPY))
     }
     rows = [f"{size:,}" for size in SIZES]
-    return grid_maps(values, rows=rows, columns=_REFRESHED, x_label="epochs between refreshes", y_label="memory (sequences)")
+    return grid_maps(
+        values,
+        rows=rows,
+        columns=_REFRESHED,
+        x_label="epochs between refreshes",
+        y_label="memory (sequences)",
+    )
 
 
 def _mean(phase, size, period, name):

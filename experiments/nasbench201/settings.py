@@ -10,12 +10,20 @@ import dataclasses
 
 from experiments import arms
 from nas import config
-from nas.config import Config, MemoryConfig
+from nas.config import Config
+from nas.controllers.lstm import LSTMSettings
+from nas.strategies.reinforce import ReinforceSettings
 
 TUNING_SET = "cifar10"
 TUNING_SEEDS = tuple(range(1_000_000, 1_000_008))  # no seed of a reported run
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-FACTORISED_LEARNING_RATES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)  # its parameters are the logits themselves
+FACTORISED_LEARNING_RATES = (
+    1e-2,
+    3e-2,
+    1e-1,
+    3e-1,
+    1.0,
+)  # its parameters are the logits themselves
 ENTROPY_WEIGHTS = (1e-4, 1e-3, 1e-2)
 POPULATIONS = (10, 25, 50, 100)
 TOURNAMENTS = (3, 5, 10, 25)
@@ -30,7 +38,9 @@ class Size:
     data_sets: tuple[str, ...]  # reported; never the one that settings were tuned on
     piece: int = 50  # seeds that run together and are kept together
     epoch: int = 25  # updates between refreshes of the memory
-    architectures: int = 4  # queries an update; a query is one architecture evaluated, again if it was before
+    architectures: int = (
+        4  # queries an update; a query is one architecture evaluated, again if it was before
+    )
 
 
 SIZES = {
@@ -38,7 +48,9 @@ SIZES = {
     "full": Size(seeds=200, updates=1000, data_sets=("cifar100", "imagenet")),
 }
 TUNING = Size(seeds=len(TUNING_SEEDS), updates=250, data_sets=(TUNING_SET,))
-SWEEP = Size(seeds=20, updates=250, data_sets=("cifar100",))  # of generated tables, one a seed and strength
+SWEEP = Size(
+    seeds=20, updates=250, data_sets=("cifar100",)
+)  # of generated tables, one a seed and strength
 UNIFORM_SAMPLE = 400  # architectures, no two of one class, whose accuracy is to be predicted
 OWN_SAMPLES = 100  # of a policy; pairs are compared of these and of as many of the uniform sample
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -63,15 +75,27 @@ TUNED_EVOLUTION = {"population": 50, "tournament": 25}
 def configure(name: str, size: Size) -> Config:
     """The configuration of a strategy."""
     rate, entropy = TUNED.get(name, TUNED[PG])
+    reinforce = ReinforceSettings(learning_rate=rate, entropy_weight=entropy)
     base = config.from_dict(
         {
-            "strategy": {"learning_rate": rate, "entropy_weight": entropy},
-            "evolution": TUNED_EVOLUTION,
-            "search": {"controller_steps": size.epoch, "architectures": size.architectures, "chunk": 1},
+            "task": "nasbench201",
+            "space": {},
+            "data": {},
+            "network": {},
+            "policy": {"name": "lstm"} | dataclasses.asdict(LSTMSettings()),
+            "strategy": {"name": "reinforce"} | dataclasses.asdict(reinforce),
+            "search": {
+                "controller_steps": size.epoch,
+                "architectures": size.architectures,
+                "chunk": 1,
+            },
         }
     )
     found = arms.STRATEGIES[name].configure(base, seed=0)
-    if found.strategy.supervised_weight > 0:
-        return dataclasses.replace(found, strategy=dataclasses.replace(found.strategy, supervised_weight=SUPERVISED_WEIGHT))
-    # Without L_Sup the memory is written and never learned from: one sequence is the least that it can hold and draw.
-    return dataclasses.replace(found, memory=MemoryConfig(capacity=1, refresh_size=1, batch=1))
+    if name == EVOLUTION:
+        return config.override(found, {"strategy": TUNED_EVOLUTION})
+    if found.strategy["supervised_weight"] > 0:
+        return config.override(found, {"strategy": {"supervised_weight": SUPERVISED_WEIGHT}})
+    # Without L_Sup the memory is written and never learned from: one sequence is the least.
+    least = {"capacity": 1, "refresh_size": 1, "batch": 1}
+    return config.override(found, {"strategy": {"memory": least}})

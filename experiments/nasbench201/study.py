@@ -13,11 +13,11 @@ import numpy as np
 
 from experiments.nasbench201 import measures, seeds, settings
 from experiments.nasbench201.measures import Judge
-from nas import tables
 from nas.checkpoint import load_arrays, save_arrays
+from nas.data import table as tables
+from nas.data.table import SPACE, AccuracyTable
 from nas.errors import UserError
 from nas.evaluation import overlap
-from nas.tables import SPACE, Table
 
 ENTROPY, CONDITIONING = "entropy", "total correlation"
 RIDGE, NEAREST = "ridge", "nearest neighbours"
@@ -42,7 +42,9 @@ class DataSet:
     judge: Judge
     arms: dict[str, Result]
     untrained: dict[str, np.ndarray]  # name -> [S], of the controllers before their first update
-    references: dict[str, dict[str, float]]  # one-hot decisions and their random projection -> name -> number
+    references: dict[
+        str, dict[str, float]
+    ]  # one-hot decisions and their random projection -> name -> number
 
 
 class _View(NamedTuple):
@@ -55,19 +57,27 @@ class _View(NamedTuple):
 class Study:
     """All arms on a table."""
 
-    def __init__(self, table: Table, size: settings.Size, folder: pathlib.Path):
+    def __init__(self, table: AccuracyTable, size: settings.Size, folder: pathlib.Path):
         self._table, self._size, self._folder = table, size, folder
         self._epochs = size.updates // size.epoch
-        self._pieces = [range(first, min(first + size.piece, size.seeds)) for first in range(0, size.seeds, size.piece)]
+        self._pieces = [
+            range(first, min(first + size.piece, size.seeds))
+            for first in range(0, size.seeds, size.piece)
+        ]
         self._programs = {}
         self._sample = measures.uniform_sample(table, settings.UNIFORM_SAMPLE)
-        columns = b"".join(np.ascontiguousarray(table.accuracy[column]).tobytes() for column in sorted(table.accuracy))
+        columns = b"".join(
+            np.ascontiguousarray(table.accuracy[column]).tobytes()
+            for column in sorted(table.accuracy)
+        )
         self._stamp = hashlib.sha256(columns).hexdigest()
 
     @property
     def epochs(self) -> int:
         """All epochs of all pieces: what the progress counts."""
-        return len(settings.STRATEGIES) * len(self._size.data_sets) * len(self._pieces) * self._epochs
+        return (
+            len(settings.STRATEGIES) * len(self._size.data_sets) * len(self._pieces) * self._epochs
+        )
 
     def estimate(self) -> float:
         """Seconds that all searches will take, from one epoch of each arm that is compiled first."""
@@ -86,11 +96,17 @@ class Study:
         self._folder.mkdir(parents=True, exist_ok=True)
         for data_set in self._size.data_sets:
             judge = Judge.of(self._table, data_set)
-            view = _View(judge, measures.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test))
+            view = _View(
+                judge, measures.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test)
+            )
             arms = {name: self._arm(name, data_set, view, progress) for name in settings.STRATEGIES}
             prefix = f"{UNTRAINED}/"
             numbers = arms[settings.PG].numbers
-            untrained = {key.removeprefix(prefix): values for key, values in numbers.items() if key.startswith(prefix)}
+            untrained = {
+                key.removeprefix(prefix): values
+                for key, values in numbers.items()
+                if key.startswith(prefix)
+            }
             yield DataSet(data_set, judge, arms, untrained, self._references(view))
 
     def _arm(self, name, data_set, view, progress) -> Result:
@@ -111,13 +127,17 @@ class Study:
         except UserError:  # absent, or cut off
             pass
         parts, program = self._program(name)
-        found = seeds.run(program, parts, piece, view.judge.seen, self._epochs, progress=lambda: progress(1))
+        found = seeds.run(
+            program, parts, piece, view.judge.seen, self._epochs, progress=lambda: progress(1)
+        )
         arrays = {"queries": found.queries.astype(np.int16), "entropy per update": found.entropy}
         if found.policy is not None:
             arrays |= self._measure(program, piece, found.policy, view)
         if name == settings.PG:  # every controller starts as this one
             states = seeds.start(program, piece, view.judge.seen)
-            before = self._measure(program, piece, parts.strategy.policy_params(states.strategy), view)
+            before = self._measure(
+                program, piece, parts.strategy.policy_params(states.strategy), view
+            )
             arrays |= {f"{UNTRAINED}/{key}": values for key, values in before.items()}
         save_arrays(path, arrays | {"stamp": stamp})
         return arrays
@@ -154,16 +174,21 @@ class Study:
         """name -> number, of embeddings [m, H] of the uniform sample."""
         found = measures.pair_correlations(embedding[: settings.OWN_SAMPLES], view.pairs)
         ridge, nearest = measures.prediction(embedding, view.judge.test[self._sample])
-        return {f"{UNIFORM}/{name}": value for name, value in found.items()} | {RIDGE: ridge, NEAREST: nearest}
+        return {f"{UNIFORM}/{name}": value for name, value in found.items()} | {
+            RIDGE: ridge,
+            NEAREST: nearest,
+        }
 
     def _references(self, view) -> dict[str, dict[str, float]]:
         decisions = SPACE.every()[self._sample]
-        width = settings.configure(settings.PG, self._size).policy.width
+        width = settings.configure(settings.PG, self._size).policy["width"]
         embeddings = {
             ONE_HOT: overlap.one_hot(SPACE, decisions),
             PROJECTION: overlap.random_projection(SPACE, decisions, width),
         }
-        return {name: self._embedding_numbers(embedding, view) for name, embedding in embeddings.items()}
+        return {
+            name: self._embedding_numbers(embedding, view) for name, embedding in embeddings.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +203,10 @@ class Sweep:
 def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
     """Every arm on generated tables of every strength of interaction; seed s has table s of each."""
     lanes = [(strength, seed) for strength in settings.STRENGTHS for seed in range(size.seeds)]
-    judges = [Judge.of(tables.synthetic_table(seed, strength), size.data_sets[0]) for strength, seed in lanes]
+    judges = [
+        Judge.of(tables.synthetic_table(seed, strength), size.data_sets[0])
+        for strength, seed in lanes
+    ]
     seen = np.stack([judge.seen for judge in judges])
     curves = [measures.gibbs_curve(accuracy) for accuracy in seen]
     shape = len(settings.STRENGTHS), size.seeds
@@ -188,14 +216,25 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
         parts = seeds.components(config)
         program = seeds.program(config, parts)
         run_seeds = np.array([seed for _, seed in lanes], np.uint32)
-        searches = seeds.run(program, parts, run_seeds, seen, size.updates // size.epoch, progress=progress)
-        regrets = [judge.regret(queries[None])[0, -1] for judge, queries in zip(judges, searches.queries, strict=True)]
+        searches = seeds.run(
+            program, parts, run_seeds, seen, size.updates // size.epoch, progress=progress
+        )
+        regrets = [
+            judge.regret(queries[None])[0, -1]
+            for judge, queries in zip(judges, searches.queries, strict=True)
+        ]
         found.regret[name] = np.reshape(regrets, shape)
         if searches.policy is None or name == settings.RANDOM:
             continue
-        log_probs = np.asarray(program.describe((run_seeds, searches.policy), SPACE.every()[:1]).log_probs)[: len(lanes)]
-        found.conditioning[name] = np.reshape([measures.policy_total_correlation(one) for one in log_probs], shape)
+        log_probs = np.asarray(
+            program.describe((run_seeds, searches.policy), SPACE.every()[:1]).log_probs
+        )[: len(lanes)]
+        found.conditioning[name] = np.reshape(
+            [measures.policy_total_correlation(one) for one in log_probs], shape
+        )
         entropies = map(measures.entropy, log_probs)
-        warranted = [measures.gibbs_total_correlation(*pair) for pair in zip(curves, entropies, strict=True)]
+        warranted = [
+            measures.gibbs_total_correlation(*pair) for pair in zip(curves, entropies, strict=True)
+        ]
         found.warranted[name] = np.reshape(warranted, shape)
     return found

@@ -10,17 +10,20 @@ import numpy as np
 
 from experiments.nasbench201 import measures, seeds, settings
 from nas import config as configs
-from nas import tables
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
-from nas.controllers import POLICIES
+from nas.controllers import build_policy
+from nas.data import table as tables
+from nas.data.table import SPACE
 from nas.errors import UserError
 from nas.evaluation import correlations, overlap
-from nas.tables import SPACE
 
 RECONSTRUCT, NEXT = "memory", "memory_next"  # arms
 DOUBLE_SOFTMAX = "double softmax"
-SIZES, PERIODS = (10, 100, 1000, 10_000), (1, 2, 5, 0)  # sequences; epochs between refreshes, 0: filled once
+SIZES, PERIODS = (
+    (10, 100, 1000, 10_000),
+    (1, 2, 5, 0),
+)  # sequences; epochs between refreshes, 0: filled once
 UNIFORM, OWN, CONDITIONING, ENTROPY = "uniform set", "own samples", "total correlation", "entropy"
 _FIRST_SEED = 200  # of no other study
 _TANH_OFF = 1e3  # constant * tanh(logits / (constant * temperature)) is logits / temperature: the paper's code at evaluation
@@ -52,8 +55,11 @@ def one_at_a_time() -> list[Variant]:
         Variant("base", ""),
         *numbers("lambda", "strategy", "supervised_weight", 0.1, 10.0, 100.0),
         *(memory(size, 1, "memory size", f"{size:,}") for size in SIZES if size != 1000),
-        *(memory(1000, period, "refreshed", f"every {period} epochs" if period else "never") for period in PERIODS[1:]),
-        *numbers("lag, epochs", "memory", "lag", 4),
+        *(
+            memory(1000, period, "refreshed", f"every {period} epochs" if period else "never")
+            for period in PERIODS[1:]
+        ),
+        Variant("lag, epochs", "4", {"strategy": {"memory": {"lag": 4}}}),
         *numbers("learning rate", "strategy", "learning_rate", 1e-3, 3e-2),
         *numbers("init scale", "policy", "init_scale", 0.01, 1.0),
         *numbers("temperature", "policy", "temperature", 1.0),
@@ -67,21 +73,19 @@ def one_at_a_time() -> list[Variant]:
 
 def memory(size: int, period: int, setting: str, value: str, **changed) -> Variant:
     """Another number of sequences, or of epochs between refreshes."""
-    return Variant(setting, value, {"memory": {"capacity": size, "refresh_size": size, "refresh_period": period}}, **changed)
+    held = {"capacity": size, "refresh_size": size, "refresh_period": period}
+    return Variant(setting, value, {"strategy": {"memory": held}}, **changed)
 
 
 def configure(arm: str, variant: Variant, size: settings.Size) -> Config:
     """The configuration of an arm with the variant's setting changed."""
-    values = dataclasses.asdict(settings.configure(arm, size))
-    for group, fields in variant.fields.items():
-        values[group] = values[group] | fields
-    return configs.from_dict(values)
+    return configs.override(settings.configure(arm, size), variant.fields)
 
 
 class Bench(NamedTuple):
     """Where variants are measured, and how long."""
 
-    table: tables.Table
+    table: tables.AccuracyTable
     size: settings.Size
     folder: pathlib.Path  # of finished pieces
 
@@ -90,9 +94,17 @@ class Bench(NamedTuple):
         and two numbers of the policy in nats, both exact. What was measured before is read."""
         config = configure(arm, variant, self.size)
         epochs = max(1, round(self.size.updates * variant.longer / self.size.epoch))
-        described = [dataclasses.asdict(config), variant.reading, variant.tanh, epochs, self.size.seeds]
+        described = [
+            dataclasses.asdict(config),
+            variant.reading,
+            variant.tanh,
+            epochs,
+            self.size.seeds,
+        ]
         stamp = np.array(json.dumps(described))
-        path = self.folder / f"{arm}-{variant.setting}-{variant.value}.npz".replace(" ", "_").replace(",", "")
+        path = self.folder / f"{arm}-{variant.setting}-{variant.value}.npz".replace(
+            " ", "_"
+        ).replace(",", "")
         try:
             saved = load_arrays(path)
             if saved.pop("stamp", None) == stamp:
@@ -111,13 +123,17 @@ class Bench(NamedTuple):
         uniform = SPACE.every()[measures.uniform_sample(self.table, settings.OWN_SAMPLES)]
         policy = config.policy
         if not variant.tanh:
-            policy = dataclasses.replace(policy, tanh_constant=_TANH_OFF, temperature=_TANH_OFF * policy.temperature)
-        read = POLICIES[policy.name](SPACE, policy)
+            temperature = _TANH_OFF * policy["temperature"]
+            policy = policy | {"tanh_constant": _TANH_OFF, "temperature": temperature}
+        read = build_policy(policy, SPACE)
 
         @jax.jit
         def describe(seed, params):
             own = read.sample(params, jax.random.key(seed), settings.OWN_SAMPLES)
-            states = [read.score(params, decisions).embedding(variant.reading) for decisions in (uniform, own)]
+            states = [
+                read.score(params, decisions).embedding(variant.reading)
+                for decisions in (uniform, own)
+            ]
             return seeds.every_log_prob(read, params), own, *states
 
         found = {name: [] for name in (UNIFORM, OWN, CONDITIONING, ENTROPY)}

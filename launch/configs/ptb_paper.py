@@ -15,32 +15,83 @@ Time:      to be measured (the paper: about 10 hours on one GTX 1080 Ti)
 Hardware:  one accelerator
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
-
-from nas.config import Config, DataConfig, PolicyConfig, SearchConfig, StrategyConfig, SupernetConfig
 
 
 def get_config() -> ConfigDict:
-    config = Config(
-        nodes=12,
-        data=DataConfig(corpus="ptb", vocabulary=10_000, batch=64, steps=35, eval_batch=64, eval_tokens=0),
-        supernet=SupernetConfig(
-            width=1000,
-            init_scale=0.025,
-            dropout_input=0.65,
-            dropout_hidden=0.25,
-            dropout_output=0.4,
-            max_norm=25.0,
-            learning_rate=20.0,
-            learning_rate_decay=0.96,
-            decay_start=15,
-            clip=0.25,
-            reward_chunk=8,
-        ),
-        policy=PolicyConfig(name="lstm", width=100, temperature=5.0, tanh_constant=2.5),
-        strategy=StrategyConfig(entropy_weight=1e-4, baseline_decay=0.95, learning_rate=3.5e-4),
-        search=SearchConfig(epochs=150, shared_steps=400, controller_steps=2000, architectures=1, chunk=100),
+    return ConfigDict(
+        {
+            "task": "recurrent",
+            "seed": 0,
+            "space": {"num_nodes": 12},
+            "data": {
+                "corpus": "ptb",
+                "vocabulary": 10_000,
+                "batch": 64,
+                "steps": 35,
+                "eval_batch": 64,
+            },
+            "network": {
+                "width": 1000,
+                "init_scale": 0.025,
+                "dropout_input": 0.65,
+                "dropout_hidden": 0.25,
+                "dropout_output": 0.4,
+                "max_norm": 25.0,
+                "warmup_epochs": 0,
+                "learning_rate": 20.0,
+                "learning_rate_decay": 0.96,
+                "decay_start": 15,
+                "matmul": "float32",
+                "clip": 0.25,
+                "reward_chunk": 8,
+            },
+            "policy": {
+                "name": "lstm",
+                "width": 100,
+                "temperature": 5.0,
+                "tanh_constant": 2.5,
+                "init_scale": 0.1,
+            },
+            "strategy": {
+                "name": "reinforce",
+                "supervised": "reconstruct",
+                "supervised_weight": 0.0,
+                "policy_weight": 1.0,
+                "entropy_weight": 1e-4,
+                "baseline_decay": 0.95,
+                "learning_rate": 3.5e-4,
+                "memory": {
+                    "source": "old",
+                    "capacity": 1000,
+                    "refresh_size": 1000,
+                    "refresh_period": 1,
+                    "lag": 1,
+                    "batch": 64,
+                },
+            },
+            "search": {
+                "epochs": 150,
+                "warmup_epochs": 0,
+                "shared_steps": 400,
+                "controller_steps": 2000,
+                "architectures": 1,
+                "chunk": 100,
+                "valid_architectures": 10,
+                "checkpoint_epochs": 1,
+                "keep": 3,
+                "on_nonfinite": "stop",
+            },
+            "evaluation": {"architectures": 100, "examples": 0},
+            "training": {
+                "architecture": "",
+                "epochs": 10,
+                "learning_rate": 10.0,
+                "learning_rate_decay": 0.96,
+                "decay_start": 15,
+                "clip": 0.25,
+                "weight_decay": 1e-6,
+                "patience": 5,
+            },
+        }
     )
-    return ConfigDict(dataclasses.asdict(config))

@@ -13,6 +13,6 @@ from launch.configs import kjv_quick
 
 def get_config() -> ConfigDict:
     config = kjv_quick.get_config()
-    config.data.eval_tokens = 10_000  # the best cells of a search differ by little
+    config.evaluation.examples = 10_000  # the best cells of a search differ by little
     config.training.epochs = 1
     return config

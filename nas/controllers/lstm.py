@@ -5,18 +5,39 @@ goes through the head of that position. After the last decision one more step co
 seen the whole architecture.
 """
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas.config import PolicyConfig
+from nas.config import check
 from nas.controllers import masking
 from nas.spaces import SearchSpace
 from nas.types import Array, Params, Policy, Trace
 
 
-def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
+@dataclasses.dataclass(frozen=True)
+class LSTMSettings:
+    """The controller of ENAS.
+
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+
+    width: int = 100  # hidden width
+    temperature: float = 5.0  # logits are tanh_constant * tanh(logits / temperature)
+    tanh_constant: float = 2.5
+    init_scale: float = 0.1  # weights start uniform in [-init_scale, init_scale]
+
+    def __post_init__(self):
+        check("width", self.width >= 1, "at least 1", self.width)
+        for name in ("temperature", "tanh_constant", "init_scale"):
+            check(name, getattr(self, name) > 0, "positive", getattr(self, name))
+
+
+def lstm_policy(space: SearchSpace, config: LSTMSettings) -> Policy:
     """The controller: `config.width` units, one embedding per (kind, choice), one head per position.
 
     Parameters, with H the width, R the number of (kind, choice) pairs: start [H], embedding [R, H], input and recurrent
@@ -36,9 +57,14 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
         }
         uniform = {
             name: jax.random.uniform(k, shape, minval=-config.init_scale, maxval=config.init_scale)
-            for k, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True)
+            for k, (name, shape) in zip(
+                jax.random.split(key, len(shapes)), shapes.items(), strict=True
+            )
         }
-        return uniform | {"bias": jnp.zeros(4 * width), "head_bias": jnp.zeros((length, space.max_choices))}
+        return uniform | {
+            "bias": jnp.zeros(4 * width),
+            "head_bias": jnp.zeros((length, space.max_choices)),
+        }
 
     def gate_inputs(params: Params) -> Array:
         """[1 + R, 4H] what the start and every embedding add to the gates."""
@@ -47,7 +73,10 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
 
     def log_probs(params: Params, hidden: Array, position: Array | slice) -> Array:
         """[n, ..., K] of the positions that `position` selects."""
-        logits = jnp.einsum("nth,thk->ntk", hidden, params["head"][position]) + params["head_bias"][position][None]
+        logits = (
+            jnp.einsum("nth,thk->ntk", hidden, params["head"][position])
+            + params["head_bias"][position][None]
+        )
         return masking.log_probabilities(
             logits,
             jnp.broadcast_to(jnp.asarray(mask)[position], logits.shape),
@@ -62,21 +91,31 @@ def lstm_policy(space: SearchSpace, config: PolicyConfig) -> Policy:
             hidden, cell, gates = carry
             position, forced, key = x
             hidden, cell = _lstm_cell(params["recurrent"], hidden, cell, gates)
-            drawn = jax.random.categorical(key, log_probs(params, hidden[:, None], position[None])[:, 0])
+            drawn = jax.random.categorical(
+                key, log_probs(params, hidden[:, None], position[None])[:, 0]
+            )
             decision = jnp.where(forced >= 0, forced, drawn.astype(jnp.int32))
             return (hidden, cell, inputs[1 + jnp.asarray(first_row)[position] + decision]), decision
 
         zeros = jnp.zeros((n, width))
         carry = (zeros, zeros, jnp.broadcast_to(inputs[:1], (n, 4 * width)))
-        xs = (jnp.arange(length), masking.forced(prefix, n, length).T, jax.random.split(key, length))
+        xs = (
+            jnp.arange(length),
+            masking.forced(prefix, n, length).T,
+            jax.random.split(key, length),
+        )
         return jax.lax.scan(step, carry, xs)[1].T
 
     def score(params: Params, decisions: Array) -> Trace:
         chex.assert_shape(decisions, (None, length))
         chex.assert_type(decisions, int)
-        rows = 1 + jnp.asarray(first_row)[:, None] + decisions.T  # [T, n]; before them that of the start
+        rows = (
+            1 + jnp.asarray(first_row)[:, None] + decisions.T
+        )  # [T, n]; before them that of the start
         rows = jnp.concatenate([jnp.zeros_like(rows[:1]), rows])
-        hidden = _hidden_states(params["recurrent"], gate_inputs(params), rows).swapaxes(0, 1)  # [n, T + 1, H]
+        hidden = _hidden_states(params["recurrent"], gate_inputs(params), rows).swapaxes(
+            0, 1
+        )  # [n, T + 1, H]
         every = log_probs(params, hidden[:, :-1], slice(None))
         return Trace(masking.take(every, decisions), masking.entropy(every), every, hidden)
 
@@ -148,4 +187,6 @@ def _embedding_rows(space: SearchSpace) -> tuple[np.ndarray, int]:
     for kind, choices in zip(space.kinds, space.num_choices, strict=True):
         sizes[kind] = max(sizes.get(kind, 0), choices)
     ends = dict(zip(sizes, np.cumsum(list(sizes.values())), strict=True))
-    return np.array([ends[kind] - sizes[kind] for kind in space.kinds], np.int32), int(sum(sizes.values()))
+    return np.array([ends[kind] - sizes[kind] for kind in space.kinds], np.int32), int(
+        sum(sizes.values())
+    )

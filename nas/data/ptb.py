@@ -28,9 +28,9 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
         "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
     }
 
-    def __init__(self, *, corpus_dir: str | None = None, **kwargs):
-        """`corpus_dir`: the folder with the three FILES; None downloads them."""
-        self._corpus_dir = corpus_dir
+    def __init__(self, *, raw_dir: str | None = None, **kwargs):
+        """`raw_dir`: the folder with the three FILES; None downloads them."""
+        self._raw_dir = raw_dir
         super().__init__(**kwargs)
 
     def _info(self):
@@ -43,7 +43,11 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # its downloads retry for minutes without a network
-        texts = _download(self.SHA256) if self._corpus_dir is None else _read_folder(self._corpus_dir, self.SHA256)
+        texts = (
+            _download(self.SHA256)
+            if self._raw_dir is None
+            else _read_folder(self._raw_dir, self.SHA256)
+        )
         return {split: self._generate_examples(text) for split, text in texts.items()}
 
     def _generate_examples(self, text):
@@ -60,10 +64,16 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
 def _read_folder(folder, sha256):
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
-        raise UserError(f"--corpus_dir {folder}: no such folder; it must contain {_names()}")
-    if missing := [name for name in FILES.values() if not os.path.exists(os.path.join(folder, name))]:
-        raise UserError(f"--corpus_dir {folder}: {', '.join(missing)} missing; it must contain {_names()}")
-    return {split: read_text(os.path.join(folder, name), sha256[split]) for split, name in FILES.items()}
+        raise UserError(f"--raw_dir {folder}: no such folder; it must contain {_names()}")
+    if missing := [
+        name for name in FILES.values() if not os.path.exists(os.path.join(folder, name))
+    ]:
+        raise UserError(
+            f"--raw_dir {folder}: {', '.join(missing)} missing; it must contain {_names()}"
+        )
+    return {
+        split: read_text(os.path.join(folder, name), sha256[split]) for split, name in FILES.items()
+    }
 
 
 def _download(sha256):
@@ -75,7 +85,7 @@ def _download(sha256):
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
-                f"cannot download the ptb corpus ({reason}): put {_names()} in a folder and pass --corpus_dir=FOLDER"
+                f"cannot download the ptb corpus ({reason}): put {_names()} in a folder and pass --raw_dir=FOLDER"
             ) from None
         texts[split] = check_text(URL + name, content, sha256[split])
     return texts

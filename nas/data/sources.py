@@ -33,7 +33,9 @@ def check_text(name: str, content: bytes, sha256: str) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text, byte {error.start} is 0x{content[error.start]:02x}") from None
+        raise UserError(
+            f"{name}: not UTF-8 text, byte {error.start} is 0x{content[error.start]:02x}"
+        ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UserError(

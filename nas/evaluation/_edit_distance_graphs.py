@@ -22,7 +22,9 @@ class PackedGraphs(NamedTuple):
     successors: np.ndarray  # [n, M] int64
     predecessors: np.ndarray  # [n, M] int64
     twins: np.ndarray  # [n, M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
-    labels: np.ndarray  # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
+    labels: (
+        np.ndarray
+    )  # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
     num_forced: int  # number of forced labels
     step: int  # distances of a pair are a multiple of this apart
 
@@ -57,7 +59,9 @@ def pack(
     _check_forced(labels, label_names, forced)
 
     order = np.argsort(~present, axis=1, kind="stable")[:, : sizes.max(initial=0)]
-    adjacency = np.take_along_axis(np.take_along_axis(adjacency, order[:, :, None], 1), order[:, None, :], 2)
+    adjacency = np.take_along_axis(
+        np.take_along_axis(adjacency, order[:, :, None], 1), order[:, None, :], 2
+    )
     labels = np.take_along_axis(labels, order, 1)
     n, num_nodes = labels.shape
     dummy = len(forced) + len(label_names)
@@ -90,22 +94,30 @@ def pack_networkx(
 ) -> PackedGraphs:
     """Packs networkx graphs; arguments and errors as for `edit_distance` and `pack`."""
     if label is None and forced:
-        raise UserError("forced nodes are found by their label: name the node attribute that holds it")
+        raise UserError(
+            "forced nodes are found by their label: name the node attribute that holds it"
+        )
     label_ids: dict[Hashable, int] = {}
     for index, graph in enumerate(graphs):
         if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
-            raise UserError(f"graph {index}: must be a networkx.DiGraph, got {type(graph).__name__}")
+            raise UserError(
+                f"graph {index}: must be a networkx.DiGraph, got {type(graph).__name__}"
+            )
         _check_size(index, len(graph), max_nodes)
         for node, attributes in graph.nodes.items():
             if label is None:
                 label_ids.setdefault(None, 0)
                 continue
             if label not in attributes:
-                raise UserError(f"graph {index}: node {node!r} has no attribute {label!r} to hold its label")
+                raise UserError(
+                    f"graph {index}: node {node!r} has no attribute {label!r} to hold its label"
+                )
             try:
                 label_ids.setdefault(attributes[label], len(label_ids))
             except TypeError:
-                raise UserError(f"graph {index}: the label of node {node!r} is not hashable") from None
+                raise UserError(
+                    f"graph {index}: the label of node {node!r} is not hashable"
+                ) from None
     most = max((len(graph) for graph in graphs), default=0)
     adjacency = np.zeros((len(graphs), most, most), bool)
     labels = np.full((len(graphs), most), ABSENT, np.int32)
@@ -115,7 +127,13 @@ def pack_networkx(
             labels[index, position[node]] = label_ids[None if label is None else attributes[label]]
         for source, target in graph.edges:
             adjacency[index, position[source], position[target]] = True
-    return pack(Graphs(adjacency, labels), tuple(label_ids), forced=forced, acyclic=acyclic, max_nodes=max_nodes)
+    return pack(
+        Graphs(adjacency, labels),
+        tuple(label_ids),
+        forced=forced,
+        acyclic=acyclic,
+        max_nodes=max_nodes,
+    )
 
 
 def refined_colours(packed: PackedGraphs) -> np.ndarray:
@@ -126,8 +144,12 @@ def refined_colours(packed: PackedGraphs) -> np.ndarray:
         after, before = np.zeros_like(colours), np.zeros_like(colours)
         as_successor, as_predecessor = _mix(colours + np.uint64(1)), _mix(colours + np.uint64(2))
         for node in range(num_nodes):
-            after += ((packed.successors >> node) & 1).astype(np.uint64) * as_successor[:, node, None]
-            before += ((packed.predecessors >> node) & 1).astype(np.uint64) * as_predecessor[:, node, None]
+            after += ((packed.successors >> node) & 1).astype(np.uint64) * as_successor[
+                :, node, None
+            ]
+            before += ((packed.predecessors >> node) & 1).astype(np.uint64) * as_predecessor[
+                :, node, None
+            ]
         colours = _mix(_mix(colours + after) + before)
     return _mix(colours).sum(axis=1)
 
@@ -147,7 +169,11 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 def _check_size(index, size, max_nodes):
     if size > max_nodes:
-        hint = f"; edit_distance_bounds takes up to {MAX_NODES_BOUNDS}" if max_nodes < MAX_NODES_BOUNDS else ""
+        hint = (
+            f"; edit_distance_bounds takes up to {MAX_NODES_BOUNDS}"
+            if max_nodes < MAX_NODES_BOUNDS
+            else ""
+        )
         raise UserError(f"graph {index}: {size} nodes, at most {max_nodes} can be compared{hint}")
 
 
@@ -155,11 +181,17 @@ def _check(adjacency, labels, present, sizes, label_names, max_nodes, acyclic):
     for index in np.flatnonzero(sizes > max_nodes)[:1]:
         _check_size(index, sizes[index], max_nodes)
     for index, node in np.argwhere((labels < ABSENT) | (labels >= len(label_names)))[:1]:
-        raise UserError(f"graph {index}: node {node} has label {labels[index, node]}, unknown: there are {len(label_names)}")
+        raise UserError(
+            f"graph {index}: node {node} has label {labels[index, node]}, unknown: there are {len(label_names)}"
+        )
     for index, node in np.argwhere(np.diagonal(adjacency, axis1=1, axis2=2))[:1]:
         raise UserError(f"graph {index}: node {node} has a self-loop")
-    for index, source, target in np.argwhere(adjacency & ~(present[:, :, None] & present[:, None, :]))[:1]:
-        raise UserError(f"graph {index}: an edge from {source} to {target}, but one of them is no node")
+    for index, source, target in np.argwhere(
+        adjacency & ~(present[:, :, None] & present[:, None, :])
+    )[:1]:
+        raise UserError(
+            f"graph {index}: an edge from {source} to {target}, but one of them is no node"
+        )
     if acyclic:
         remaining = present.copy()
         for _ in range(sizes.max(initial=0)):  # nodes that no remaining node precedes are removed

@@ -52,7 +52,9 @@ def load(typing, token, array, row):
     lanes = Lanes(token.bitwidth)
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_row_pointer(context, builder, signature.args[1], *arguments[1:], lanes), align=2)
+        return builder.load(
+            _row_pointer(context, builder, signature.args[1], *arguments[1:], lanes), align=2
+        )
 
     return lanes(token, array, types.int64), generate
 
@@ -62,7 +64,11 @@ def store(typing, array, row, value):
     """Writes `value` to row `row` of a C-contiguous [rows, lanes] array."""
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[2], _row_pointer(context, builder, signature.args[0], *arguments[:2], value), align=2)
+        builder.store(
+            arguments[2],
+            _row_pointer(context, builder, signature.args[0], *arguments[:2], value),
+            align=2,
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), generate
@@ -72,7 +78,9 @@ def store(typing, array, row, value):
 def splat(typing, token, value):
     """The same integer in every lane."""
     lanes = Lanes(token.bitwidth)
-    return lanes(token, types.int64), lambda context, builder, signature, arguments: _splat(builder, arguments[1], lanes)
+    return lanes(token, types.int64), lambda context, builder, signature, arguments: _splat(
+        builder, arguments[1], lanes
+    )
 
 
 @intrinsic
@@ -81,9 +89,14 @@ def where(typing, bits, yes, no):
     lanes = _lanes_of(yes, no)
 
     def generate(context, builder, signature, arguments):
-        bits = builder.trunc(arguments[0], ir.IntType(lanes.count)) if lanes.count < 64 else arguments[0]
+        bits = (
+            builder.trunc(arguments[0], ir.IntType(lanes.count))
+            if lanes.count < 64
+            else arguments[0]
+        )
         return builder.select(
-            builder.bitcast(bits, ir.VectorType(_BIT, lanes.count)), *_vectors(builder, signature, arguments, lanes)
+            builder.bitcast(bits, ir.VectorType(_BIT, lanes.count)),
+            *_vectors(builder, signature, arguments, lanes),
         )
 
     return lanes(types.int64, *_operands(yes, no)), generate
@@ -123,7 +136,9 @@ def _reduction(name):
         def generate(context, builder, signature, arguments):
             kind = ir.FunctionType(row.element, [row.vector])
             full_name = f"llvm.vector.reduce.{name}.v{row.count}i{row.element.width}"
-            result = builder.call(cgutils.get_or_insert_function(builder.module, kind, full_name), arguments)
+            result = builder.call(
+                cgutils.get_or_insert_function(builder.module, kind, full_name), arguments
+            )
             return builder.sext(result, _INT64)
 
         return types.int64(row), generate
@@ -160,13 +175,17 @@ def _overload_subtract(a, b):
 @intrinsic
 def popcount(typing, bits):
     """Number of bits set."""
-    return types.int64(types.int64), lambda context, builder, signature, arguments: builder.ctpop(arguments[0])
+    return types.int64(types.int64), lambda context, builder, signature, arguments: builder.ctpop(
+        arguments[0]
+    )
 
 
 @intrinsic
 def lowest(typing, bits):
     """Position of the lowest bit set; there must be one."""
-    return types.int64(types.int64), lambda context, builder, signature, arguments: builder.cttz(arguments[0], _BIT(1))
+    return types.int64(types.int64), lambda context, builder, signature, arguments: builder.cttz(
+        arguments[0], _BIT(1)
+    )
 
 
 def _lanes_of(*kinds):
@@ -179,13 +198,17 @@ def _operands(*kinds):
 
 def _vectors(builder, signature, arguments, lanes):
     pairs = list(zip(signature.args, arguments, strict=True))[-2:]
-    return [value if isinstance(kind, Lanes) else _splat(builder, value, lanes) for kind, value in pairs]
+    return [
+        value if isinstance(kind, Lanes) else _splat(builder, value, lanes) for kind, value in pairs
+    ]
 
 
 def _splat(builder, value, lanes):
     undefined = lanes.vector(ir.Undefined)
     first = builder.insert_element(undefined, builder.trunc(value, lanes.element), _INT32(0))
-    return builder.shuffle_vector(first, undefined, ir.VectorType(_INT32, lanes.count)([0] * lanes.count))
+    return builder.shuffle_vector(
+        first, undefined, ir.VectorType(_INT32, lanes.count)([0] * lanes.count)
+    )
 
 
 def _row_pointer(context, builder, kind, array, row, lanes):

@@ -67,16 +67,24 @@ class _Graph(NamedTuple):
 
     successors: np.ndarray  # [M] int64
     predecessors: np.ndarray  # [M] int64
-    twins: np.ndarray  # [M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
+    twins: (
+        np.ndarray
+    )  # [M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
 
 
 class Workspace(NamedTuple):
     """Memory of one worker. Each of the M + 1 levels of the search (numbers of matched pairs) has a row or block of its own."""
 
     substitution: np.ndarray  # [M, lanes]; 0, 1 or half of forbidden
-    costs: np.ndarray  # [(M + 1) M, lanes]; reduced costs, non-negative; forbidden in columns that are matched
-    degrees: np.ndarray  # [2 (M + 1), lanes]; out- and in-degrees of the second graph among the free nodes
-    children: np.ndarray  # [M + 1, lanes]; reduced costs along the branching line, forbidden where done
+    costs: (
+        np.ndarray
+    )  # [(M + 1) M, lanes]; reduced costs, non-negative; forbidden in columns that are matched
+    degrees: (
+        np.ndarray
+    )  # [2 (M + 1), lanes]; out- and in-degrees of the second graph among the free nodes
+    children: (
+        np.ndarray
+    )  # [M + 1, lanes]; reduced costs along the branching line, forbidden where done
     scratch: np.ndarray  # [2, lanes]
     columns: np.ndarray  # [M + 1, M] int64; the column that the assignment gives to each row, or -1
     rows: np.ndarray  # [M] int64; its inverse
@@ -86,7 +94,9 @@ class Workspace(NamedTuple):
     lines: np.ndarray  # [M + 1] int64; the branching line
     matched: np.ndarray  # [2, M + 1] int64; row and column matched below this level
     hubs: np.ndarray  # [2, M] int64; how much each row or column is preferred for branching
-    images: np.ndarray  # [2, M] int64; successors and predecessors of the second graph in the first one's numbering
+    images: (
+        np.ndarray
+    )  # [2, M] int64; successors and predecessors of the second graph in the first one's numbering
     mapping: np.ndarray  # [M] int64; a bijection
 
 
@@ -107,7 +117,8 @@ def make_workspace(max_nodes: int, token: np.unsignedinteger) -> Workspace:
         max_nodes,
     )
     return Workspace(
-        *(np.zeros((count, lanes), cost_dtype(token)) for count in row_counts), *(np.zeros(shape, np.int64) for shape in shapes)
+        *(np.zeros((count, lanes), cost_dtype(token)) for count in row_counts),
+        *(np.zeros(shape, np.int64) for shape in shapes),
     )
 
 
@@ -117,7 +128,9 @@ def cost_dtype(token: np.unsignedinteger) -> type:
 
 
 @_compiled
-def search_pairs(token, work, graphs, first, second, max_searched, interrupt, lower, upper, searched):
+def search_pairs(
+    token, work, graphs, first, second, max_searched, interrupt, lower, upper, searched
+):
     """Compares graphs first[k] and second[k] for every k.
 
     Args:
@@ -137,7 +150,9 @@ def search_pairs(token, work, graphs, first, second, max_searched, interrupt, lo
         b = _Graph(successors[j], predecessors[j], twins[j])
         n = max(sizes[i], sizes[j])
         _fill_substitution(token, work, n, labels, i, j, num_forced)
-        lower[k], upper[k], searched[k] = _search(token, work, a, b, n, num_forced, step, max_searched, interrupt)
+        lower[k], upper[k], searched[k] = _search(
+            token, work, a, b, n, num_forced, step, max_searched, interrupt
+        )
         if interrupt[0]:
             return
 
@@ -151,7 +166,11 @@ def find_twins(successors, predecessors, labels, twins):
         for v in range(num_nodes):
             twins[i, v] = 0
             for u in range(v):
-                if labels[i, u] == labels[i, v] and outs[u] == _swap(outs[v], u, v) and ins[u] == _swap(ins[v], u, v):
+                if (
+                    labels[i, u] == labels[i, v]
+                    and outs[u] == _swap(outs[v], u, v)
+                    and ins[u] == _swap(ins[v], u, v)
+                ):
                     twins[i, v] |= 1 << u
 
 
@@ -178,7 +197,11 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
         # On sparse graphs an edge makes up for an eighth of a child. On dense ones degrees say little.
         work.hubs[0, u] = popcount(a.successors[u]) + popcount(a.predecessors[u]) if sparse else 0
         work.hubs[1, u] = popcount(b.successors[u]) + popcount(b.predecessors[u]) if sparse else 0
-    level = root if root_bound <= limit and _choose_line(token, work, a, b, n, root, limit) else root - 1
+    level = (
+        root
+        if root_bound <= limit and _choose_line(token, work, a, b, n, root, limit)
+        else root - 1
+    )
     while level >= root:
         if interrupt[0]:
             break
@@ -247,11 +270,16 @@ def _match(token, work, a, b, n, level, x, y, tail, rise):
     rows, columns = work.free_rows[level], work.free_columns[level]
     # C(x, y) counted edges to free nodes as differences of degrees. They are now counted exactly, at their other end.
     returned = tail * abs(popcount(a.successors[x] & rows) - popcount(b.successors[y] & columns))
-    returned += head * abs(popcount(a.predecessors[x] & rows) - popcount(b.predecessors[y] & columns))
+    returned += head * abs(
+        popcount(a.predecessors[x] & rows) - popcount(b.predecessors[y] & columns)
+    )
     work.bounds[level + 1] = work.bounds[level] + rise - returned
     work.matched[0, level] = x
     work.matched[1, level] = y
-    out_degrees, in_degrees = load(token, work.degrees, 2 * level), load(token, work.degrees, 2 * level + 1)
+    out_degrees, in_degrees = (
+        load(token, work.degrees, 2 * level),
+        load(token, work.degrees, 2 * level + 1),
+    )
     to_y, from_y = b.predecessors[y], b.successors[y]
     store(work.degrees, 2 * level + 2, out_degrees - where(to_y, splat(token, 1), 0))
     store(work.degrees, 2 * level + 3, in_degrees - where(from_y, splat(token, 1), 0))
@@ -268,13 +296,21 @@ def _match(token, work, a, b, n, level, x, y, tail, rise):
         row = load(token, work.costs, level * n + u)
         out_degree, in_degree = popcount(a.successors[u] & rows), popcount(a.predecessors[u] & rows)
         if (a.successors[u] >> x) & 1:
-            row = row + where(~to_y, where(below(out_degrees, out_degree), closer_out, farther_out), 0)
+            row = row + where(
+                ~to_y, where(below(out_degrees, out_degree), closer_out, farther_out), 0
+            )
         else:
-            row = row + where(to_y, where(at_most(out_degrees, out_degree), farther_out, closer_out), 0)
+            row = row + where(
+                to_y, where(at_most(out_degrees, out_degree), farther_out, closer_out), 0
+            )
         if (a.predecessors[u] >> x) & 1:
-            row = row + where(~from_y, where(below(in_degrees, in_degree), closer_in, farther_in), 0)
+            row = row + where(
+                ~from_y, where(below(in_degrees, in_degree), closer_in, farther_in), 0
+            )
         else:
-            row = row + where(from_y, where(at_most(in_degrees, in_degree), farther_in, closer_in), 0)
+            row = row + where(
+                from_y, where(at_most(in_degrees, in_degree), farther_in, closer_in), 0
+            )
         store(work.costs, (level + 1) * n + u, where(left_columns, row, forbidden(token)))
         v = work.columns[level, u]
         kept = v >= 0 and v != y and work.costs[(level + 1) * n + u, v] == 0
@@ -349,7 +385,17 @@ def _assign(token, work, n, level, limit):
             distances = minimum(distances, through)
         if distance > 0:
             bound += distance
-            _raise_prices(token, work, base, columns, rows & ~(1 << start), start, reached, distances, distance)
+            _raise_prices(
+                token,
+                work,
+                base,
+                columns,
+                rows & ~(1 << start),
+                start,
+                reached,
+                distances,
+                distance,
+            )
         store(work.scratch, 0, previous)
         taken |= 1 << v
         u = -1
@@ -508,12 +554,22 @@ def _improve_by_swaps(work, a, b, n, cost):
             for v in range(u + 1, n):
                 others = ~((1 << u) | (1 << v))
                 now = popcount(a.successors[u] & outs[u]) + popcount(a.successors[v] & outs[v])
-                now += popcount(a.predecessors[u] & ins[u] & others) + popcount(a.predecessors[v] & ins[v] & others)
-                then = popcount(a.successors[u] & _swap(outs[v], u, v)) + popcount(a.successors[v] & _swap(outs[u], u, v))
-                then += popcount(a.predecessors[u] & ins[v] & others) + popcount(a.predecessors[v] & ins[u] & others)
+                now += popcount(a.predecessors[u] & ins[u] & others) + popcount(
+                    a.predecessors[v] & ins[v] & others
+                )
+                then = popcount(a.successors[u] & _swap(outs[v], u, v)) + popcount(
+                    a.successors[v] & _swap(outs[u], u, v)
+                )
+                then += popcount(a.predecessors[u] & ins[v] & others) + popcount(
+                    a.predecessors[v] & ins[u] & others
+                )
                 change = 2 * (now - then)
-                change += np.int64(work.substitution[u, mapping[v]]) + np.int64(work.substitution[v, mapping[u]])
-                change -= np.int64(work.substitution[u, mapping[u]]) + np.int64(work.substitution[v, mapping[v]])
+                change += np.int64(work.substitution[u, mapping[v]]) + np.int64(
+                    work.substitution[v, mapping[u]]
+                )
+                change -= np.int64(work.substitution[u, mapping[u]]) + np.int64(
+                    work.substitution[v, mapping[v]]
+                )
                 if change < 0:
                     cost += change
                     improved = True

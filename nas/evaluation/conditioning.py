@@ -65,7 +65,9 @@ def conditioning(log_probs: np.ndarray) -> Conditioning:
     probabilities = np.exp(np.asarray(log_probs, np.float64))
     marginal = probabilities.mean(axis=0)
     variance = probabilities.var(axis=0, ddof=1)
-    missing = np.divide(variance, 2 * n * marginal, out=np.zeros_like(marginal), where=marginal > 0).sum(axis=-1)
+    missing = np.divide(
+        variance, 2 * n * marginal, out=np.zeros_like(marginal), where=marginal > 0
+    ).sum(axis=-1)
     marginal_entropy = entr(marginal).sum(axis=-1) + missing
     entropy = entr(probabilities).sum(axis=-1).mean(axis=0)
     return Conditioning(marginal_entropy - entropy, entropy, marginal_entropy)
@@ -82,7 +84,9 @@ def total_correlation(joint: np.ndarray) -> float:
     return float(sum(entr(marginal).sum() for marginal in marginals) - entr(joint).sum())
 
 
-def influence(log_probs: Callable[[np.ndarray], np.ndarray], decisions: np.ndarray, num_choices: Sequence[int]) -> np.ndarray:
+def influence(
+    log_probs: Callable[[np.ndarray], np.ndarray], decisions: np.ndarray, num_choices: Sequence[int]
+) -> np.ndarray:
     """[T, T] nats: how much the policy's prediction of decision t (column) changes with decision s (row) alone.
 
     Entry (s, t) is the mean over sequences of KL(p(a_t | a_<t) || q), q being the mean of p(a_t | a_<t) over all choices of
@@ -101,7 +105,9 @@ def influence(log_probs: Callable[[np.ndarray], np.ndarray], decisions: np.ndarr
     for s, choices in enumerate(num_choices[:-1]):
         altered = np.repeat(decisions[None], choices, axis=0)
         altered[:, :, s] = np.arange(choices)[:, None]
-        probabilities = np.exp([np.asarray(log_probs(every), np.float64)[:, s + 1 :] for every in altered])
+        probabilities = np.exp(
+            [np.asarray(log_probs(every), np.float64)[:, s + 1 :] for every in altered]
+        )
         taken = probabilities[decisions[:, s], np.arange(n)]
         found[s, s + 1 :] = rel_entr(taken, probabilities.mean(axis=0)).sum(axis=-1).mean(axis=0)
     return found
@@ -114,7 +120,14 @@ def by_lag(influences: np.ndarray, num_choices: Sequence[int]) -> np.ndarray:
     return np.array([values.mean() if len(values) else math.nan for values in pairs])
 
 
-def groups_test(decisions: np.ndarray, groups: np.ndarray, start: int, *, permutations: int = 9999, seed: int = 0) -> Agreement:
+def groups_test(
+    decisions: np.ndarray,
+    groups: np.ndarray,
+    start: int,
+    *,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Agreement:
     """Whether architectures sampled from the same state of a policy have more in common than those from different states.
 
     Compares decisions from position `start` on: those before it led to the state, and are equal within a group by construction.
@@ -150,4 +163,8 @@ def groups_test(decisions: np.ndarray, groups: np.ndarray, start: int, *, permut
     as_many = sum(common(rng.permutation(labels)) >= observed for _ in range(permutations))
     pairs_within = int(sizes @ (sizes - 1)) // 2
     pairs_between = n * (n - 1) // 2 - pairs_within
-    return Agreement(observed / pairs_within, (everywhere - observed) / pairs_between, (1 + as_many) / (1 + permutations))
+    return Agreement(
+        observed / pairs_within,
+        (everywhere - observed) / pairs_between,
+        (1 + as_many) / (1 + permutations),
+    )

@@ -29,12 +29,26 @@ EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it
     "edit distance, input and output free": {"forced": False},
     "edit distance, free, labels ignored": {"labelled": False, "forced": False},
 }
-MEASURES = (ACTIVATIONS, CONNECTIONS, TOTAL, LABELLED_EDGES, LOOSE_ENDS, *EDIT_DISTANCES, PERFORMANCE)
+MEASURES = (
+    ACTIVATIONS,
+    CONNECTIONS,
+    TOTAL,
+    LABELLED_EDGES,
+    LOOSE_ENDS,
+    *EDIT_DISTANCES,
+    PERFORMANCE,
+)
 PERPLEXITY = "perplexity, |difference|"
 FIRST_APPROXIMATION = "edit distance, first approximation"
 PROTOCOL = (LABELLED_EDGES, FIRST_APPROXIMATION, PERPLEXITY)  # what the paper's code compares
-PAPER_PROTOCOL = {(LABELLED_EDGES, "Spearman", "L2"): -0.404, (PERPLEXITY, "Spearman", "L2"): 0.163}  # PG + memory
-PAPER = {LABELLED_EDGES: -0.404, PERFORMANCE: 0.163}  # the same beside our reading and our performance
+PAPER_PROTOCOL = {
+    (LABELLED_EDGES, "Spearman", "L2"): -0.404,
+    (PERPLEXITY, "Spearman", "L2"): 0.163,
+}  # PG + memory
+PAPER = {
+    LABELLED_EDGES: -0.404,
+    PERFORMANCE: 0.163,
+}  # the same beside our reading and our performance
 STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
 METRICS = {"L2": "euclidean", "cosine": "cosine"}
 
@@ -43,7 +57,9 @@ def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[D, P] int32 exact edit distances of all pairs, a row a definition of EDIT_DISTANCES."""
     return np.stack(
         [
-            squareform(edit_distance.pairwise_edit_distance(space, decisions, **definition), checks=False)
+            squareform(
+                edit_distance.pairwise_edit_distance(space, decisions, **definition), checks=False
+            )
             for definition in EDIT_DISTANCES.values()
         ]
     )
@@ -92,9 +108,14 @@ def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, s
         PERPLEXITY: overlap.feature_difference(np.exp(sample.loss)),
     }
     found = {}
-    for (statistic, correlate), (metric, kind) in itertools.product(STATISTICS.items(), METRICS.items()):
+    for (statistic, correlate), (metric, kind) in itertools.product(
+        STATISTICS.items(), METRICS.items()
+    ):
         distance = pdist(np.float64(sample.before), kind)
-        found |= {(measure, statistic, metric): _correlation(correlate, distance, values[measure]) for measure in PROTOCOL}
+        found |= {
+            (measure, statistic, metric): _correlation(correlate, distance, values[measure])
+            for measure in PROTOCOL
+        }
     return found
 
 

@@ -64,7 +64,13 @@ class Comparison(NamedTuple):
     searched: np.ndarray  # [k] int64; search nodes
 
 
-def edit_distance(a: nx.DiGraph, b: nx.DiGraph, *, label: Hashable | None = "label", forced: Sequence[Hashable] = ()) -> int:
+def edit_distance(
+    a: nx.DiGraph,
+    b: nx.DiGraph,
+    *,
+    label: Hashable | None = "label",
+    forced: Sequence[Hashable] = (),
+) -> int:
     """Exact edit distance of two graphs of at most 16 nodes, cyclic or not, in any order of their nodes.
 
     Args:
@@ -152,7 +158,9 @@ def pairwise_edit_distance_bounds(
     Raises:
       UserError: as `pairwise_edit_distance`, from 65 nodes on.
     """
-    packed = pack_decisions(space, decisions, labelled=labelled, io=io, forced=forced, max_nodes=MAX_NODES_BOUNDS)
+    packed = pack_decisions(
+        space, decisions, labelled=labelled, io=io, forced=forced, max_nodes=MAX_NODES_BOUNDS
+    )
     return _all_pairs(packed, limit, threads, keep_lower=True)
 
 
@@ -176,7 +184,9 @@ def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np
     sizes = (labels != ABSENT).sum(axis=1)
     groups = {size: np.flatnonzero(sizes == size) for size in np.unique(sizes)}
     compact = {
-        size: np.array([adjacency[i][np.ix_(*[labels[i] != ABSENT] * 2)] for i in group], np.float32)
+        size: np.array(
+            [adjacency[i][np.ix_(*[labels[i] != ABSENT] * 2)] for i in group], np.float32
+        )
         for size, group in groups.items()
     }
     result = np.zeros((len(labels), len(labels)), np.int32)
@@ -218,7 +228,14 @@ def pack_decisions(
     """Packs the graphs of decisions [n, T]; arguments and errors as for `pairwise_edit_distance`."""
     graphs = space.graphs(space.validate(decisions), io=io)
     labels = IO_LABELS if forced else ()
-    return pack(graphs, space.label_names, labelled=labelled, forced=labels, acyclic=True, max_nodes=max_nodes)
+    return pack(
+        graphs,
+        space.label_names,
+        labelled=labelled,
+        forced=labels,
+        acyclic=True,
+        max_nodes=max_nodes,
+    )
 
 
 def compare(
@@ -242,9 +259,19 @@ def compare(
     """
     first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
     n = len(packed.sizes)
-    if first.shape != second.shape or first.ndim != 1 or np.any((first < 0) | (first >= n) | (second < 0) | (second >= n)):
-        raise UserError(f"first and second must be two vectors of the same number of indices in 0..{n - 1}")
-    found = Comparison(np.zeros(len(first), np.int32), np.zeros(len(first), np.int32), np.zeros(len(first), np.int64))
+    if (
+        first.shape != second.shape
+        or first.ndim != 1
+        or np.any((first < 0) | (first >= n) | (second < 0) | (second >= n))
+    ):
+        raise UserError(
+            f"first and second must be two vectors of the same number of indices in 0..{n - 1}"
+        )
+    found = Comparison(
+        np.zeros(len(first), np.int32),
+        np.zeros(len(first), np.int32),
+        np.zeros(len(first), np.int64),
+    )
 
     def search_block(search, block):
         search(first[block], second[block], *(part[block] for part in found))
@@ -273,7 +300,11 @@ def _all_pairs(packed, limit, threads, keep_lower):
         pairs = np.arange(block.start, block.stop)
         rows = np.searchsorted(row_starts, pairs, side="right") - 1
         columns = rows + 1 + pairs - row_starts[rows]
-        found = Comparison(np.zeros(len(pairs), np.int32), np.zeros(len(pairs), np.int32), np.zeros(len(pairs), np.int64))
+        found = Comparison(
+            np.zeros(len(pairs), np.int32),
+            np.zeros(len(pairs), np.int32),
+            np.zeros(len(pairs), np.int64),
+        )
         i, j = distinct[rows], distinct[columns]
         search(i, j, *found)
         lower[i, j] = lower[j, i] = found.lower
@@ -323,7 +354,9 @@ def _search_blocks(
     token = token_for(num_nodes)
     max_searched = _UNLIMITED if limit is None else limit
     interrupt = np.zeros(1, np.int64)
-    starts = iter(range(0, num_pairs, _BLOCK))  # shared by the threads: each start goes to one of them
+    starts = iter(
+        range(0, num_pairs, _BLOCK)
+    )  # shared by the threads: each start goes to one of them
     finished: queue.SimpleQueue = queue.SimpleQueue()
 
     def search_with(work: Workspace):

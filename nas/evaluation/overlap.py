@@ -44,10 +44,16 @@ def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     return np.concatenate([np.eye(count)[column] for column, count in choices], axis=1)
 
 
-def random_projection(space: SearchSpace, decisions: np.ndarray, width: int, seed: int = 0) -> np.ndarray:
+def random_projection(
+    space: SearchSpace, decisions: np.ndarray, width: int, seed: int = 0
+) -> np.ndarray:
     """[n, width]: `one_hot` through a Gaussian matrix: an embedding that encodes every decision and has learned nothing."""
     encoded = one_hot(space, decisions)
-    return encoded @ np.random.default_rng(seed).standard_normal((encoded.shape[1], width)) / np.sqrt(width)
+    return (
+        encoded
+        @ np.random.default_rng(seed).standard_normal((encoded.shape[1], width))
+        / np.sqrt(width)
+    )
 
 
 def _count_different(columns):

@@ -14,7 +14,9 @@ class Probe(NamedTuple):
     majority: np.ndarray  # [T] 0..1, of the most frequent choice of the training folds
 
 
-def probe_accuracy(embedding: np.ndarray, decisions: np.ndarray, *, folds: int = 5, seed: int = 0) -> Probe:
+def probe_accuracy(
+    embedding: np.ndarray, decisions: np.ndarray, *, folds: int = 5, seed: int = 0
+) -> Probe:
     """How often a linear function of the embedding gives the decision, by position, under cross-validation.
 
     Ridge regression on one-hot decisions, the largest output taken. Features are standardised and each position's penalty is
@@ -55,6 +57,8 @@ def _predict(features, targets, held_out):
         residual = (centred - left @ (kept[:, None] * projected)) / (1 - leverage)[:, None]
         error = (residual**2).reshape(n, length, choices).sum(axis=(0, 2))
         outputs = average + held_out @ ((singular / (singular**2 + penalty))[:, None] * projected)
-        predicted = np.where(error < least, outputs.reshape(-1, length, choices).argmax(axis=-1), predicted)
+        predicted = np.where(
+            error < least, outputs.reshape(-1, length, choices).argmax(axis=-1), predicted
+        )
         least = np.minimum(error, least)
     return predicted

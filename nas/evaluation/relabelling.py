@@ -5,10 +5,12 @@ Node 0 stays, and parents keep their place before children. Under shared weights
 
 import numpy as np
 
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 
-def relabelled(space: RecurrentSpace, decisions: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def relabelled(
+    space: RecurrentSpace, decisions: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """[m, T] different copies of decisions [T], each of all that there are equally likely; m < n where there are fewer.
 
     A numbering is drawn by taking, of the nodes whose parent is numbered, each with a chance in proportion to the number of

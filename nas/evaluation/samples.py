@@ -17,8 +17,12 @@ class Sample(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     after: np.ndarray  # [n, H] state after the last decision was consumed
     before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
-    loss: np.ndarray  # [n] nats a token under the shared weights that this controller was trained with
-    common_loss: np.ndarray  # [n] under shared weights that all arms have in common; NaN: not measured
+    loss: (
+        np.ndarray
+    )  # [n] nats a token under the shared weights that this controller was trained with
+    common_loss: (
+        np.ndarray
+    )  # [n] under shared weights that all arms have in common; NaN: not measured
     edit_distance: np.ndarray  # [D, P] int32; exact, in the order of `correlations.EDIT_DISTANCES`
 
 
@@ -30,5 +34,7 @@ class Behaviour(NamedTuple):
     uniform: np.ndarray  # [N, T] int32; uniform sequences, the same for every policy
     uniform_log_probs: np.ndarray  # [N, T, K]
     uniform_after: np.ndarray  # [N, H] states after the last decision
-    influence: np.ndarray  # [T, T] nats; of an earlier decision (row) on a later one, `conditioning.influence`
+    influence: (
+        np.ndarray
+    )  # [T, T] nats; of an earlier decision (row) on a later one, `conditioning.influence`
     continued: np.ndarray  # [G, M, T] int32; M samples from each of G intermediate states, that of the first T // 2 decisions

@@ -46,9 +46,7 @@ class Components(NamedTuple):
 
     within: float  # of a value about the mean of its group
     between: float  # of the groups' means, without what is left in them of `within`
-    share: (
-        Interval  # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over resampled groups
-    )
+    share: Interval  # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over resampled groups
 
 
 def mean_interval(values, level: float = 0.95) -> Interval:
@@ -133,7 +131,9 @@ def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int 
     return _two_sided(_permuted_correlations(x, [y], permutations, seed)[0])
 
 
-def partial_mantel(x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
+def partial_mantel(
+    x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
+) -> Mantel:
     """Partial Mantel test (Smouse, Long, Sokal 1986): `mantel` of x and y at a fixed control [P], on ranks.
 
     The architectures of x are permuted; y and the control keep their relation. Where x and y both follow the control, p is too
@@ -157,7 +157,9 @@ def mantel_and_partial(
     unexplained = (1 - with_control**2) * (1 - between**2)
     if unexplained[0] <= _ROUNDING:
         return simple, undefined
-    return simple, _two_sided((with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING)))
+    return simple, _two_sided(
+        (with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING))
+    )
 
 
 def bootstrap_correlation(
@@ -188,12 +190,17 @@ def bootstrap_correlation(
         return float(weights @ (rx * ry)) / math.sqrt(spread) if spread > 0 and varies else math.nan
 
     rng = np.random.default_rng(seed)
-    drawn = [correlation(np.bincount(rng.integers(n, size=n), minlength=n).astype(float)) for _ in range(resamples)]
+    drawn = [
+        correlation(np.bincount(rng.integers(n, size=n), minlength=n).astype(float))
+        for _ in range(resamples)
+    ]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(correlation(np.ones(n)), float(low), float(high))
 
 
-def variance_components(values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Components:
+def variance_components(
+    values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Components:
     """One-way random effects of values [groups, members], from the mean squares; a negative component is zero.
 
     The limits are percentiles over groups that are resampled whole. NaN where a value is not finite, or nothing varies.
@@ -203,7 +210,9 @@ def variance_components(values: np.ndarray, *, resamples: int = 1000, seed: int 
     """
     values = np.asarray(values, float)
     if min(values.shape) < 2:
-        raise ValueError(f"variance components need two groups of two members at least, got {values.shape}")
+        raise ValueError(
+            f"variance components need two groups of two members at least, got {values.shape}"
+        )
     means, variances = values.mean(axis=1), values.var(axis=1, ddof=1)
 
     def components(rows):
@@ -218,10 +227,16 @@ def variance_components(values: np.ndarray, *, resamples: int = 1000, seed: int 
 
     groups = len(values)
     within, between = components(np.arange(groups))
-    drawn = share(*components(np.random.default_rng(seed).integers(groups, size=(resamples, groups))))
+    drawn = share(
+        *components(np.random.default_rng(seed).integers(groups, size=(resamples, groups)))
+    )
     estimate = float(share(within, between))
     # A resample of one group alone, whose members are alike, has no share.
-    low, high = (math.nan,) * 2 if math.isnan(estimate) else np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = (
+        (math.nan,) * 2
+        if math.isnan(estimate)
+        else np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    )
     interval = Interval(estimate, float(low), float(high))
     return Components(math.sqrt(within), math.sqrt(between), interval)
 
@@ -258,7 +273,9 @@ def _standard_ranks(values):
 def _permuted_correlations(x, others, permutations, seed):
     """[M, 1 + permutations] Spearman's correlation of x with each of M others: first as they are, then with x permuted."""
     ranks = squareform(_standard_ranks(x))
-    flat = np.stack([squareform(_standard_ranks(other)).ravel() / 2 for other in others])  # every pair stands there twice
+    flat = np.stack(
+        [squareform(_standard_ranks(other)).ravel() / 2 for other in others]
+    )  # every pair stands there twice
     rng = np.random.default_rng(seed)
     orders = (rng.permutation(len(ranks)) for _ in range(permutations))
     permuted = (flat @ ranks.take(order, 0).take(order, 1).ravel() for order in orders)

@@ -14,7 +14,16 @@ from matplotlib.path import Path
 from nas.report.layout import layered
 from nas.report.style import new_figure, style, text_width
 
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")  # boxes: yellow will do
+_COLORS = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#000000",
+)  # boxes: yellow will do
 _ENDS, _END_COLOR = ("input", "output"), "#8a939d"
 _WIDTH = 300.0  # points: 400 pixels
 _WIDEST = 340.0  # points: letters are legible when this is shrunk to 400 pixels
@@ -51,16 +60,33 @@ def cell_drawing(space, decisions: np.ndarray, title: str | None = None) -> Figu
         ax = figure.add_axes((0, 0, 1, 1), xlim=(left, left + width), ylim=(plan.height, -above))
         ax.axis("off")
         for i, line in enumerate(lines):
-            ax.text(plan.width / 2, _LINE * i + 8 - above, line, ha="center", va="center", fontsize=9, weight="bold")
+            ax.text(
+                plan.width / 2,
+                _LINE * i + 8 - above,
+                line,
+                ha="center",
+                va="center",
+                fontsize=9,
+                weight="bold",
+            )
         for (tail, head), path in plan.paths.items():
-            arrow = FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=7, linewidth=0.9, color="#6b7580")
+            arrow = FancyArrowPatch(
+                path=path, arrowstyle="-|>", mutation_scale=7, linewidth=0.9, color="#6b7580"
+            )
             arrow.set_gid(f"edge-{tail}-{head}")
             ax.add_patch(arrow)
         for node, (x, y) in plan.centres.items():
             w, h = plan.sizes[node]
             color = colors.get(labels[node], _END_COLOR)
-            box = FancyBboxPatch((x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=4", zorder=3)
-            box.set(facecolor=0.3 * np.array(to_rgb(color)) + 0.7, edgecolor=color, linewidth=1.1, gid=f"node-{node}")
+            box = FancyBboxPatch(
+                (x - w / 2, y - h / 2), w, h, boxstyle="round,pad=0,rounding_size=4", zorder=3
+            )
+            box.set(
+                facecolor=0.3 * np.array(to_rgb(color)) + 0.7,
+                edgecolor=color,
+                linewidth=1.1,
+                gid=f"node-{node}",
+            )
             ax.add_patch(box)
             ax.text(x, y, plan.texts[node], ha="center", va="center", linespacing=1.05, zorder=4)
         return figure
@@ -80,11 +106,17 @@ class _Plan(NamedTuple):
 def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
     """Places boxes in layers, from top to bottom or, `sideways`, from left to right."""
     height = 15 + 10 * max(text.count("\n") for text in texts.values())
-    sizes = {node: (8 + max(map(text_width, text.split("\n"))), height) for node, text in texts.items()}
-    across, along = (1, 0) if sideways else (0, 1)  # which of width and height runs along a layer, which along the flow
+    sizes = {
+        node: (8 + max(map(text_width, text.split("\n"))), height) for node, text in texts.items()
+    }
+    across, along = (
+        (1, 0) if sideways else (0, 1)
+    )  # which of width and height runs along a layer, which along the flow
     layout = layered(graph, {node: size[across] for node, size in sizes.items()}, gap=5)
     depth = 1 + max(layout.layer.values())
-    thickness = [max(sizes[node][along] for node in graph if layout.layer[node] == k) for k in range(depth)]
+    thickness = [
+        max(sizes[node][along] for node in graph if layout.layer[node] == k) for k in range(depth)
+    ]
     space = _space(layout, thickness, sideways)
     start = _MARGIN + np.arange(depth) * space + np.cumsum([0, *thickness[:-1]])
     end = start + thickness
@@ -94,10 +126,15 @@ def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
     for u, v in graph.edges:
         first, last = layout.layer[u], layout.layer[v]
         stretches = [(place[u], middle[u] + sizes[u][along] / 2, end[first])]
-        stretches += [(x + _MARGIN, start[k], end[k]) for k, x in enumerate(layout.lanes[u, v], first + 1)]
+        stretches += [
+            (x + _MARGIN, start[k], end[k]) for k, x in enumerate(layout.lanes[u, v], first + 1)
+        ]
         stretches += [(place[v], start[last], middle[v] - sizes[v][along] / 2)]
         paths[u, v] = _path(stretches, sideways)
-    centres = {node: (middle[node], place[node]) if sideways else (place[node], middle[node]) for node in graph}
+    centres = {
+        node: (middle[node], place[node]) if sideways else (place[node], middle[node])
+        for node in graph
+    }
     breadth, length = layout.breadth + 2 * _MARGIN, end[-1] + _MARGIN
     width, height = (length, breadth) if sideways else (breadth, length)
     return _Plan(width, height, texts, centres, sizes, paths)
@@ -105,7 +142,10 @@ def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
 
 def _space(layout, thickness, sideways) -> float:
     """Between layers: more where an edge goes far aside; sideways, what the width allows."""
-    aside = [abs(np.diff([layout.across[u], *lanes, layout.across[v]])).max() for (u, v), lanes in layout.lanes.items()]
+    aside = [
+        abs(np.diff([layout.across[u], *lanes, layout.across[v]])).max()
+        for (u, v), lanes in layout.lanes.items()
+    ]
     space = np.clip(0.2 * max(aside, default=0), 14, 30)
     if sideways and len(thickness) > 1:
         space = np.clip((_WIDTH - 2 * _MARGIN - sum(thickness)) / (len(thickness) - 1), space, 60)

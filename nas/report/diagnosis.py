@@ -45,18 +45,29 @@ def measures(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]
     return found | dict(zip(correlations.EDIT_DISTANCES, edits, strict=True))
 
 
-def correlations_table(values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str) -> Table:
+def correlations_table(
+    values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str
+) -> Table:
     """Spearman's correlation of the distance of embeddings with each of `values` [P], beside what learned nothing."""
     decisions, embeddings = controller.decisions[:COMPARED], controller.embeddings[:COMPARED]
     width = embeddings.shape[1]
     one_hot = overlap.one_hot(space, decisions)
-    projected = [overlap.random_projection(space, decisions, width, seed) for seed in range(_PROJECTIONS)]
+    projected = [
+        overlap.random_projection(space, decisions, width, seed) for seed in range(_PROJECTIONS)
+    ]
     distance = correlations.distances(embeddings)
     rows = []
     for name, column in values.items():
-        chance = [correlations.correlations({name: column}, embedding)[name] for embedding in (one_hot, *projected)]
+        chance = [
+            correlations.correlations({name: column}, embedding)[name]
+            for embedding in (one_hot, *projected)
+        ]
         rows.append(Row([name, *_tested(distance, column), chance[0], float(np.mean(chance[1:]))]))
-    columns = [*_columns("distance of embeddings and ..."), Column("one-hot", 3, True), Column("random projection", 3, True)]
+    columns = [
+        *_columns("distance of embeddings and ..."),
+        Column("one-hot", 3, True),
+        Column("random projection", 3, True),
+    ]
     notes = [
         f"{len(decisions)} architectures, all pairs. Similarities (common ..., overlap) should be negative, differences "
         "positive.",
@@ -67,18 +78,31 @@ def correlations_table(values: Mapping[str, np.ndarray], space: SearchSpace, con
     return Table("Distances of embeddings: Spearman's correlation", columns, rows, notes, command)
 
 
-def performance_table(values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str) -> Table:
+def performance_table(
+    values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str
+) -> Table:
     """Whether embeddings tell performance beyond what the architectures have in common."""
     distance = correlations.distances(controller.embeddings[:COMPARED])
-    total = overlap.common_decisions(space, controller.decisions[:COMPARED], *dict.fromkeys(space.kinds))
+    total = overlap.common_decisions(
+        space, controller.decisions[:COMPARED], *dict.fromkeys(space.kinds)
+    )
     partial = st.partial_mantel(distance, values[PERFORMANCE], total)
     rows = [
         Row(["distance of embeddings", *_tested(distance, values[PERFORMANCE])]),
         Row(["distance of embeddings, total overlap fixed", partial.r, Empty("-"), partial.p]),
         Row(["total overlap", *_tested(total, values[PERFORMANCE])]),
     ]
-    notes = [_TESTS, "Total overlap fixed: partial Mantel test; p is too small where both follow the overlap."]
-    return Table("Performance: Spearman's correlation with its |difference|", _columns("of"), rows, notes, command)
+    notes = [
+        _TESTS,
+        "Total overlap fixed: partial Mantel test; p is too small where both follow the overlap.",
+    ]
+    return Table(
+        "Performance: Spearman's correlation with its |difference|",
+        _columns("of"),
+        rows,
+        notes,
+        command,
+    )
 
 
 def probes_table(space: SearchSpace, probe: Probe, command: str) -> Table:
@@ -86,7 +110,8 @@ def probes_table(space: SearchSpace, probe: Probe, command: str) -> Table:
     free = np.flatnonzero(np.array(space.num_choices) > 1)
     accuracy, majority = probe.accuracy[free], probe.majority[free]
     rows = [
-        Row([*_position(space, t), float(a), float(m), float(a - m)]) for t, a, m in zip(free, accuracy, majority, strict=True)
+        Row([*_position(space, t), float(a), float(m), float(a - m)])
+        for t, a, m in zip(free, accuracy, majority, strict=True)
     ]
     means = [float(part.mean()) for part in (accuracy, majority, accuracy - majority)]
     rows.append(Row(["all", "mean", "", *means], reference=True))
@@ -95,7 +120,9 @@ def probes_table(space: SearchSpace, probe: Probe, command: str) -> Table:
         *(Column(name, 3) for name in ("accuracy", "majority")),
         Column("difference", 3, True),
     ]
-    notes = ["Held-out accuracy of a linear reading of the embedding, and of the most frequent choice; five folds."]
+    notes = [
+        "Held-out accuracy of a linear reading of the embedding, and of the most frequent choice; five folds."
+    ]
     return Table("Decisions read off the embedding", columns, rows, notes, command)
 
 
@@ -114,7 +141,9 @@ def conditioning_table(space: SearchSpace, found: Conditioning, command: str) ->
     return Table("How the policy decides", columns, rows, notes, command)
 
 
-def write_report(path: pathlib.Path, space: SearchSpace, controller: Controller, command: str) -> list[Table]:
+def write_report(
+    path: pathlib.Path, space: SearchSpace, controller: Controller, command: str
+) -> list[Table]:
     """Writes the page to `path`, its tables and figures beside it, and returns the tables."""
     decisions, embeddings, log_probs, performance = controller
     values = measures(space, decisions[:COMPARED])
@@ -139,14 +168,18 @@ def write_report(path: pathlib.Path, space: SearchSpace, controller: Controller,
     drawn = {
         "distance": (
             {
-                key: evidence_figures.density("", x, distance, x_label=label, y_label="distance of embeddings (L2)")
+                key: evidence_figures.density(
+                    "", x, distance, x_label=label, y_label="distance of embeddings (L2)"
+                )
                 for key, (label, x) in pairs.items()
             },
             "Pairs by similarity and distance of embeddings.",
         ),
         "embeddings": (
             {
-                "components": evidence_figures.projections("Principal components", embeddings, colorings),
+                "components": evidence_figures.projections(
+                    "Principal components", embeddings, colorings
+                ),
                 "probes": evidence_page.probe_curves(space, "Linear probes", [probe]),
             },
             "Embeddings, coloured, and what can be read off them; dashed: the most frequent choice.",
@@ -157,7 +190,9 @@ def write_report(path: pathlib.Path, space: SearchSpace, controller: Controller,
         tables["conditioning"] = conditioning_table(space, found, command)
         drawn["policy"] = (
             {
-                "conditioning": evidence_page.conditioning_curves(space, "Entropy and conditioning", {"": [found]}),
+                "conditioning": evidence_page.conditioning_curves(
+                    space, "Entropy and conditioning", {"": [found]}
+                ),
                 "certainty": evidence_page.certainty(space, "The likeliest action", log_probs),
             },
             "How the policy decides. Rows of the map that are alike: it does not look back.",
@@ -181,12 +216,19 @@ def write_report(path: pathlib.Path, space: SearchSpace, controller: Controller,
 def _tested(x, y):
     """Cells: correlation, interval, p."""
     found = st.bootstrap_correlation(x, y)
-    interval = f"[{found.low:+z.3f}, {found.high:+z.3f}]" if np.isfinite(found.low) else Empty("undefined")
+    interval = (
+        f"[{found.low:+z.3f}, {found.high:+z.3f}]" if np.isfinite(found.low) else Empty("undefined")
+    )
     return [found.estimate, interval, st.mantel(x, y).p]
 
 
 def _columns(first):
-    return [Column(first), Column("correlation", 3, True), Column("95 % interval", 3), Column("p", 4)]
+    return [
+        Column(first),
+        Column("correlation", 3, True),
+        Column("95 % interval", 3),
+        Column("p", 4),
+    ]
 
 
 def _position(space, t):

@@ -46,7 +46,9 @@ _PROJECTION = (
 )
 
 
-def tables(space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, command: str) -> dict[str, Table]:
+def tables(
+    space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, command: str
+) -> dict[str, Table]:
     """name of its file -> table.
 
     Args:
@@ -90,9 +92,17 @@ def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, com
         ]
     else:
         rows.append(
-            Row(["paper (PG + memory)", *(correlations.PAPER.get(name, Empty("-")) for name in _SHOWN)], reference=True)
+            Row(
+                [
+                    "paper (PG + memory)",
+                    *(correlations.PAPER.get(name, Empty("-")) for name in _SHOWN),
+                ],
+                reference=True,
+            )
         )
-        notes.append("Arms draw different samples: compare each with its yardsticks before comparing arms.")
+        notes.append(
+            "Arms draw different samples: compare each with its yardsticks before comparing arms."
+        )
     title = f"{SETS[which].capitalize()}: correlation of the distance between states with ..."
     return Table(title, _correlation_columns(), rows, notes, command)
 
@@ -102,7 +112,9 @@ def yardsticks_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> 
     width = arms["untrained"].samples[0]["own"].after.shape[1]
     rows = []
     for arm in arms.values():
-        rows += _yardsticks(space, [sample["own"] for sample in arm.samples], width, f": {arm.title}")
+        rows += _yardsticks(
+            space, [sample["own"] for sample in arm.samples], width, f": {arm.title}"
+        )
     title = "Own samples, yardsticks: correlation of distances that have learned nothing with ..."
     return Table(title, _correlation_columns(), rows, [_PROJECTION.format(width), *_SIGNS], command)
 
@@ -112,12 +124,19 @@ def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Ta
     compared = [arm for arm in arms.values() if arm.has_state]
     found = [arm.protocol(space) for arm in compared]
     rows = []
-    for key in itertools.product(correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS):
+    for key in itertools.product(
+        correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS
+    ):
         paper = correlations.PAPER_PROTOCOL.get(key, Empty("-"))
-        rows.append(Row([*key, paper, *(interval([seed[key] for seed in arm], 3, "+") for arm in found)]))
+        rows.append(
+            Row([*key, paper, *(interval([seed[key] for seed in arm], 3, "+") for arm in found)])
+        )
     columns = [
         *(Column(name) for name in ("measure", "correlation", "distance")),
-        *(Column(title, 3, True) for title in ("paper (PG + memory)", *(arm.title for arm in compared))),
+        *(
+            Column(title, 3, True)
+            for title in ("paper (PG + memory)", *(arm.title for arm in compared))
+        ),
     ]
     notes = [
         "Embedding: the state that produced the last decision.",
@@ -133,7 +152,13 @@ def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Tab
     found = differences(space, arms, [key for key in PRIMARY_ARMS if key in arms])
     adjusted = st.holm({str(names): paired.p for names, paired in found.items()}) if found else {}
     rows = [
-        Row([*names, *_paired_cells(paired), ONE_SEED if math.isnan(paired.low) else adjusted[str(names)]])
+        Row(
+            [
+                *names,
+                *_paired_cells(paired),
+                ONE_SEED if math.isnan(paired.low) else adjusted[str(names)],
+            ]
+        )
         for names, paired in found.items()
     ]
     notes = [
@@ -141,7 +166,9 @@ def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Tab
         *_difference_notes(arms),
     ]
     columns = [*_difference_columns(), Column("p, Holm", 4)]
-    return Table("Primary: what the memory changes, same seed, uniform set", columns, rows, notes, command)
+    return Table(
+        "Primary: what the memory changes, same seed, uniform set", columns, rows, notes, command
+    )
 
 
 def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
@@ -149,12 +176,24 @@ def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) ->
     found = differences(space, arms, [key for key in arms if key not in PRIMARY_ARMS])
     rows = [Row([*names, *_paired_cells(paired)]) for names, paired in found.items()]
     notes = ["Exploratory: p is not adjusted for the number of rows.", *_difference_notes(arms)]
-    return Table("Exploratory: what other arms change, same seed, uniform set", _difference_columns(), rows, notes, command)
+    return Table(
+        "Exploratory: what other arms change, same seed, uniform set",
+        _difference_columns(),
+        rows,
+        notes,
+        command,
+    )
 
 
-def differences(space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]) -> dict[tuple[str, str, str], st.Paired]:
+def differences(
+    space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]
+) -> dict[tuple[str, str, str], st.Paired]:
     """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those `keys` that have a state."""
-    compared = [name for name in dict.fromkeys((*REFERENCES, *keys)) if name in arms and arms[name].has_state]
+    compared = [
+        name
+        for name in dict.fromkeys((*REFERENCES, *keys))
+        if name in arms and arms[name].has_state
+    ]
     values = {name: arms[name].correlations(space, "uniform") for name in compared}
     found = {}
     for key in filter(values.get, keys):
@@ -166,7 +205,9 @@ def differences(space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]) -
     return found
 
 
-def performance_table(space: SearchSpace, arms: dict[str, Arm], which: str, vocabulary_size: int, command: str) -> Table:
+def performance_table(
+    space: SearchSpace, arms: dict[str, Arm], which: str, vocabulary_size: int, command: str
+) -> Table:
     """Whether states tell performance (Q5), on one of the SETS, with own and with common weights."""
     limit = math.log(vocabulary_size)
     rows = [
@@ -223,7 +264,8 @@ def _yardsticks(space, samples, width, suffix=""):
     embeddings = {
         "one-hot decisions": [overlap.one_hot(space, sample.decisions) for sample in samples],
         "random projection": [
-            overlap.random_projection(space, sample.decisions, width, seed) for seed, sample in enumerate(samples)
+            overlap.random_projection(space, sample.decisions, width, seed)
+            for seed, sample in enumerate(samples)
         ],
     }
     rows = []
@@ -245,7 +287,10 @@ def _ceiling_cells(space):
         correlations.TOTAL: tuple(dict.fromkeys(space.kinds)),
     }
     everything = variance(*kinds[correlations.TOTAL])
-    return [-math.sqrt(variance(*kinds[name]) / everything) if name in kinds else Empty("-") for name in _SHOWN]
+    return [
+        -math.sqrt(variance(*kinds[name]) / everything) if name in kinds else Empty("-")
+        for name in _SHOWN
+    ]
 
 
 def _correlation_columns():
@@ -327,4 +372,6 @@ def _performance_cells(space, arm, which, field, limit):
 
 def _with_performance(side, seeds):
     pairs = [(getattr(seed, side), seed.performance) for seed in seeds]
-    return interval([correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+")
+    return interval(
+        [correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+"
+    )

@@ -90,7 +90,10 @@ class Arm:
     @functools.cached_property
     def probes(self) -> list[Probe]:
         """Of the states after uniform sequences."""
-        return [probe_accuracy(behaviour.uniform_after, behaviour.uniform) for behaviour in self.behaviours]
+        return [
+            probe_accuracy(behaviour.uniform_after, behaviour.uniform)
+            for behaviour in self.behaviours
+        ]
 
     @functools.cached_property
     def own_conditioning(self) -> list[Conditioning]:
@@ -113,7 +116,11 @@ def interval(values: Sequence[float], digits: int, sign: str = "") -> str | floa
     """The mean over seeds with half its 95 % interval; the number itself of one seed."""
     values = np.asarray(values, float)
     if undefined := int((~np.isfinite(values)).sum()):
-        return Empty("undefined" if undefined == len(values) else f"undefined in {undefined} of {len(values)} seeds")
+        return Empty(
+            "undefined"
+            if undefined == len(values)
+            else f"undefined in {undefined} of {len(values)} seeds"
+        )
     if len(values) == 1:
         return float(values[0])
     mean, _, high = st.mean_interval(values)

@@ -37,7 +37,9 @@ class Panel(NamedTuple):
 
     curves: Sequence[Curve]
     y_label: str
-    limits: tuple[float, float] | None = None  # of the axis; None: what the curves need, from zero to _LEAST or above
+    limits: tuple[float, float] | None = (
+        None  # of the axis; None: what the curves need, from zero to _LEAST or above
+    )
 
 
 def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
@@ -46,8 +48,14 @@ def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
         figure, axes = _figure(title, len(panels), height=1.0 + 1.6 * len(panels), sharex=True)
         for ax, panel in zip(axes, panels, strict=True):
             for curve in panel.curves:
-                mean, low, high = np.transpose([statistics.mean_interval(column) for column in np.transpose(curve.values)])
-                line = {"linestyle": (0, (4, 2)), "linewidth": 1.0} if curve.dashed else {"marker": "o", "markersize": 3}
+                mean, low, high = np.transpose(
+                    [statistics.mean_interval(column) for column in np.transpose(curve.values)]
+                )
+                line = (
+                    {"linestyle": (0, (4, 2)), "linewidth": 1.0}
+                    if curve.dashed
+                    else {"marker": "o", "markersize": 3}
+                )
                 ax.fill_between(curve.x, low, high, color=curve.color, alpha=0.2, linewidth=0)
                 ax.plot(curve.x, mean, color=curve.color, label=curve.label, **line)
             ax.set_ylabel(panel.y_label)
@@ -56,9 +64,20 @@ def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
             ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
         axes[-1].set_xlabel(x_label)
         axes[-1].xaxis.set_major_locator(ticker.MaxNLocator(7, integer=True))
-        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: handle
+            for ax in axes
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
         if handles:
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, handlelength=2, columnspacing=1)
+            figure.legend(
+                handles.values(),
+                handles,
+                loc="outside lower center",
+                ncols=2,
+                handlelength=2,
+                columnspacing=1,
+            )
         return figure
 
 
@@ -67,7 +86,9 @@ def heat_map(title: str, values: np.ndarray, *, x_label: str, y_label: str, labe
     with style():
         figure, (ax,) = _figure(title, 1, height=2.7)
         ax.grid(False)
-        image = ax.pcolormesh(np.asarray(values, float), vmin=0, vmax=1, cmap=_COLORS, rasterized=True)
+        image = ax.pcolormesh(
+            np.asarray(values, float), vmin=0, vmax=1, cmap=_COLORS, rasterized=True
+        )
         for axis, count in ((ax.xaxis, values.shape[1]), (ax.yaxis, values.shape[0])):
             places = np.arange(0, count, max(1, -(-count // 6)))
             axis.set_ticks(places + 0.5, [str(place) for place in places])
@@ -99,7 +120,14 @@ def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.nd
             if finite.any():
                 low, high = np.percentile(values[finite], (2, 98))
                 points = ax.scatter(
-                    x[finite], y[finite], s=9, c=values[finite], vmin=low, vmax=high, cmap=_COLORS, linewidths=0
+                    x[finite],
+                    y[finite],
+                    s=9,
+                    c=values[finite],
+                    vmin=low,
+                    vmax=high,
+                    cmap=_COLORS,
+                    linewidths=0,
                 )
                 bar = figure.colorbar(points, ax=ax, fraction=0.08, pad=0.02)
                 bar.locator = ticker.MaxNLocator(3)
@@ -112,7 +140,9 @@ def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.nd
         return figure
 
 
-def density(title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_label: str) -> Figure:
+def density(
+    title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_label: str
+) -> Figure:
     """How many pairs [P] have a value x and a distance, with the median distance; a column a value where x is whole numbers."""
     x, distance = np.asarray(x, float), np.asarray(distance, float)
     finite = np.isfinite(x) & np.isfinite(distance)
@@ -122,7 +152,15 @@ def density(title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_
         ax.grid(False)
         ax.set(xlabel=x_label, ylabel=y_label)
         if not len(x):
-            ax.text(0.5, 0.5, "no finite pairs", transform=ax.transAxes, ha="center", style="italic", color=QUIET)
+            ax.text(
+                0.5,
+                0.5,
+                "no finite pairs",
+                transform=ax.transAxes,
+                ha="center",
+                style="italic",
+                color=QUIET,
+            )
             return figure
         values = np.unique(x)
         if len(values) <= _MOST_VALUES and np.all(values == np.round(values)):
@@ -141,12 +179,33 @@ def density(title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_
         inside = np.clip(np.digitize(x, edges) - 1, 0, len(edges) - 2)
         there = np.unique(inside)
         medians = [np.median(distance[inside == column]) for column in there]
-        ax.plot(((edges[:-1] + edges[1:]) / 2)[there], medians, "o-", color=INK, linewidth=1, markersize=3, label="median")
+        ax.plot(
+            ((edges[:-1] + edges[1:]) / 2)[there],
+            medians,
+            "o-",
+            color=INK,
+            linewidth=1,
+            markersize=3,
+            label="median",
+        )
         ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         ax.legend(loc="best")
-        figure.colorbar(image, label="pairs", fraction=0.06, pad=0.02, format=ticker.StrMethodFormatter("{x:,.0f}"))
+        figure.colorbar(
+            image,
+            label="pairs",
+            fraction=0.06,
+            pad=0.02,
+            format=ticker.StrMethodFormatter("{x:,.0f}"),
+        )
         if not finite.all():
-            ax.text(1, 1.01, f"{(~finite).sum():,} not finite, left out", transform=ax.transAxes, ha="right", color=QUIET)
+            ax.text(
+                1,
+                1.01,
+                f"{(~finite).sum():,} not finite, left out",
+                transform=ax.transAxes,
+                ha="right",
+                color=QUIET,
+            )
         return figure
 
 
@@ -169,17 +228,31 @@ def ladder(names: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:
 
 
 def grid_maps(
-    values: Mapping[str, np.ndarray], *, rows: Sequence[str], columns: Sequence[str], x_label: str, y_label: str
+    values: Mapping[str, np.ndarray],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    x_label: str,
+    y_label: str,
 ) -> Figure:
     """label -> [rows, columns] as colours with the numbers in them, a panel each."""
     with style():
         figure = new_figure(2 * _WIDTH, 2.6, layout="constrained")
-        for ax, (label, grid) in zip(figure.subplots(1, len(values), squeeze=False).ravel(), values.items(), strict=True):
+        for ax, (label, grid) in zip(
+            figure.subplots(1, len(values), squeeze=False).ravel(), values.items(), strict=True
+        ):
             ax.grid(False)
             ax.imshow(grid, cmap=_COLORS, aspect="auto")
             middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
             for (row, column), value in np.ndenumerate(grid):
-                ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < middle else INK)
+                ax.text(
+                    column,
+                    row,
+                    f"{value:.2f}",
+                    ha="center",
+                    va="center",
+                    color="white" if value < middle else INK,
+                )
             ax.set_xticks(range(len(columns)), columns)
             ax.set_yticks(range(len(rows)), rows)
             ax.set(xlabel=x_label, ylabel=y_label)

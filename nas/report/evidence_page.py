@@ -30,7 +30,12 @@ _DPI = 150  # of the PNG files
 _SECTIONS = {  # heading -> tables
     "The paper's table beside ours": ("summary",),
     "What the memory changes": ("primary", "exploratory"),
-    "Distances of states": ("correlations_uniform", "correlations_own", "correlations_own_yardsticks", "protocol"),
+    "Distances of states": (
+        "correlations_uniform",
+        "correlations_own",
+        "correlations_own_yardsticks",
+        "protocol",
+    ),
     "Performance": ("performance_uniform", "performance_own", "perplexity"),
     "How the policies decide": ("behaviour", "identical_states"),
 }
@@ -94,7 +99,9 @@ def add_table(report: Report, folder: pathlib.Path, name: str, table: Table) -> 
     table.csv(folder / f"{name}.csv")
 
 
-def add_figures(report: Report, folder: pathlib.Path, name: str, drawn: Mapping[str, Figure], caption: str) -> None:
+def add_figures(
+    report: Report, folder: pathlib.Path, name: str, drawn: Mapping[str, Figure], caption: str
+) -> None:
     """Adds figures to the page, under one caption, and writes each as NAME-KEY.png."""
     report.figure(list(drawn.values()), caption, [f"{caption} {key}" for key in drawn])
     for key, figure in drawn.items():
@@ -103,23 +110,38 @@ def add_figures(report: Report, folder: pathlib.Path, name: str, drawn: Mapping[
 
 def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
     """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of decision."""
-    accuracy, majority = (np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority"))
+    accuracy, majority = (
+        np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority")
+    )
     curves = []
     for color, kind in zip(PALETTE, dict.fromkeys(space.kinds), strict=False):
         at = space.positions(kind)
         curves.append(Curve(kind, at, accuracy[:, at], color))
         curves.append(Curve(f"{kind}, majority", at, majority[:, at], color, dashed=True))
-    return evidence_figures.stacked_curves(title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION)
+    return evidence_figures.stacked_curves(
+        title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION
+    )
 
 
-def conditioning_curves(space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]) -> Figure:
+def conditioning_curves(
+    space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]
+) -> Figure:
     """Entropy and conditioning by position of name -> one a seed."""
     free = np.flatnonzero(np.array(space.num_choices) > 1)
     panels = []
     for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)")):
-        values = {name: np.stack([getattr(seed, part)[free] for seed in seeds]) for name, seeds in found.items()}
+        values = {
+            name: np.stack([getattr(seed, part)[free] for seed in seeds])
+            for name, seeds in found.items()
+        }
         panels.append(
-            Panel([Curve(name, free, values[name], color) for name, color in zip(found, PALETTE, strict=False)], label)
+            Panel(
+                [
+                    Curve(name, free, values[name], color)
+                    for name, color in zip(found, PALETTE, strict=False)
+                ],
+                label,
+            )
         )
     return evidence_figures.stacked_curves(title, panels, _POSITION)
 
@@ -129,7 +151,9 @@ def certainty(space: SearchSpace, title: str, log_probs: np.ndarray) -> Figure:
     likeliest = np.exp(log_probs[:_PREFIXES]).max(axis=-1)
     shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
     label = "probability of the likeliest action"
-    return evidence_figures.heat_map(title, shown, x_label=_POSITION, y_label="sequence", label=label)
+    return evidence_figures.heat_map(
+        title, shown, x_label=_POSITION, y_label="sequence", label=label
+    )
 
 
 def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
@@ -160,7 +184,11 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
 
     if heading == "What the memory changes":
         found = _forest(space, arms)
-        return {"primary": ({"all": found}, "Primary differences with their 95 % intervals.")} if found else {}
+        return (
+            {"primary": ({"all": found}, "Primary differences with their 95 % intervals.")}
+            if found
+            else {}
+        )
     if heading == "The paper's table beside ours":
         return {}
     if heading == "Distances of states":
@@ -206,13 +234,21 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
 def _forest(space, arms):
     found = evidence.differences(space, arms, [key for key in evidence.PRIMARY_ARMS if key in arms])
     names = [f"{arm}, less {reference}: {measure}" for arm, reference, measure in found]
-    mean, low, high = ([getattr(paired, part) for paired in found.values()] for part in ("mean", "low", "high"))
-    return figures.bars_with_intervals(names, mean, low, high, label="difference of correlations") if found else None
+    mean, low, high = (
+        [getattr(paired, part) for paired in found.values()] for part in ("mean", "low", "high")
+    )
+    return (
+        figures.bars_with_intervals(names, mean, low, high, label="difference of correlations")
+        if found
+        else None
+    )
 
 
 def _density(arm, x, x_label):
     distance = correlations.distances(arm.samples[0]["uniform"].after)
-    return evidence_figures.density(arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)")
+    return evidence_figures.density(
+        arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)"
+    )
 
 
 def _overlap(space, arm):
@@ -236,6 +272,10 @@ def _conditioning(arm):
 
 
 def _influence_curve(space, arm):
-    lags = np.array([by_lag(behaviour.influence, space.num_choices) for behaviour in arm.behaviours])
+    lags = np.array(
+        [by_lag(behaviour.influence, space.num_choices) for behaviour in arm.behaviours]
+    )
     curve = Curve("", np.arange(1, space.num_decisions), lags, PALETTE[0])
-    return evidence_figures.stacked_curves(arm.title, [Panel([curve], "influence, mean (nats)")], "lag (decisions)")
+    return evidence_figures.stacked_curves(
+        arm.title, [Panel([curve], "influence, mean (nats)")], "lag (decisions)"
+    )

@@ -59,10 +59,18 @@ def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: st
     rows = []
     for arm in arms.values():
         found = [_continuations_test(behaviour.continued, start) for behaviour in arm.behaviours]
-        within, between = (np.array([getattr(test, name) for test in found]) for name in ("within", "between"))
+        within, between = (
+            np.array([getattr(test, name) for test in found]) for name in ("within", "between")
+        )
         cells = [interval(within, 2), interval(between, 2), interval(within - between, 3, "+")]
         rows.append(Row([arm.title, *cells, p_values([test.p for test in found])]))
-    columns = [Column("arm"), Column("within", 2), Column("between", 2), Column("difference", 3, True), Column("p", 4)]
+    columns = [
+        Column("arm"),
+        Column("within", 2),
+        Column("between", 2),
+        Column("difference", 3, True),
+        Column("p", 4),
+    ]
     groups, size, length = arms["untrained"].behaviours[0].continued.shape
     notes = [
         f"{groups} states of each policy after {start} own decisions, {size} architectures from each; decisions in common, of "

@@ -48,18 +48,25 @@ def training_curves(
     """
     with style():
         figure, axes = _grid(len(metrics), columns)
-        looks = {arm: {"color": PALETTE[i % 7], "linestyle": _LINES[i // 7 % 3]} for i, arm in enumerate(curves)}
+        looks = {
+            arm: {"color": PALETTE[i % 7], "linestyle": _LINES[i // 7 % 3]}
+            for i, arm in enumerate(curves)
+        }
         for ax, metric in zip(axes, metrics, strict=True):
             notes = [f"running mean of {window}; faint: each value"] if window > 1 else []
             missing = 0
             for arm, recorded in curves.items():
                 if metric.key in recorded:
-                    steps, values = (np.asarray(part, float).ravel() for part in recorded[metric.key])
+                    steps, values = (
+                        np.asarray(part, float).ravel() for part in recorded[metric.key]
+                    )
                     drawable = np.isfinite(values) & ((values > 0) | (not metric.log))
                     missing += int((~drawable).sum())
                     _curve(ax, steps, np.where(drawable, values, np.nan), window, looks[arm], arm)
             if missing:
-                notes.append(f"{missing:,} {'not positive or ' if metric.log else ''}not finite, left out")
+                notes.append(
+                    f"{missing:,} {'not positive or ' if metric.log else ''}not finite, left out"
+                )
             if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
                 _say(ax, "no finite values" if ax.lines else "not recorded")
             elif metric.log:
@@ -112,7 +119,10 @@ def bars_with_intervals(
             if np.isfinite(start) and np.isfinite(end):
                 ax.plot([start, end], [row, row], color=INK, linewidth=1.3)
         ax.axvline(0, color=QUIET, linewidth=0.8)
-        looks = {name: {"color": PALETTE[1 + i % 6], "linestyle": (0, (4, 2))} for i, name in enumerate(references)}
+        looks = {
+            name: {"color": PALETTE[1 + i % 6], "linestyle": (0, (4, 2))}
+            for i, name in enumerate(references)
+        }
         for name in (name for name, value in references.items() if np.isfinite(value)):
             ax.axvline(references[name], **looks[name], linewidth=1.3)
         ax.set_yticks(range(len(names)), names)
@@ -122,7 +132,10 @@ def bars_with_intervals(
         ax.grid(False, axis="y")
         ax.set_xlabel(label)
         ax.margins(x=0.08)
-        legend(figure, {f"{name}: {_number(value, 3)}": looks[name] for name, value in references.items()})
+        legend(
+            figure,
+            {f"{name}: {_number(value, 3)}": looks[name] for name, value in references.items()},
+        )
         return figure
 
 
@@ -131,7 +144,9 @@ def _grid(count, columns, *, size=None, **options) -> tuple[Figure, list]:
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
     width = min(columns * _PANEL[0], _PAGE_WIDTH)
-    figure = new_figure(*(size or (width, rows * min(_PANEL[1], 1.05 * width / columns))), layout="constrained")
+    figure = new_figure(
+        *(size or (width, rows * min(_PANEL[1], 1.05 * width / columns))), layout="constrained"
+    )
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for ax in axes[count:]:
         ax.remove()
@@ -139,14 +154,28 @@ def _grid(count, columns, *, size=None, **options) -> tuple[Figure, list]:
 
 
 def _heading(ax, title, subtitle) -> None:
-    room = 72 * ax.get_figure().get_size_inches()[0] / ax.get_subplotspec().get_gridspec().ncols - 52  # less the axis
+    room = (
+        72 * ax.get_figure().get_size_inches()[0] / ax.get_subplotspec().get_gridspec().ncols - 52
+    )  # less the axis
     small = fill(subtitle, room)
     if small:
         ax.annotate(
-            small, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", va="bottom", color=QUIET, fontsize=8
+            small,
+            (0, 1),
+            (0, 4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="bottom",
+            color=QUIET,
+            fontsize=8,
         )
     if title:
-        ax.set_title(fill(title, room / 1.3), loc="left", weight="bold", pad=6 + 10.5 * (1 + small.count("\n")))
+        ax.set_title(
+            fill(title, room / 1.3),
+            loc="left",
+            weight="bold",
+            pad=6 + 10.5 * (1 + small.count("\n")),
+        )
 
 
 def _curve(ax, steps, values, window, look, arm) -> None:
@@ -163,7 +192,8 @@ def _running_mean(values, window) -> np.ndarray:
     kernel, finite = np.ones(window), np.isfinite(values)
     start = (window - 1) // 2
     total, count = (
-        np.convolve(part, kernel)[start : start + len(values)] for part in (np.where(finite, values, 0.0), finite.astype(float))
+        np.convolve(part, kernel)[start : start + len(values)]
+        for part in (np.where(finite, values, 0.0), finite.astype(float))
     )
     return np.where(finite, total / np.maximum(count, 1), np.nan)
 
@@ -195,15 +225,28 @@ def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]]) -> None:
     widest = max(text_width(name) for name in looks) + 40
     columns = int(np.clip(room // widest, 1, len(looks)))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.16 * (-(-len(looks) // columns) - 1))  # further lines take nothing from the panels
+    figure.set_size_inches(
+        width, height + 0.16 * (-(-len(looks) // columns) - 1)
+    )  # further lines take nothing from the panels
     handles = [Line2D([], [], **look, label=name) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2)
 
 
 def _say(ax, message) -> None:
-    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", style="italic", color=QUIET)
+    ax.text(
+        0.5,
+        0.5,
+        message,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        style="italic",
+        color=QUIET,
+    )
     ax.tick_params(length=0, labelbottom=False, labelleft=False)
 
 
 def _number(value, digits) -> str:
-    return f"{value:z.{digits}f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "undefined"
+    return (
+        f"{value:z.{digits}f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "undefined"
+    )

@@ -21,7 +21,9 @@ from nas.report.tables import Cell, Table
 
 _SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less
 _DPI = 192  # of raster images: twice the 96 pixels that a browser gives an inch
-_COLORS = 128  # of a PNG: a third of the bytes of full colour, and no difference to be seen in a plot
+_COLORS = (
+    128  # of a PNG: a third of the bytes of full colour, and no difference to be seen in a plot
+)
 _CARDS_PER_ROW = {2: 2, 4: 2}  # else three
 
 
@@ -89,7 +91,9 @@ class Report:
         rows = list(zip(table.rows, table.cells(), strict=True))
         self._add("table", table=table, rows=rows, anchor=anchor)
 
-    def figure(self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]) -> None:
+    def figure(
+        self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]
+    ) -> None:
         """One figure, or several under one caption: side by side where there is room, else one below another.
 
         Args:
@@ -100,7 +104,9 @@ class Report:
         if isinstance(figures, Figure):
             figures, alt = [figures], [alt]
         images = [_embed(figure, text) for figure, text in zip(figures, alt, strict=True)]
-        self._add("figure", images=images, caption=caption, per_row=_CARDS_PER_ROW.get(len(images), 3))
+        self._add(
+            "figure", images=images, caption=caption, per_row=_CARDS_PER_ROW.get(len(images), 3)
+        )
 
     def commands(self, commands: Sequence[str]) -> None:
         """Shell commands, each in its own box; long ones wrap."""
@@ -163,7 +169,9 @@ def _tokens(command: str) -> list[str]:
 
 def _embed(figure: Figure, alt: str) -> _Image:
     """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
-    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):  # the same bytes every time
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "nas", "svg.fonttype": "path"}
+    ):  # the same bytes every time
         kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
     figure.set_layout_engine("none")  # what is laid out stays: that takes as long as to draw it
     if len(data) > _SVG_BYTES:

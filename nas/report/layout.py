@@ -19,7 +19,9 @@ class Layout(NamedTuple):
 
     layer: dict[Hashable, int]  # of each node
     across: dict[Hashable, float]  # centre of each node
-    lanes: dict[tuple[Hashable, Hashable], list[float]]  # for each edge, `across` in every layer between its ends
+    lanes: dict[
+        tuple[Hashable, Hashable], list[float]
+    ]  # for each edge, `across` in every layer between its ends
     breadth: float
 
 
@@ -38,24 +40,34 @@ def layered(graph: nx.DiGraph, breadths: Mapping[Hashable, float], gap: float) -
         links.update(zip(chain, chain[1:], strict=False))
     depths = layer | {end: end[2] for link in links for end in link if _is_lane(end)}
     up, down = ({slot: [] for slot in depths} for _ in range(2))
-    below = {node: len(nx.descendants(graph, node)) for node in graph}  # dead ends first: their lanes keep to one side
+    below = {
+        node: len(nx.descendants(graph, node)) for node in graph
+    }  # dead ends first: their lanes keep to one side
     place = {node: i for i, node in enumerate(graph)}
 
     def turn(link):
-        return [(below.get(end, 0), _is_lane(end), place[end[1] if _is_lane(end) else end], depths[end]) for end in link[::-1]]
+        return [
+            (below.get(end, 0), _is_lane(end), place[end[1] if _is_lane(end) else end], depths[end])
+            for end in link[::-1]
+        ]
 
     for tail, head in sorted(links, key=turn):
         down[tail].append(head)
         up[head].append(tail)
     sizes = {slot: _LANE if _is_lane(slot) else breadths[slot] for slot in depths}
-    drawings = [(rows, _straighten(rows, up, down, sizes, gap)) for rows in _orders(depths, up, down)]
+    drawings = [
+        (rows, _straighten(rows, up, down, sizes, gap)) for rows in _orders(depths, up, down)
+    ]
     _, across = min(drawings, key=lambda drawing: _untidiness(*drawing, down))
     first = min(across[slot] - sizes[slot] / 2 for slot in across)
     across = {slot: float(value - first) for slot, value in across.items()}
     return Layout(
         layer,
         {node: across[node] for node in layer},
-        {(u, v): [across[_lane(v, depth)] for depth in range(layer[u] + 1, layer[v])] for u, v in graph.edges},
+        {
+            (u, v): [across[_lane(v, depth)] for depth in range(layer[u] + 1, layer[v])]
+            for u, v in graph.edges
+        },
         max(across[slot] + sizes[slot] / 2 for slot in across),
     )
 
@@ -80,13 +92,21 @@ def _orders(depths, up, down) -> list[list[list]]:
 
     for slot in depths:
         visit(slot)
-    rows = [sorted((s for s in depths if depths[s] == depth), key=seen.get) for depth in range(max(depths.values()) + 1)]
+    rows = [
+        sorted((s for s in depths if depths[s] == depth), key=seen.get)
+        for depth in range(max(depths.values()) + 1)
+    ]
     orders = [[list(row) for row in rows]]
     for sweep in range(_SWEEPS):
         neighbours, sequence = (up, rows) if sweep % 2 == 0 else (down, rows[::-1])
         place = {slot: i for row in rows for i, slot in enumerate(row)}
         for row in sequence:
-            wanted = {s: sum(place[n] for n in neighbours[s]) / len(neighbours[s]) if neighbours[s] else place[s] for s in row}
+            wanted = {
+                s: sum(place[n] for n in neighbours[s]) / len(neighbours[s])
+                if neighbours[s]
+                else place[s]
+                for s in row
+            }
             row.sort(key=wanted.get)
             place |= {slot: i for i, slot in enumerate(row)}
         if rows not in orders:
@@ -96,7 +116,9 @@ def _orders(depths, up, down) -> list[list[list]]:
 
 def _untidiness(rows, across, down) -> tuple[int, float]:
     """Crossings, then how far edges stray sideways."""
-    return _crossings(rows, down), round(sum(abs(across[u] - across[v]) for u in across for v in down[u]), 6)
+    return _crossings(rows, down), round(
+        sum(abs(across[u] - across[v]) for u in across for v in down[u]), 6
+    )
 
 
 def _crossings(rows, down) -> int:
@@ -104,7 +126,13 @@ def _crossings(rows, down) -> int:
     for row, below in zip(rows, rows[1:], strict=False):
         place = {slot: i for i, slot in enumerate(below)}
         ends = [sorted(place[child] for child in down[slot]) for slot in row]
-        total += sum(a > b for i, left in enumerate(ends) for right in ends[i + 1 :] for a in left for b in right)
+        total += sum(
+            a > b
+            for i, left in enumerate(ends)
+            for right in ends[i + 1 :]
+            for a in left
+            for b in right
+        )
     return total
 
 
@@ -115,7 +143,9 @@ def _straighten(rows, up, down, sizes, gap) -> dict:
         steps = [(sizes[a] + sizes[b]) / 2 + gap for a, b in zip(row, row[1:], strict=False)]
         offsets.append(np.concatenate([[0.0], np.cumsum(steps)]))
     across = {
-        s: x - offset[-1] / 2 for row, offset in zip(rows, offsets, strict=True) for s, x in zip(row, offset, strict=True)
+        s: x - offset[-1] / 2
+        for row, offset in zip(rows, offsets, strict=True)
+        for s, x in zip(row, offset, strict=True)
     }
     for sweep in range(2 * _SWEEPS):
         for row, offset in list(zip(rows, offsets, strict=True))[:: 1 if sweep % 2 == 0 else -1]:
@@ -136,5 +166,8 @@ def _nondecreasing(values: np.ndarray) -> np.ndarray:
         pools.append([value, 1])
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             mean, count = pools.pop()
-            pools[-1] = [(pools[-1][0] * pools[-1][1] + mean * count) / (pools[-1][1] + count), pools[-1][1] + count]
+            pools[-1] = [
+                (pools[-1][0] * pools[-1][1] + mean * count) / (pools[-1][1] + count),
+                pools[-1][1] + count,
+            ]
     return np.concatenate([np.full(count, mean) for mean, count in pools])

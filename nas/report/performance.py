@@ -21,7 +21,9 @@ _SHAPE = ("width", "nodes", "batch", "vocabulary", "steps", "matmul")
 _PLAIN = "plain step"
 
 
-def write_page(path: pathlib.Path, search_step: Results | None, end_to_end: Results | None) -> pathlib.Path:
+def write_page(
+    path: pathlib.Path, search_step: Results | None, end_to_end: Results | None
+) -> pathlib.Path:
     """Writes the page of the results that there are, and returns its path."""
     report = Report(
         "How fast is the search?",
@@ -63,7 +65,12 @@ def step_tables(results: Results) -> list[Table]:
     ]
     operations = results["operations"]
     tables = [
-        _operation_table("Shared steps and rewards", [r for r in operations if r["operation"] != _PLAIN], notes, command),
+        _operation_table(
+            "Shared steps and rewards",
+            [r for r in operations if r["operation"] != _PLAIN],
+            notes,
+            command,
+        ),
         _operation_table(
             "The shared step by plain automatic differentiation",
             [r for r in operations if r["operation"] == _PLAIN],
@@ -72,9 +79,23 @@ def step_tables(results: Results) -> list[Table]:
         ),
         Table(
             "Bare products",
-            [*_shape_columns(), Column("product"), Column("GFLOP", 2), Column("ms", 2), Column("GFLOP/s", 0)],
             [
-                Row([*_shape_cells(r), r["product"], r["flops"] / 1e9, 1e3 * r["seconds"][1], r["flops_per_second"][1] / 1e9])
+                *_shape_columns(),
+                Column("product"),
+                Column("GFLOP", 2),
+                Column("ms", 2),
+                Column("GFLOP/s", 0),
+            ],
+            [
+                Row(
+                    [
+                        *_shape_cells(r),
+                        r["product"],
+                        r["flops"] / 1e9,
+                        1e3 * r["seconds"][1],
+                        r["flops_per_second"][1] / 1e9,
+                    ]
+                )
                 for r in results["products"]
             ],
             command=command,
@@ -92,15 +113,22 @@ def run_tables(results: Results) -> list[Table]:
         Table(
             f"A search of {loop['epochs']} epochs, {results['setting']}",
             [Column("part"), Column("calls", 0), Column("seconds", 2), Column("% of the loop", 2)],
-            [Row([*part.values(), 100 * part["seconds"] / loop["seconds"]]) for part in loop["parts"]],
-            ["The first epoch is left out: it compiles. Named parts are compiled calls; what is around them is all the rest."],
+            [
+                Row([*part.values(), 100 * part["seconds"] / loop["seconds"]])
+                for part in loop["parts"]
+            ],
+            [
+                "The first epoch is left out: it compiles. Named parts are compiled calls; what is around them is all the rest."
+            ],
             command,
         ),
         Table(
             "Shared steps",
             [Column(""), Column("steps/s", 1), Column("tokens/s", 0)],
             [Row(list(row.values())) for row in results["speed"]],
-            ["Bare: the same compiled chunk called again and again, on the state with which the search ended."],
+            [
+                "Bare: the same compiled chunk called again and again, on the state with which the search ended."
+            ],
             command,
         ),
     ]
@@ -108,7 +136,12 @@ def run_tables(results: Results) -> list[Table]:
         tables.append(
             Table(
                 "Starting",
-                [Column("from the command to"), Column("seconds, least", 2), Column("median", 2), Column("most", 2)],
+                [
+                    Column("from the command to"),
+                    Column("seconds, least", 2),
+                    Column("median", 2),
+                    Column("most", 2),
+                ],
                 [Row(list(row.values())) for row in results["start"]],
                 command=command,
             )
@@ -116,7 +149,9 @@ def run_tables(results: Results) -> list[Table]:
     return tables
 
 
-def _operation_table(title: str, rows: Sequence[Results], notes: Sequence[str], command: str) -> Table:
+def _operation_table(
+    title: str, rows: Sequence[Results], notes: Sequence[str], command: str
+) -> Table:
     columns = [
         *_shape_columns(),
         Column("operation"),
@@ -129,7 +164,13 @@ def _operation_table(title: str, rows: Sequence[Results], notes: Sequence[str], 
         Column("planned, MiB", 0),
         Column("resident, MiB", 0),
     ]
-    return Table(title, columns, [Row([*_shape_cells(row), *_operation_cells(row)]) for row in rows], notes, command)
+    return Table(
+        title,
+        columns,
+        [Row([*_shape_cells(row), *_operation_cells(row)]) for row in rows],
+        notes,
+        command,
+    )
 
 
 def _operation_cells(row: Results) -> list:
@@ -160,7 +201,18 @@ def _growth_table(rows: Sequence[Results], command: str) -> Table:
     for row in rows:
         growth, arithmetic = row["time_growth"][1], row["arithmetic_growth"]
         grown = "-" if row["factor"] == 1 else f"{row['axis']} x {row['factor']}"
-        cells.append(Row([*_shape_cells(row)[:-1], grown, 1e3 * row["seconds"][1], arithmetic, growth, growth / arithmetic]))
+        cells.append(
+            Row(
+                [
+                    *_shape_cells(row)[:-1],
+                    grown,
+                    1e3 * row["seconds"][1],
+                    arithmetic,
+                    growth,
+                    growth / arithmetic,
+                ]
+            )
+        )
     return Table("Growth of the shared step, float32", columns, cells, command=command)
 
 
@@ -180,10 +232,18 @@ def _ratio_bars(rows: Sequence[Results], point: tuple) -> tuple[Figure, str, str
     chosen = [row for row in rows if tuple(row[name] for name in _SHAPE) == point]
     low, middle, high = zip(*(row["to_bare"] for row in chosen), strict=True)
     figure = figures.bars_with_intervals(
-        [row["operation"] for row in chosen], middle, low, high, label="time / time of the bare products"
+        [row["operation"] for row in chosen],
+        middle,
+        low,
+        high,
+        label="time / time of the bare products",
     )
     shape = ", ".join(f"{name} {value}" for name, value in zip(_SHAPE, point, strict=True))
-    return figure, f"{shape}: medians and quartiles of repetitions.", f"Bars of the ratio of each operation, {shape}"
+    return (
+        figure,
+        f"{shape}: medians and quartiles of repetitions.",
+        f"Bars of the ratio of each operation, {shape}",
+    )
 
 
 def _time_lines(rows: Sequence[Results]) -> tuple[list[Figure], str, list[str]]:
@@ -193,7 +253,11 @@ def _time_lines(rows: Sequence[Results]) -> tuple[list[Figure], str, list[str]]:
     for x, other in (("width", "nodes"), ("nodes", "width")):
         lines: dict[str, list] = {}
         for row in steps:
-            rest = [f"{name} {row[name]}" for name in ("batch", "vocabulary", "matmul") if len({r[name] for r in steps}) > 1]
+            rest = [
+                f"{name} {row[name]}"
+                for name in ("batch", "vocabulary", "matmul")
+                if len({r[name] for r in steps}) > 1
+            ]
             name = ", ".join([f"{other} {row[other]}", *rest])
             lines.setdefault(name, []).append((row[x], row["seconds"][1], row["bare_seconds"][1]))
         drawn.append(_lines(lines, x, "time of a shared step, s"))
@@ -202,15 +266,26 @@ def _time_lines(rows: Sequence[Results]) -> tuple[list[Figure], str, list[str]]:
 
 
 def _growth_lines(rows: Sequence[Results]) -> tuple[Figure, str, str]:
-    lines = {axis: [(1.0, 1.0, 1.0)] for axis in dict.fromkeys(row["axis"] for row in rows if row["factor"] > 1)}
+    lines = {
+        axis: [(1.0, 1.0, 1.0)]
+        for axis in dict.fromkeys(row["axis"] for row in rows if row["factor"] > 1)
+    }
     for row in rows:
         if row["factor"] > 1:
-            lines[row["axis"]].append((row["arithmetic_growth"], row["time_growth"][1], row["arithmetic_growth"]))
+            lines[row["axis"]].append(
+                (row["arithmetic_growth"], row["time_growth"][1], row["arithmetic_growth"])
+            )
     figure = _lines(lines, "arithmetic, times that of the base", "time, times that of the base")
-    return figure, "Each size doubled twice; dashed: time grows as the arithmetic does.", "Growth of time against arithmetic"
+    return (
+        figure,
+        "Each size doubled twice; dashed: time grows as the arithmetic does.",
+        "Growth of time against arithmetic",
+    )
 
 
-def _lines(lines: Mapping[str, Sequence[tuple[float, float, float]]], x_label: str, y_label: str) -> Figure:
+def _lines(
+    lines: Mapping[str, Sequence[tuple[float, float, float]]], x_label: str, y_label: str
+) -> Figure:
     """Log-log lines of (x, y, yardstick)."""
     with style():
         figure = new_figure(4.2, 3.2, layout="constrained")

@@ -33,7 +33,9 @@ class Column:
 class Row(NamedTuple):
     """One row. A reference row is not a result of the runs in the table: chance, a published number."""
 
-    cells: Sequence[str | float | Empty]  # one a column; a string in a number column is printed as it is: "-0.4 [-0.5, -0.3]"
+    cells: Sequence[
+        str | float | Empty
+    ]  # one a column; a string in a number column is printed as it is: "-0.4 [-0.5, -0.3]"
     reference: bool = False
 
 
@@ -66,9 +68,16 @@ class Table:
         formatted = []
         for r, row in enumerate(self.rows):
             if len(row.cells) != len(self.columns):
-                raise ValueError(f"table {self.title!r}, row {r}: {len(row.cells)} cells for {len(self.columns)} columns")
+                raise ValueError(
+                    f"table {self.title!r}, row {r}: {len(row.cells)} cells for {len(self.columns)} columns"
+                )
             try:
-                formatted.append([_format(column, value) for column, value in zip(self.columns, row.cells, strict=True)])
+                formatted.append(
+                    [
+                        _format(column, value)
+                        for column, value in zip(self.columns, row.cells, strict=True)
+                    ]
+                )
             except TypeError as error:
                 raise ValueError(f"table {self.title!r}, row {r}: {error}") from None
         return formatted
@@ -90,7 +99,9 @@ class Table:
             headers=[column.name for column in self.columns],
             tablefmt="simple",
             disable_numparse=True,
-            colalign=["left" if column.digits is None else "right" for column in self.columns] if lines else None,
+            colalign=["left" if column.digits is None else "right" for column in self.columns]
+            if lines
+            else None,
             maxheadercolwidths=16,
         )
 

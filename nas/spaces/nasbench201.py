@@ -24,14 +24,21 @@ _ZERO = "#"
 class NASBench201Space(SearchSpace):
     """Six edges, five operations."""
 
-    num_choices: tuple[int, ...] = dataclasses.field(init=False, default=(len(OPERATIONS),) * len(EDGES))
+    num_choices: tuple[int, ...] = dataclasses.field(
+        init=False, default=(len(OPERATIONS),) * len(EDGES)
+    )
     kinds: tuple[str, ...] = dataclasses.field(init=False, default=("operation",) * len(EDGES))
-    label_names: tuple[str, ...] = dataclasses.field(init=False, default=(*OPERATIONS, "input", "output"))
+    label_names: tuple[str, ...] = dataclasses.field(
+        init=False, default=(*OPERATIONS, "input", "output")
+    )
 
     def format(self, decisions) -> str:
         """The benchmark's text form of one decision vector: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
         names = iter([OPERATIONS[choice] for choice in self.validate(decisions)[0]])
-        return "+".join("|" + "".join(f"{next(names)}~{tail}|" for tail in range(head)) for head in range(1, _POINTS))
+        return "+".join(
+            "|" + "".join(f"{next(names)}~{tail}|" for tail in range(head))
+            for head in range(1, _POINTS)
+        )
 
     def parse(self, text: str) -> np.ndarray:
         """int32[T] from the benchmark's text form; the exact inverse of `format`.
@@ -39,15 +46,23 @@ class NASBench201Space(SearchSpace):
         Raises:
           UserError: another form, or an unknown operation; names the position.
         """
-        names = [token.partition("~")[0] for part in text.split("+") for token in part.strip("|").split("|")]
+        names = [
+            token.partition("~")[0]
+            for part in text.split("+")
+            for token in part.strip("|").split("|")
+        ]
         if len(names) == len(EDGES):
             for position, name in enumerate(names):
                 if name not in OPERATIONS:
-                    raise UserError(f"position {position}: unknown operation {name!r}; there are {', '.join(OPERATIONS)}")
+                    raise UserError(
+                        f"position {position}: unknown operation {name!r}; there are {', '.join(OPERATIONS)}"
+                    )
             decisions = np.array([OPERATIONS.index(name) for name in names], np.int32)
             if self.format(decisions) == text:
                 return decisions
-        raise UserError(f"an architecture is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}")
+        raise UserError(
+            f"an architecture is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}"
+        )
 
     def every(self) -> np.ndarray:
         """int32[15625, 6]: all decision vectors; row k is the one whose `index` is k."""
@@ -81,7 +96,9 @@ class NASBench201Space(SearchSpace):
         present = decisions != _NONE
         reached, needed = (np.zeros((len(decisions), _POINTS), bool) for _ in range(2))
         reached[:, 0] = needed[:, -1] = True
-        for edge in range(len(EDGES)):  # in the order of their heads: what an edge reads is settled before it
+        for edge in range(
+            len(EDGES)
+        ):  # in the order of their heads: what an edge reads is settled before it
             reached[:, heads[edge]] |= present[:, edge] & reached[:, tails[edge]]
         for edge in np.argsort(-tails, kind="stable"):
             needed[:, tails[edge]] |= present[:, edge] & needed[:, heads[edge]]
@@ -103,7 +120,10 @@ def _classes(drop_zeros: bool) -> np.ndarray:
     """int32[15625]: the class of every decision vector, numbered by first appearance."""
     numbers: dict[str, int] = {}
     cells = itertools.product(range(len(OPERATIONS)), repeat=len(EDGES))
-    return np.array([numbers.setdefault(_expression(cell, drop_zeros), len(numbers)) for cell in cells], np.int32)
+    return np.array(
+        [numbers.setdefault(_expression(cell, drop_zeros), len(numbers)) for cell in cells],
+        np.int32,
+    )
 
 
 def _expression(cell, drop_zeros) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from nas.errors import UserError
+from nas.config import check
 from nas.spaces.space import Graphs, SearchSpace
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
@@ -19,15 +19,20 @@ class RecurrentSpace(SearchSpace):
 
     num_choices: tuple[int, ...] = dataclasses.field(init=False)
     kinds: tuple[str, ...] = dataclasses.field(init=False)
-    label_names: tuple[str, ...] = dataclasses.field(init=False, default=(*ACTIVATIONS, "input", "output"))
+    label_names: tuple[str, ...] = dataclasses.field(
+        init=False, default=(*ACTIVATIONS, "input", "output")
+    )
     num_nodes: int = 12
 
     def __post_init__(self):
-        if self.num_nodes < 2:
-            raise UserError(f"a recurrent cell has at least 2 nodes, got {self.num_nodes}")
+        check("num_nodes", self.num_nodes >= 2, "at least 2", self.num_nodes)
         count = len(ACTIVATIONS)
-        object.__setattr__(self, "num_choices", (count, *(c for i in range(1, self.num_nodes) for c in (i, count))))
-        object.__setattr__(self, "kinds", ("activation", *("connection", "activation") * (self.num_nodes - 1)))
+        object.__setattr__(
+            self, "num_choices", (count, *(c for i in range(1, self.num_nodes) for c in (i, count)))
+        )
+        object.__setattr__(
+            self, "kinds", ("activation", *("connection", "activation") * (self.num_nodes - 1))
+        )
 
     def activations(self, decisions):
         """[..., N] activation of every node; works on numpy and traced arrays."""
@@ -53,6 +58,8 @@ class RecurrentSpace(SearchSpace):
         adjacency = np.pad(inner, ((0, 0), (1, 1), (1, 1)))
         adjacency[:, 0, 1] = True
         adjacency[:, 1:-1, -1] = ~inner.any(axis=2)
-        labels = np.pad(activations, ((0, 0), (1, 1)), constant_values=self.label_names.index("input"))
+        labels = np.pad(
+            activations, ((0, 0), (1, 1)), constant_values=self.label_names.index("input")
+        )
         labels[:, -1] = self.label_names.index("output")
         return Graphs(adjacency, labels)

@@ -50,7 +50,12 @@ class SearchSpace:
     def positions(self, kind: str) -> np.ndarray:
         """Positions of the decisions of one kind that have a choice: a decision with one choice is a constant."""
         return np.array(
-            [t for t, (k, c) in enumerate(zip(self.kinds, self.num_choices, strict=True)) if k == kind and c > 1], np.int32
+            [
+                t
+                for t, (k, c) in enumerate(zip(self.kinds, self.num_choices, strict=True))
+                if k == kind and c > 1
+            ],
+            np.int32,
         )
 
     def choice_mask(self) -> np.ndarray:
@@ -107,7 +112,9 @@ class SearchSpace:
                 raise UserError(f"position {position}: {token} is too large")
             values.append(int(token))
         if len(values) != self.num_decisions:
-            raise UserError(f"a decision vector of this space has {self.num_decisions} numbers, got {len(values)}")
+            raise UserError(
+                f"a decision vector of this space has {self.num_decisions} numbers, got {len(values)}"
+            )
         return self.validate(np.array(values, np.int64))[0]
 
     def graphs(self, decisions, *, io: bool = True) -> Graphs:
@@ -120,6 +127,9 @@ class SearchSpace:
 
         adjacency, labels = (part[0] for part in self.graphs(self.validate(decisions)[:1], io=io))
         graph = networkx.DiGraph()
-        graph.add_nodes_from((int(i), {"label": self.label_names[labels[i]]}) for i in np.flatnonzero(labels != ABSENT))
+        graph.add_nodes_from(
+            (int(i), {"label": self.label_names[labels[i]]})
+            for i in np.flatnonzero(labels != ABSENT)
+        )
         graph.add_edges_from((int(i), int(j)) for i, j in np.argwhere(adjacency))
         return graph

@@ -1,19 +1,35 @@
-"""Search strategies: what proposes architectures and learns from their rewards. A new one is one file and one line here."""
+"""Search strategies: what proposes architectures and learns from their rewards.
 
-import dataclasses
+A new one is one file, with its settings, and one line here.
+"""
 
-from nas.config import Config
+from nas.config import Registered, Settings, chosen
 from nas.spaces import SearchSpace
-from nas.strategies.evolution import evolution
-from nas.strategies.reinforce import reinforce
+from nas.strategies.evolution import EvolutionSettings, evolution
+from nas.strategies.reinforce import ReinforceSettings, reinforce
 from nas.types import Policy, Strategy
 
 
-def _evolution(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
+def _evolution(space: SearchSpace, policy: Policy, settings: EvolutionSettings) -> Strategy:
     del policy
-    return evolution(space, **dataclasses.asdict(config.evolution))
+    return evolution(space, settings)
 
 
-STRATEGIES = {"reinforce": reinforce, "evolution": _evolution}
+STRATEGIES = {
+    "reinforce": Registered(ReinforceSettings, reinforce),
+    "evolution": Registered(EvolutionSettings, _evolution),
+}
 
-__all__ = ["STRATEGIES", "evolution", "reinforce"]
+
+def build_strategy(settings: Settings, space: SearchSpace, policy: Policy) -> Strategy:
+    """The strategy of a configuration's group `strategy`.
+
+    Raises:
+      UserError: an unknown strategy, a setting that it does not have, lacks or does not allow, or
+        one that does not go with the policy.
+    """
+    make, values = chosen(STRATEGIES, settings, "strategy")
+    return make(space, policy, values)
+
+
+__all__ = ["STRATEGIES", "build_strategy", "evolution", "reinforce"]

@@ -4,6 +4,8 @@ With lambda = 0 this is ENAS; with the uniform policy it is random search. What 
 weights of the losses, the learning rate) is part of the state and traced: one compilation serves them all.
 """
 
+import dataclasses
+
 import chex
 import flax.struct
 import jax
@@ -12,13 +14,39 @@ import optax
 
 from nas import memory as memories
 from nas import objectives
-from nas.config import Config
+from nas.config import check, check_choice
 from nas.errors import UserError
-from nas.memory import Memory
+from nas.memory import Memory, MemorySettings
 from nas.objectives import Baseline
 from nas.parallel import mean_over_devices
 from nas.spaces import SearchSpace
 from nas.types import Array, Info, Params, Policy, Strategy
+
+LOSSES = ("reconstruct", "next_decision", "double_softmax")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReinforceSettings:
+    """Policy gradient and supervised loss: L = L_PG + supervised_weight * L_Sup.
+
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+
+    supervised: str = "reconstruct"  # of LOSSES (see nas/objectives.py)
+    supervised_weight: float = 0.0  # lambda; 0 is ENAS
+    policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
+    entropy_weight: float = 1e-4
+    baseline_decay: float = 0.95  # of the exponential moving average of rewards
+    learning_rate: float = 1e-3  # Adam
+    memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
+
+    def __post_init__(self):
+        check_choice("supervised", self.supervised, LOSSES)
+        for name in ("supervised_weight", "policy_weight", "entropy_weight"):
+            check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
+        check("baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)
+        check("learning_rate", self.learning_rate > 0, "positive", self.learning_rate)
 
 
 @flax.struct.dataclass
@@ -44,18 +72,20 @@ class ReinforceState:
     weights: Weights
 
 
-def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
-    """Policy gradient with a memory; reads `config.strategy` and `config.memory`.
+def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -> Strategy:
+    """Policy gradient with a memory.
 
     Raises:
-      UserError: a supervised loss that the policy cannot have: without a hidden state there is nothing to reconstruct from.
+      UserError: a supervised loss that the policy cannot have: without a hidden state there is
+        nothing to reconstruct from.
     """
-    settings, memory = config.strategy, config.memory
+    memory = settings.memory
     width = policy.state_width or 1  # a checkpoint holds no empty array
-    if settings.supervised == "reconstruct" and settings.supervised_weight > 0 and not policy.state_width:
+    wants_state = settings.supervised == "reconstruct" and settings.supervised_weight > 0
+    if wants_state and not policy.state_width:
         raise UserError(
-            f"config field strategy.supervised: the policy {config.policy.name} has no hidden state to reconstruct from; use "
-            f"next_decision, or strategy.supervised_weight=0"
+            "config field strategy.supervised: the policy has no hidden state to reconstruct from; "
+            "use next_decision, or strategy.supervised_weight=0"
         )
     adam = optax.scale_by_adam()
     mask = jnp.asarray(space.choice_mask())
@@ -63,7 +93,12 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
     def init(key: Array) -> ReinforceState:
         policy_key, decoder_key = jax.random.split(key)
         decoder = {
-            "weight": jax.random.uniform(decoder_key, (space.num_decisions, width, space.max_choices), minval=-0.1, maxval=0.1),
+            "weight": jax.random.uniform(
+                decoder_key,
+                (space.num_decisions, width, space.max_choices),
+                minval=-0.1,
+                maxval=0.1,
+            ),
             "bias": jnp.zeros((space.num_decisions, space.max_choices)),
         }
         params = {"policy": policy.init(policy_key), "decoder": decoder}
@@ -85,7 +120,11 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
 
     def draw(old: Params, key: Array, n: int) -> Array:
         """[n, T] sequences such as a refresh writes."""
-        drawn = space.sample_uniform(key, n) if memory.source == "uniform" else policy.sample(old, key, n)
+        drawn = (
+            space.sample_uniform(key, n)
+            if memory.source == "uniform"
+            else policy.sample(old, key, n)
+        )
         if memory.source == "shuffled":
             drawn = jax.random.permutation(jax.random.fold_in(key, 1), drawn, independent=True)
         return drawn
@@ -110,8 +149,12 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         if settings.supervised == "next_decision":
             losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
         elif settings.supervised == "double_softmax":
-            losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(trace.log_probs, decisions, mask)
-        elif trace.hidden is None:  # nothing to reconstruct from; such a policy is only used with lambda = 0
+            losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(
+                trace.log_probs, decisions, mask
+            )
+        elif (
+            trace.hidden is None
+        ):  # nothing to reconstruct from; such a policy is only used with lambda = 0
             return jnp.float32(0)
         else:
             losses = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))(
@@ -127,7 +170,11 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         return jnp.mean(losses)
 
     def update(
-        state: ReinforceState, decisions: Array, rewards: Array, key: Array, axis_name: str | None = None
+        state: ReinforceState,
+        decisions: Array,
+        rewards: Array,
+        key: Array,
+        axis_name: str | None = None,
     ) -> tuple[ReinforceState, Info]:
         chex.assert_rank([decisions, rewards], [2, 1])
         weights = state.weights
@@ -150,7 +197,9 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             )
             # With lambda = 0 it is not computed: it costs several times what the policy gradient does.
             supervised = jax.lax.cond(
-                weights.supervised > 0, lambda: supervised_loss(params, remembered), lambda: jnp.float32(0)
+                weights.supervised > 0,
+                lambda: supervised_loss(params, remembered),
+                lambda: jnp.float32(0),
             )
             info = {
                 "policy_loss": gradient_loss,
@@ -165,8 +214,12 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
         gradient, info = mean_over_devices((gradient, info | {"loss": value}), axis_name)
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an int32 power
             direction, optimiser = adam.update(gradient, state.optimiser)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda d: -weights.learning_rate * d, direction))
-        baseline = objectives.update_baseline(state.baseline, info.pop("total_reward"), settings.baseline_decay)
+        params = optax.apply_updates(
+            state.params, jax.tree.map(lambda d: -weights.learning_rate * d, direction)
+        )
+        baseline = objectives.update_baseline(
+            state.baseline, info.pop("total_reward"), settings.baseline_decay
+        )
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(info["loss"]) & jnp.isfinite(norm)
         info |= {"gradient_norm": norm, "skipped": 1.0 - finite.astype(jnp.float32)}
@@ -186,6 +239,11 @@ def reinforce(space: SearchSpace, policy: Policy, config: Config) -> Strategy:
             "remembered": memories.sample(state.memory, memory_key, memory.refresh_size),
             "fresh": draw(state.snapshot, draw_key, memory.refresh_size),
         }
-        return {f"supervised_{name}": supervised_loss(state.params, drawn) for name, drawn in sequences.items()}
+        return {
+            f"supervised_{name}": supervised_loss(state.params, drawn)
+            for name, drawn in sequences.items()
+        }
 
-    return Strategy(init, begin_epoch, propose, update, measure, lambda state: state.params["policy"])
+    return Strategy(
+        init, begin_epoch, propose, update, measure, lambda state: state.params["policy"]
+    )

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from nas.config import PolicyConfig
 from nas.controllers import POLICIES
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 from nas.types import Params, Policy, Trace
+from tests.helpers import policy_of
 
 SPACE = RecurrentSpace(num_nodes=3)  # choices 4, 1, 4, 2, 4: 128 sequences
 LENGTH = SPACE.num_decisions
-EVERY = np.indices(SPACE.num_choices, np.int32).reshape(LENGTH, -1).T  # [128, T], in the order of a C array
+EVERY = (
+    np.indices(SPACE.num_choices, np.int32).reshape(LENGTH, -1).T
+)  # [128, T], in the order of a C array
 WIDTH = 6
 
 
@@ -33,13 +35,17 @@ class Case(NamedTuple):
 
     def conditional(self, t):
         """[128, c_t] p(a_t | a_<t) for the beginning of every sequence, from the joint alone."""
-        marginal = self.joint.sum(axis=tuple(range(t + 1, LENGTH))).reshape(-1, SPACE.num_choices[t])
-        return np.repeat(marginal / marginal.sum(axis=1, keepdims=True), len(EVERY) // len(marginal), axis=0)
+        marginal = self.joint.sum(axis=tuple(range(t + 1, LENGTH))).reshape(
+            -1, SPACE.num_choices[t]
+        )
+        return np.repeat(
+            marginal / marginal.sum(axis=1, keepdims=True), len(EVERY) // len(marginal), axis=0
+        )
 
 
 @functools.cache
 def case(name):
-    policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=WIDTH, temperature=1.5, tanh_constant=2.0))
+    policy = policy_of(name, SPACE, width=WIDTH, temperature=1.5, tanh_constant=2.0)
     policy = policy._replace(init=jax.jit(policy.init))
     params = far_from_the_start(policy.init(jax.random.key(0)), 0.8)
     score = jax.jit(policy.score)
@@ -51,7 +57,11 @@ def case(name):
 def far_from_the_start(params, scale, seed=0):
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: np.asarray(leaf) + np.float32(scale) * rng.standard_normal(leaf.shape).astype(np.float32), params
+        lambda leaf: (
+            np.asarray(leaf)
+            + np.float32(scale) * rng.standard_normal(leaf.shape).astype(np.float32)
+        ),
+        params,
     )
 
 
@@ -67,7 +77,10 @@ def number(decisions):
 
 def assert_drawn_from(numbers, probabilities):
     """Chi-square test of frequencies; what is expected fewer than 5 times is counted together."""
-    counts, expected = np.bincount(numbers, minlength=len(probabilities)), probabilities * len(numbers)
+    counts, expected = (
+        np.bincount(numbers, minlength=len(probabilities)),
+        probabilities * len(numbers),
+    )
     rare = expected < 5
     counts = np.append(counts[~rare], counts[rare].sum())
     expected = np.append(expected[~rare], expected[rare].sum())
@@ -82,7 +95,9 @@ def assert_drawn_from(numbers, probabilities):
 def test_probabilities_of_all_sequences_sum_to_one(every):
     assert every.joint.sum() == pytest.approx(1, abs=1e-6)
     untrained = every.score(every.policy.init(jax.random.key(1)), EVERY)
-    assert np.exp(np.asarray(untrained.log_prob).sum(axis=1, dtype=np.float64)).sum() == pytest.approx(1, abs=1e-6)
+    assert np.exp(
+        np.asarray(untrained.log_prob).sum(axis=1, dtype=np.float64)
+    ).sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_the_case_is_not_trivial():
@@ -101,7 +116,9 @@ def test_every_conditional_follows_from_the_joint(every):
 
 def test_log_prob_is_that_of_the_decision_taken(every):
     rows, positions = np.indices(EVERY.shape)
-    np.testing.assert_array_equal(every.trace.log_prob, every.trace.log_probs[rows, positions, EVERY])
+    np.testing.assert_array_equal(
+        every.trace.log_prob, every.trace.log_probs[rows, positions, EVERY]
+    )
 
 
 def test_entropy_of_every_conditional(every):
@@ -122,7 +139,9 @@ def test_choices_that_do_not_exist_have_probability_zero(every):
     assert missing.any()
     assert (probabilities[:, missing] == 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=2), 1, atol=1e-6)
-    assert (every.trace.log_prob[:, 1] == 0).all() and (every.trace.entropy[:, 1] == 0).all()  # one choice: certain
+    assert (every.trace.log_prob[:, 1] == 0).all() and (
+        every.trace.entropy[:, 1] == 0
+    ).all()  # one choice: certain
 
 
 def test_shapes_and_types(every):
@@ -130,7 +149,10 @@ def test_shapes_and_types(every):
     for name, shape in [("log_prob", ()), ("entropy", ()), ("log_probs", (SPACE.max_choices,))]:
         leaf = getattr(trace, name)
         assert leaf.shape == (len(EVERY), LENGTH, *shape) and leaf.dtype == np.float32, name
-    assert trace.hidden is None or (trace.hidden.shape, trace.hidden.dtype) == ((len(EVERY), LENGTH + 1, WIDTH), np.float32)
+    assert trace.hidden is None or (trace.hidden.shape, trace.hidden.dtype) == (
+        (len(EVERY), LENGTH + 1, WIDTH),
+        np.float32,
+    )
 
 
 def test_only_the_controller_has_a_hidden_state():
@@ -165,11 +187,15 @@ def test_samples_are_valid_and_as_frequent_as_they_are_probable(name):
 def test_the_score_of_a_sample_is_its_probability(name):
     decisions = drawn(name)[: len(EVERY)]
     log_prob = np.asarray(case(name).score(case(name).params, decisions).log_prob).sum(axis=1)
-    np.testing.assert_allclose(log_prob, np.log(case(name).joint.ravel()[number(decisions)]), atol=1e-5)
+    np.testing.assert_allclose(
+        log_prob, np.log(case(name).joint.ravel()[number(decisions)]), atol=1e-5
+    )
 
 
 def test_one_prefix_is_forced_on_all(every):
-    decisions = np.asarray(every.sample(every.params, jax.random.key(5), 200, np.array([3, 0], np.int32)))
+    decisions = np.asarray(
+        every.sample(every.params, jax.random.key(5), 200, np.array([3, 0], np.int32))
+    )
     assert (decisions[:, :2] == [3, 0]).all()
     np.testing.assert_array_equal(SPACE.validate(decisions), decisions)
     assert len(np.unique(decisions[:, 2:], axis=0)) > 16  # of 32: what is not forced is drawn
@@ -178,7 +204,9 @@ def test_one_prefix_is_forced_on_all(every):
 def test_continuations_of_a_prefix_follow_the_conditional_distribution(every):
     """p(a_3, a_4 | a_<3) for two prefixes at once: that is sampling many architectures from one controller state."""
     prefixes, n = np.array([[2, 0, 1], [0, 0, 3]], np.int32), 10_000
-    decisions = np.asarray(every.sample(every.params, jax.random.key(7), 2 * n, np.repeat(prefixes, n, axis=0)))
+    decisions = np.asarray(
+        every.sample(every.params, jax.random.key(7), 2 * n, np.repeat(prefixes, n, axis=0))
+    )
     np.testing.assert_array_equal(decisions[:, :3], np.repeat(prefixes, n, axis=0))
     for prefix, rows in zip(prefixes, np.split(decisions, 2), strict=True):
         continuations = every.joint[tuple(prefix)]

@@ -9,21 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas.config import PolicyConfig
 from nas.controllers import lstm, lstm_policy
-from nas.spaces import RecurrentSpace
+from nas.controllers.lstm import LSTMSettings
+from nas.spaces.recurrent import RecurrentSpace
 from nas.types import Trace
 
 SPACE = RecurrentSpace(num_nodes=3)
 LENGTH, WIDTH = SPACE.num_decisions, 6
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(LENGTH, -1).T
-CONFIG = PolicyConfig(width=WIDTH, temperature=1.5, tanh_constant=2.0)
+CONFIG = LSTMSettings(width=WIDTH, temperature=1.5, tanh_constant=2.0)
 
 
 def parameters(seed=0, scale=0.8):
     shapes = jax.eval_shape(lstm_policy(SPACE, CONFIG).init, jax.random.key(0))
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(scale=scale, size=leaf.shape).astype(np.float32), shapes)
+    return jax.tree.map(
+        lambda leaf: rng.normal(scale=scale, size=leaf.shape).astype(np.float32), shapes
+    )
 
 
 @functools.cache
@@ -60,11 +62,15 @@ def test_equals_a_plain_numpy_lstm():
         states, probabilities = numpy_trace(params, EVERY[n])
         np.testing.assert_allclose(every().hidden[n], states, atol=1e-5)
         for t, expected in enumerate(probabilities):
-            np.testing.assert_allclose(np.exp(every().log_probs[n, t, : len(expected)]), expected, atol=1e-5)
+            np.testing.assert_allclose(
+                np.exp(every().log_probs[n, t, : len(expected)]), expected, atol=1e-5
+            )
 
 
 def test_starts_small_random_and_without_bias():
-    params = jax.jit(lstm_policy(SPACE, PolicyConfig(width=WIDTH, init_scale=0.05)).init)(jax.random.key(0))
+    params = jax.jit(lstm_policy(SPACE, LSTMSettings(width=WIDTH, init_scale=0.05)).init)(
+        jax.random.key(0)
+    )
     params = jax.tree.map(np.asarray, params)
     for name, leaf in params.items():
         if name in ("bias", "head_bias"):
@@ -75,8 +81,11 @@ def test_starts_small_random_and_without_bias():
 
 
 def test_sizes_of_the_papers_controller():
-    shapes = jax.eval_shape(lstm_policy(RecurrentSpace(), PolicyConfig()).init, jax.random.key(0))
-    assert shapes["embedding"].shape == (4 + 11, 100)  # activations, and the parents that node 11 can have
+    shapes = jax.eval_shape(lstm_policy(RecurrentSpace(), LSTMSettings()).init, jax.random.key(0))
+    assert shapes["embedding"].shape == (
+        4 + 11,
+        100,
+    )  # activations, and the parents that node 11 can have
     assert shapes["head"].shape == (23, 100, 11)
     assert shapes["input"].shape == shapes["recurrent"].shape == (100, 400)
 
@@ -87,9 +96,11 @@ def test_settings_reach_the_softmax():
     bias = np.zeros((LENGTH, 4), np.float32)
     bias[:, 0] = 5 * math.atanh(0.4)
     params |= {"head": np.zeros_like(params["head"]), "head_bias": bias}
-    score = jax.jit(lstm_policy(SPACE, PolicyConfig(width=WIDTH)).score)
+    score = jax.jit(lstm_policy(SPACE, LSTMSettings(width=WIDTH)).score)
     probabilities = np.exp(np.asarray(score(params, EVERY[:1]).log_probs)[0, :, 0])
-    np.testing.assert_allclose(probabilities, [math.e / (math.e + c - 1) for c in SPACE.num_choices], rtol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, [math.e / (math.e + c - 1) for c in SPACE.num_choices], rtol=1e-5
+    )
 
 
 # What depends on what.
@@ -99,7 +110,9 @@ def test_a_state_depends_on_exactly_the_decisions_it_has_consumed():
     hidden = every().hidden
     for t in range(LENGTH + 1):
         # One state for each way to begin, and no two ways give the same: p_1, a constant, cannot tell them apart.
-        prefixes, first, group = np.unique(EVERY[:, :t], axis=0, return_index=True, return_inverse=True)
+        prefixes, first, group = np.unique(
+            EVERY[:, :t], axis=0, return_index=True, return_inverse=True
+        )
         states = hidden[first, t]
         np.testing.assert_allclose(hidden[:, t], states[group.ravel()], atol=1e-6)
         distances = np.linalg.norm(states[:, None] - states[None], axis=-1)
@@ -137,7 +150,9 @@ def test_gradients_are_those_of_the_plain_loop():
         return lstm._hidden_states(recurrent, inputs, read)
 
     (value, found), (expected_value, expected) = (
-        jax.value_and_grad(lambda *of, states=states: jnp.sum(weights * states(*of)), argnums=(0, 1))(recurrent, inputs)
+        jax.value_and_grad(
+            lambda *of, states=states: jnp.sum(weights * states(*of)), argnums=(0, 1)
+        )(recurrent, inputs)
         for states in (own, plain)
     )
     assert float(value) == pytest.approx(float(expected_value), rel=1e-5)
@@ -153,7 +168,9 @@ def test_positions_of_one_kind_share_their_embeddings():
     @jax.jit
     @jax.vmap
     def used(decisions):
-        gradient = jax.grad(lambda e: jnp.sum(score(params | {"embedding": e}, decisions[None]).embedding()))
+        gradient = jax.grad(
+            lambda e: jnp.sum(score(params | {"embedding": e}, decisions[None]).embedding())
+        )
         return jnp.any(gradient(params["embedding"]) != 0, axis=1)
 
     rows = {}
@@ -162,7 +179,9 @@ def test_positions_of_one_kind_share_their_embeddings():
         assert row.sum() == len(pairs)
         rows.setdefault(pairs, set()).add(tuple(np.flatnonzero(row)))
     assert all(len(found) == 1 for found in rows.values())  # whatever the positions
-    assert len(set(itertools.chain.from_iterable(rows.values()))) == len(rows)  # and nothing else shares
+    assert len(set(itertools.chain.from_iterable(rows.values()))) == len(
+        rows
+    )  # and nothing else shares
 
 
 # The two readings of the embedding.
@@ -181,6 +200,8 @@ def test_readings_of_a_trace_by_hand():
 
 
 def test_only_the_reading_after_has_seen_the_last_decision():
-    before, after = (every().embedding(reading).reshape(-1, 4, WIDTH) for reading in ("before", "after"))
+    before, after = (
+        every().embedding(reading).reshape(-1, 4, WIDTH) for reading in ("before", "after")
+    )
     assert np.ptp(before, axis=1).max() < 1e-6
     assert np.ptp(after, axis=1).max(axis=-1).min() > 1e-2

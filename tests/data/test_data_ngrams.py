@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.config import DataConfig
-from nas.data import load_corpus
 from nas.data.ngrams import kneser_ney_bigram, kneser_ney_bigram_perplexity, unigram_perplexity
+from nas.data.text import load_corpus
 from nas.errors import UserError
 
 
@@ -21,7 +20,9 @@ def array(*tokens):
 
 def test_unigram_by_hand():
     # counts 2, 1, 0 plus one: 3/6, 2/6, 1/6
-    assert unigram_perplexity(array(0, 1, 0), array(0, 1, 2, 2), 3) == pytest.approx((2 * 3 * 6 * 6) ** 0.25)
+    assert unigram_perplexity(array(0, 1, 0), array(0, 1, 2, 2), 3) == pytest.approx(
+        (2 * 3 * 6 * 6) ** 0.25
+    )
 
 
 def test_kneser_ney_by_hand():
@@ -32,7 +33,8 @@ def test_kneser_ney_by_hand():
     table = probability(*np.meshgrid(np.arange(3), np.arange(3), indexing="ij"))
     lower = np.array([1 / 4, 1 / 4, 1 / 2])
     expected = [
-        np.array([0, 5 / 3, 2 / 3]) / 3 + (1 / 3 * 2 / 3) * lower,  # context 0: three times, two types
+        np.array([0, 5 / 3, 2 / 3]) / 3
+        + (1 / 3 * 2 / 3) * lower,  # context 0: three times, two types
         np.array([5 / 3, 0, 0]) / 2 + (1 / 3 * 1 / 2) * lower,  # context 1: twice, one type
         np.array([0, 0, 2 / 3]) / 1 + (1 / 3 * 1 / 1) * lower,  # context 2: once, one type
     ]
@@ -78,23 +80,29 @@ def test_probabilities_sum_to_one_and_equal_the_plain_model(train):
     table = probability(contexts, words)
     np.testing.assert_allclose(table.sum(axis=1), 1, rtol=1e-12)
     assert table.min() > 0
-    np.testing.assert_allclose(table, [[plain(v, w) for w in range(size)] for v in range(size)], rtol=1e-10)
+    np.testing.assert_allclose(
+        table, [[plain(v, w) for w in range(size)] for v in range(size)], rtol=1e-10
+    )
 
 
 def test_yardsticks_of_kjv(tmp_path):
-    corpus, calls = load_corpus(DataConfig(), data_dir=str(tmp_path)), collections.Counter()
+    corpus, calls = load_corpus("kjv", 4000, data_dir=str(tmp_path)), collections.Counter()
     sys.setprofile(lambda frame, event, arg: calls.update([event]))
     try:
         unigram = unigram_perplexity(corpus.train, corpus.valid, 4000)
         bigram = kneser_ney_bigram_perplexity(corpus.train, corpus.valid, 4000)
     finally:
         sys.setprofile(None)
-    assert 0 < calls["call"] + calls["c_call"] < 10_000  # of whole arrays: the 858,278 tokens are not read one by one
+    assert (
+        0 < calls["call"] + calls["c_call"] < 10_000
+    )  # of whole arrays: the 858,278 tokens are not read one by one
     assert unigram == pytest.approx(243.26, abs=0.01)
     assert bigram == pytest.approx(56.13, abs=0.01)
     probability = kneser_ney_bigram(corpus.train, 4000)
     for context in (0, 1, 3, 3999):
-        assert math.isclose(probability(np.full(4000, context), np.arange(4000)).sum(), 1, rel_tol=1e-9)
+        assert math.isclose(
+            probability(np.full(4000, context), np.arange(4000)).sum(), 1, rel_tol=1e-9
+        )
 
 
 @pytest.mark.parametrize("perplexity", [unigram_perplexity, kneser_ney_bigram_perplexity])

@@ -36,14 +36,20 @@ def test_all_windows_together_are_the_stream():
     windows = tokens.Windows.of(np.arange(2 * 14, dtype=np.int32), 2, 4)
     batch = windows.take(0, 3)
     assert batch.tokens.shape == (3, 2, 5)
-    np.testing.assert_array_equal(np.concatenate(batch.tokens[:, :, :-1], axis=1), windows.rows[:, :12])
-    np.testing.assert_array_equal(np.concatenate(batch.tokens[:, :, 1:], axis=1), windows.rows[:, 1:13])
+    np.testing.assert_array_equal(
+        np.concatenate(batch.tokens[:, :, :-1], axis=1), windows.rows[:, :12]
+    )
+    np.testing.assert_array_equal(
+        np.concatenate(batch.tokens[:, :, 1:], axis=1), windows.rows[:, 1:13]
+    )
 
 
 def test_windows_start_again_and_say_so():
     windows = tokens.Windows.of(np.arange(24, dtype=np.int32), 2, 3)  # three windows a pass
     batch = windows.take(2, 5)
-    np.testing.assert_array_equal(batch.start, np.repeat([[False], [True], [False], [False], [True]], 2, axis=1))
+    np.testing.assert_array_equal(
+        batch.start, np.repeat([[False], [True], [False], [False], [True]], 2, axis=1)
+    )
     np.testing.assert_array_equal(batch.tokens[1], batch.tokens[4])
     np.testing.assert_array_equal(batch.tokens[1], windows.rows[:, :4])
 
@@ -56,7 +62,9 @@ def test_head_rounds_up_and_stops_at_the_end(wanted, count):
 
 @pytest.mark.parametrize(("n", "batch", "steps"), [(40, 2, 20), (8, 4, 2)])
 def test_too_few_tokens_for_a_window(n, batch, steps):
-    with pytest.raises(UserError, match=rf"{n} tokens in {batch} rows .*window of {steps} steps") as error:
+    with pytest.raises(
+        UserError, match=rf"{n} tokens in {batch} rows .*window of {steps} steps"
+    ) as error:
         tokens.Windows.of(np.zeros(n, np.int32), batch, steps)
     assert "\n" not in str(error.value)
 
@@ -68,12 +76,17 @@ def test_a_share_is_these_rows_of_every_batch():
     np.testing.assert_array_equal(share.start, whole.start[:, 1:3])
 
 
-@pytest.mark.parametrize(("slices", "expected"), [(1, 1), (4, 4), (16, 4)])  # of 16 a row would hold no window
+@pytest.mark.parametrize(
+    ("slices", "expected"), [(1, 1), (4, 4), (16, 4)]
+)  # of 16 a row would hold no window
 def test_halves_are_disjoint_of_one_size_and_almost_all_there_is(slices, expected):
     windows = tokens.Windows.of(np.arange(2 * 80, dtype=np.int32), 2, 5)
     halves = windows.halves(slices, seed=3)
     assert [len(half) for half in halves] == [expected, expected]
-    chosen, reported = (set(np.concatenate([part.tokens[..., 1:].ravel() for part in half]).tolist()) for half in halves)
+    chosen, reported = (
+        set(np.concatenate([part.tokens[..., 1:].ravel() for part in half]).tolist())
+        for half in halves
+    )
     assert not chosen & reported and len(chosen) == len(reported) > 0
     again, other = (windows.halves(slices, seed=seed)[0] for seed in (3, 4))
     np.testing.assert_array_equal(halves[0][0].tokens, again[0].tokens)

@@ -22,7 +22,9 @@ from nas.evaluation.edit_distance import (
     pairwise_edit_distance,
     pairwise_edit_distance_bounds,
 )
-from nas.spaces import Graphs, NASBench201Space, RecurrentSpace
+from nas.spaces import Graphs
+from nas.spaces.nasbench201 import NASBench201Space
+from nas.spaces.recurrent import RecurrentSpace
 from tests.helpers import finish_program, start_python
 
 DEFINITIONS = [
@@ -61,7 +63,9 @@ class FixedSpace:
 
 def fixed_space(*graphs, labels=None):
     adjacency = np.stack([nx.to_numpy_array(g).astype(bool) for g in graphs])
-    return FixedSpace(adjacency, np.zeros(adjacency.shape[:2], np.int32) if labels is None else np.array(labels))
+    return FixedSpace(
+        adjacency, np.zeros(adjacency.shape[:2], np.int32) if labels is None else np.array(labels)
+    )
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS, ids=str)
@@ -77,9 +81,13 @@ def test_decisions_and_networkx_graphs_agree(definition):
                 if attributes["label"] not in module.IO_LABELS or not definition["forced"]:
                     attributes["label"] = "node"
     forced = module.IO_LABELS if definition["forced"] else ()
-    np.testing.assert_array_equal(found, [[edit_distance(a, b, forced=forced) for b in graphs] for a in graphs])
+    np.testing.assert_array_equal(
+        found, [[edit_distance(a, b, forced=forced) for b in graphs] for a in graphs]
+    )
     if not (definition["labelled"] or definition["forced"]):
-        np.testing.assert_array_equal(found, [[edit_distance(a, b, label=None) for b in graphs] for a in graphs])
+        np.testing.assert_array_equal(
+            found, [[edit_distance(a, b, label=None) for b in graphs] for a in graphs]
+        )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +126,9 @@ def test_label_attribute_forced_nodes_and_no_labels():
 def test_isomorphic_architectures_are_compared_once():
     space = RecurrentSpace(num_nodes=5)
     decisions = sample(space, 30)
-    swapped = np.array([[0, 0, 1, 0, 2, 1, 3, 2, 0], [0, 0, 2, 0, 1, 2, 3, 1, 0]])  # siblings in the other order
+    swapped = np.array(
+        [[0, 0, 1, 0, 2, 1, 3, 2, 0], [0, 0, 2, 0, 1, 2, 3, 1, 0]]
+    )  # siblings in the other order
     decisions = np.concatenate([decisions, swapped, decisions[::-1]])
     told = []
     with progress.listening(told.append):
@@ -133,7 +143,9 @@ def test_isomorphic_architectures_are_compared_once():
 
 def test_graphs_that_colour_refinement_cannot_tell_apart_are_not_merged():
     eight = nx.DiGraph([(i, (i + step) % 8) for i in range(0, 8, 2) for step in (1, -1)])
-    fours = nx.DiGraph([(i, (i // 4) * 4 + (i + step) % 4) for i in range(0, 8, 2) for step in (1, -1)])
+    fours = nx.DiGraph(
+        [(i, (i // 4) * 4 + (i + step) % 4) for i in range(0, 8, 2) for step in (1, -1)]
+    )
     space = fixed_space(eight, fours)
     packed = module.pack_decisions(space, np.array([[0], [1]]), forced=False)
     keys = module.refined_colours(packed)
@@ -160,7 +172,9 @@ def test_threads_do_not_change_the_result():
     space = RecurrentSpace()
     decisions = sample(space, 60)
     exact = [pairwise_edit_distance(space, decisions, threads=t) for t in (1, 2, 5)]
-    bounds = [pairwise_edit_distance_bounds(space, decisions, threads=t, limit=5) for t in (1, 2, 5)]
+    bounds = [
+        pairwise_edit_distance_bounds(space, decisions, threads=t, limit=5) for t in (1, 2, 5)
+    ]
     for other in exact[1:]:
         np.testing.assert_array_equal(exact[0], other)
     for other in bounds[1:]:
@@ -233,7 +247,10 @@ def test_bounds_hold_and_close_with_more_search_nodes():
         closed = exact.searched <= limit
         np.testing.assert_array_equal(bounds.lower[closed], exact.lower[closed])
         assert np.all(bounds.lower[exact.searched > limit] < bounds.upper[exact.searched > limit])
-    assert compare(packed, first, second, limit=1).lower.sum() < compare(packed, first, second, limit=100).lower.sum()
+    assert (
+        compare(packed, first, second, limit=1).lower.sum()
+        < compare(packed, first, second, limit=100).lower.sum()
+    )
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -257,15 +274,26 @@ def test_bounds_of_the_largest_graphs():
     assert edit_distance_bounds(complete, graph("x"), label=None) == (64 * 63 + 63, 64 * 63 + 63)
     space = RecurrentSpace(num_nodes=40)
     lower, upper = pairwise_edit_distance_bounds(space, sample(space, 6), limit=50)
-    assert np.all(lower <= upper) and np.all(np.diagonal(upper) == 0) and np.all(lower[np.triu_indices(6, 1)] > 0)
+    assert (
+        np.all(lower <= upper)
+        and np.all(np.diagonal(upper) == 0)
+        and np.all(lower[np.triu_indices(6, 1)] > 0)
+    )
 
 
-@pytest.mark.parametrize("space", [RecurrentSpace(num_nodes=5), NASBench201Space()], ids=["cells", "graphs of many sizes"])
+@pytest.mark.parametrize(
+    "space",
+    [RecurrentSpace(num_nodes=5), NASBench201Space()],
+    ids=["cells", "graphs of many sizes"],
+)
 def test_first_approximation_is_networkx(space):
     decisions = sample(space, 8)
     found = first_approximation(space, decisions)
     graphs = [space.to_graph(row) for row in decisions]
-    expected = [[next(nx.optimize_graph_edit_distance(*sorted((a, b), key=graphs.index))) for b in graphs] for a in graphs]
+    expected = [
+        [next(nx.optimize_graph_edit_distance(*sorted((a, b), key=graphs.index))) for b in graphs]
+        for a in graphs
+    ]
     np.testing.assert_array_equal(found + np.diag(np.diagonal(expected)), expected)
     assert np.all(found >= pairwise_edit_distance(space, decisions, labelled=False, forced=False))
 
@@ -280,7 +308,11 @@ GOOD = graph("ix", (0, 1))
         (graph("ix", (0, 0)), {}, "graph 1: node 0 has a self-loop"),
         (graph("ix", (0, 2)), {}, "graph 1: node 2 has no attribute 'label'"),
         (graph("xx", (0, 1)), {"forced": ("i",)}, "graph 1: no node has the forced label 'i'"),
-        (graph("iix"), {"forced": ("i",)}, "graph 1: 2 nodes have the forced label 'i', in graph 0 1 have it"),
+        (
+            graph("iix"),
+            {"forced": ("i",)},
+            "graph 1: 2 nodes have the forced label 'i', in graph 0 1 have it",
+        ),
         (GOOD, {"forced": ("z",)}, "graph 0: no node has the forced label 'z'"),
         (GOOD, {"label": None, "forced": ("i",)}, "name the node attribute"),
         (nx.Graph([(0, 1)]), {}, "graph 1: must be a networkx.DiGraph, got Graph"),
@@ -322,7 +354,10 @@ def chain_with(label=0, extra=None, nodes=3):
         (chain_with(label=7), "graph 2: node 1 has label 7, unknown: there are 4"),
         (chain_with(label=-2), "graph 2: node 1 has label -2, unknown"),
         (chain_with(label=-1), "graph 2: an edge from 0 to 1, but one of them is no node"),
-        (chain_with(label=2), "graph 2: 2 nodes have the forced label 'input', in graph 0 1 have it"),
+        (
+            chain_with(label=2),
+            "graph 2: 2 nodes have the forced label 'input', in graph 0 1 have it",
+        ),
         ((chain_with()[0], [2, 0, 0]), "graph 2: no node has the forced label 'output'"),
     ],
 )
@@ -336,7 +371,10 @@ def test_bad_spaces_are_named_before_anything_is_computed(bad, message, monkeypa
 
 def test_bad_arguments():
     space = RecurrentSpace(num_nodes=15)
-    with pytest.raises(UserError, match="graph 0: 17 nodes, at most 16 can be compared; edit_distance_bounds takes up to 64"):
+    with pytest.raises(
+        UserError,
+        match="graph 0: 17 nodes, at most 16 can be compared; edit_distance_bounds takes up to 64",
+    ):
         pairwise_edit_distance(space, sample(space, 3))
     assert pairwise_edit_distance(space, sample(space, 3), io=False, forced=False).shape == (3, 3)
     with pytest.raises(UserError, match="graph 0: no node has the forced label 'input'"):

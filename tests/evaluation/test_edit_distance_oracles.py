@@ -61,7 +61,9 @@ def shuffled(rng, graph):
 def packed(graphs, **settings):
     most = max(len(labels) for _, labels in graphs)
     adjacency = np.stack([np.pad(a, (0, most - len(a))) for a, _ in graphs])
-    labels = np.stack([np.pad(label, (0, most - len(label)), constant_values=-1) for _, label in graphs])
+    labels = np.stack(
+        [np.pad(label, (0, most - len(label)), constant_values=-1) for _, label in graphs]
+    )
     return pack(Graphs(adjacency, labels), LABELS, **settings)
 
 
@@ -111,7 +113,11 @@ def networkx_distance(a, b, labelled, forced):
         return NEVER if x["label"] in forced else 1
 
     return nx.graph_edit_distance(
-        to_networkx(a), to_networkx(b), node_subst_cost=substitution, node_del_cost=single, node_ins_cost=single
+        to_networkx(a),
+        to_networkx(b),
+        node_subst_cost=substitution,
+        node_del_cost=single,
+        node_ins_cost=single,
     )
 
 
@@ -141,7 +147,9 @@ def programmed_distance(a, b, labelled, forced):
         constraints.append(LinearConstraint(matrix, -np.inf, 0))
     upper = np.concatenate([costs.ravel() < NEVER, np.ones(num_edge_pairs)])
     integrality = np.concatenate([np.ones(num_pairs), np.zeros(num_edge_pairs)])
-    solution = milp(objective, constraints=constraints, integrality=integrality, bounds=Bounds(0, upper))
+    solution = milp(
+        objective, constraints=constraints, integrality=integrality, bounds=Bounds(0, upper)
+    )
     assert solution.status == 0
     return round(solution.fun) + len(edges_a) + len(edges_b)
 
@@ -173,10 +181,14 @@ def assert_known(change=lambda graph: graph):
     stars = [star(input_node=0), star(input_node=1)]
     assert distances([change(chain), change(relabelled)], [0], [1]) == 1
     assert distances([change(s) for s in stars], [0], [1]) == 2  # two labels
-    assert distances([change(s) for s in stars], [0], [1], forced=("input",)) == 8  # nothing reads the second input
+    assert (
+        distances([change(s) for s in stars], [0], [1], forced=("input",)) == 8
+    )  # nothing reads the second input
 
 
-@pytest.mark.parametrize(("labelled", "forced"), [(True, ()), (False, ()), (True, FORCED), (False, FORCED)])
+@pytest.mark.parametrize(
+    ("labelled", "forced"), [(True, ()), (False, ()), (True, FORCED), (False, FORCED)]
+)
 def test_equals_networkx(labelled, forced):
     rng = np.random.default_rng(0)
     free = [
@@ -189,8 +201,13 @@ def test_equals_networkx(labelled, forced):
         lambda: with_io(cell(rng, rng.integers(2, 5))),
     ]
     graphs = [rng.choice(with_ends if forced else free)() for _ in range(400)]
-    ours = distances(graphs, np.arange(0, 400, 2), np.arange(1, 400, 2), labelled=labelled, forced=forced)
-    theirs = [networkx_distance(a, b, labelled, forced) for a, b in zip(graphs[::2], graphs[1::2], strict=True)]
+    ours = distances(
+        graphs, np.arange(0, 400, 2), np.arange(1, 400, 2), labelled=labelled, forced=forced
+    )
+    theirs = [
+        networkx_distance(a, b, labelled, forced)
+        for a, b in zip(graphs[::2], graphs[1::2], strict=True)
+    ]
     np.testing.assert_array_equal(ours, theirs)
     assert_known()
 
@@ -256,7 +273,9 @@ def test_does_not_depend_on_the_order_of_nodes_or_on_the_names_of_labels(labelle
 def small_graphs(draw):
     """At most 5 nodes, cycles and isolated nodes included; one input if there is a node."""
     nodes = draw(st.integers(0, 5))
-    bits = draw(st.integers(0, 2 ** (nodes * nodes) - 1)) & draw(st.integers(0, 2 ** (nodes * nodes) - 1))
+    bits = draw(st.integers(0, 2 ** (nodes * nodes) - 1)) & draw(
+        st.integers(0, 2 ** (nodes * nodes) - 1)
+    )
     adjacency = np.array([bits >> i & 1 for i in range(nodes * nodes)], bool).reshape(nodes, nodes)
     np.fill_diagonal(adjacency, False)
     labels = np.array(draw(st.lists(st.integers(0, 2), min_size=nodes, max_size=nodes)), int)
@@ -283,7 +302,9 @@ CLOSE_CALL = (
 @example(*CLOSE_CALL, True, True)
 def test_equals_brute_force(a, b, labelled, force):
     forced = ("input",) if force and len(a[1]) and len(b[1]) else ()
-    assert distances([a, b], [0], [1], labelled=labelled, forced=forced) == brute_force_distance(a, b, labelled, forced)
+    assert distances([a, b], [0], [1], labelled=labelled, forced=forced) == brute_force_distance(
+        a, b, labelled, forced
+    )
 
 
 def test_known_distances():
@@ -295,5 +316,8 @@ def test_public_function_agrees_with_the_packed_one():
     rng = np.random.default_rng(4)
     graphs = [with_io(cell(rng, rng.integers(3, 13))) for _ in range(10)]
     expected = all_distances(graphs, forced=FORCED)
-    found = [[edit_distance(to_networkx(a), to_networkx(b), forced=FORCED) for b in graphs] for a in graphs]
+    found = [
+        [edit_distance(to_networkx(a), to_networkx(b), forced=FORCED) for b in graphs]
+        for a in graphs
+    ]
     np.testing.assert_array_equal(found, expected)

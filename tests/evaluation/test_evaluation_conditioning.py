@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from nas.config import PolicyConfig
 from nas.controllers import POLICIES
 from nas.errors import UserError
 from nas.evaluation import conditioning as table
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
+from tests.helpers import policy_of
 
 LN2, LN4 = math.log(2), math.log(4)
 SPACE = RecurrentSpace(num_nodes=3)  # choices 4, 1, 4, 2, 4: 128 sequences
@@ -26,13 +26,16 @@ EVERY = np.indices(CHOICES, np.int32).reshape(LENGTH, -1).T  # in the order of a
 @functools.cache
 def policy(name):
     """A policy far from where it starts: samples of n with a key, log_probs of decisions, and the joint of all sequences."""
-    policy = POLICIES[name](SPACE, PolicyConfig(name=name, width=16, temperature=1.0, tanh_constant=3.0))
+    policy = policy_of(name, SPACE, width=16, temperature=1.0, tanh_constant=3.0)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: leaf + 1.5 * rng.standard_normal(leaf.shape).astype(np.float32), policy.init(jax.random.key(0))
+        lambda leaf: leaf + 1.5 * rng.standard_normal(leaf.shape).astype(np.float32),
+        policy.init(jax.random.key(0)),
     )
     sample, score = jax.jit(policy.sample, static_argnums=2), jax.jit(policy.score)
-    joint = np.exp(np.asarray(score(params, EVERY).log_prob, np.float64).sum(axis=1)).reshape(CHOICES)
+    joint = np.exp(np.asarray(score(params, EVERY).log_prob, np.float64).sum(axis=1)).reshape(
+        CHOICES
+    )
 
     def draw(n, seed=0, prefix=None):
         return np.asarray(sample(params, jax.random.key(seed), n, prefix))
@@ -63,14 +66,20 @@ def entropy(p):
 def test_conditioning_by_hand():
     # Two sequences. Position 0: 1/2, 1/2 in both. Position 1: 3/4, 1/4 and 1/4, 3/4, so that the marginal is 1/2, 1/2; the
     # variances are 1/8 each, and the correction is 2 (1/8) / (2 x 2 x 1/2). Position 2: certain, and different: variances 1/2.
-    probabilities = np.array([[[0.5, 0.5, 0], [0.75, 0.25, 0], [1, 0, 0]], [[0.5, 0.5, 0], [0.25, 0.75, 0], [0, 1, 0]]])
+    probabilities = np.array(
+        [[[0.5, 0.5, 0], [0.75, 0.25, 0], [1, 0, 0]], [[0.5, 0.5, 0], [0.25, 0.75, 0], [0, 1, 0]]]
+    )
     conditional = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
     for absent in (-1e9, -math.inf):
         with np.errstate(divide="ignore"):
             found = table.conditioning(np.where(probabilities > 0, np.log(probabilities), absent))
         np.testing.assert_allclose(found.entropy, [LN2, conditional, 0], atol=1e-15)
-        np.testing.assert_allclose(found.divergence, [0, LN2 - conditional + 1 / 8, LN2 + 1 / 2], atol=1e-15)
-        np.testing.assert_allclose(found.marginal_entropy, [LN2, LN2 + 1 / 8, LN2 + 1 / 2], atol=1e-15)
+        np.testing.assert_allclose(
+            found.divergence, [0, LN2 - conditional + 1 / 8, LN2 + 1 / 2], atol=1e-15
+        )
+        np.testing.assert_allclose(
+            found.marginal_entropy, [LN2, LN2 + 1 / 8, LN2 + 1 / 2], atol=1e-15
+        )
         assert found.total == pytest.approx(2 * LN2 - conditional + 5 / 8)
         assert found.fraction == pytest.approx((2 * LN2 - conditional + 5 / 8) / (3 * LN2 + 5 / 8))
 
@@ -104,7 +113,10 @@ def test_the_bias_of_few_sequences_is_corrected(lag):
     """Certain decisions, the worst case: uncorrected, log 4 comes out (4 - 1) / 2n too small."""
     n, repetitions = 20, 4000
     first = np.random.default_rng(0).integers(0, 4, (repetitions, n, lag))
-    totals = [table.conditioning(copying(lag, 4, chain)).total / lag for chain in np.concatenate([first, first], axis=2)]
+    totals = [
+        table.conditioning(copying(lag, 4, chain)).total / lag
+        for chain in np.concatenate([first, first], axis=2)
+    ]
     uncorrected = 3 / (2 * n)
     assert np.std(totals) / math.sqrt(repetitions) < uncorrected / 50
     assert abs(np.mean(totals) - LN4) < uncorrected / 10
@@ -121,7 +133,9 @@ def test_own_samples_estimate_the_exact_total_correlation():
     for t, p in enumerate(marginals(joint)):
         marginal[t, : len(p)] = p
     with np.errstate(divide="ignore", invalid="ignore"):
-        divergences = np.where(np.exp(every) > 0, np.exp(every) * (every - np.log(marginal)), 0).sum(axis=2)
+        divergences = np.where(
+            np.exp(every) > 0, np.exp(every) * (every - np.log(marginal)), 0
+        ).sum(axis=2)
     errors = divergences.std(axis=0) / math.sqrt(n)
     past = [entropy(joint.sum(axis=tuple(range(t, LENGTH)))) for t in range(LENGTH + 1)]  # H(a_<t)
     exact_by_position = [entropy(p) + past[t] - past[t + 1] for t, p in enumerate(marginals(joint))]
@@ -133,8 +147,13 @@ def test_own_samples_estimate_the_exact_total_correlation():
 
 def test_a_hundred_sequences_do_as_well_on_average():
     draw, log_probs, joint = policy("lstm")
-    totals = [table.conditioning(every).total for every in np.split(np.asarray(log_probs(draw(10_000, seed=1))), 100)]
-    assert abs(np.mean(totals) - table.total_correlation(joint)) < 4 * np.std(totals) / math.sqrt(len(totals))
+    totals = [
+        table.conditioning(every).total
+        for every in np.split(np.asarray(log_probs(draw(10_000, seed=1))), 100)
+    ]
+    assert abs(np.mean(totals) - table.total_correlation(joint)) < 4 * np.std(totals) / math.sqrt(
+        len(totals)
+    )
 
 
 def test_shared_prefixes_are_judged_by_the_policys_mean_over_them():
@@ -147,7 +166,9 @@ def test_shared_prefixes_are_judged_by_the_policys_mean_over_them():
             expected[t] += p * math.log(p / mean) / len(EVERY) if p > 0 else 0
     found = table.conditioning(log_probs(EVERY)).divergence
     assert expected[0] < 1e-12 and expected[2:].min() > 0.01
-    np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-9)  # the correction is about 1 / 128 of it
+    np.testing.assert_allclose(
+        found, expected, rtol=0.02, atol=1e-9
+    )  # the correction is about 1 / 128 of it
 
 
 def test_one_sequence_has_nothing_to_be_compared_with():
@@ -161,7 +182,9 @@ def test_one_sequence_has_nothing_to_be_compared_with():
 def test_total_correlation_by_hand():
     # Two coins that agree with probability 3/4: 2 log 2 - H(3/8, 3/8, 1/8, 1/8) = (3/4) log(3/2) + (1/4) log(1/2).
     coins = np.array([[3, 1], [1, 3]]) / 8
-    assert table.total_correlation(coins) == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert table.total_correlation(coins) == pytest.approx(
+        0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    )
     copies = np.zeros((4, 4, 4))
     copies[np.arange(4), np.arange(4), np.arange(4)] = 1 / 4
     assert table.total_correlation(copies) == pytest.approx(2 * LN4)
@@ -174,7 +197,9 @@ def test_total_correlation_is_the_divergence_from_the_product_of_marginals(shape
     rng = np.random.default_rng(seed)
     joint = rng.dirichlet(np.full(math.prod(shape), 0.5)).reshape(shape)
     product = functools.reduce(np.multiply.outer, marginals(joint))
-    expected = sum(p * math.log(p / q) for p, q in zip(joint.ravel(), product.ravel(), strict=True) if p > 0)
+    expected = sum(
+        p * math.log(p / q) for p, q in zip(joint.ravel(), product.ravel(), strict=True) if p > 0
+    )
     assert table.total_correlation(joint) == pytest.approx(expected, abs=1e-12)
     assert table.total_correlation(product) == pytest.approx(0, abs=1e-12)
 
@@ -192,7 +217,9 @@ def test_a_copy_depends_on_what_it_copies_and_nothing_else(lag):
     decisions = np.random.default_rng(0).integers(0, 4, (20, 5))
     found = table.influence(functools.partial(copying, lag, 4), decisions, [4] * 5)
     np.testing.assert_allclose(found, LN4 * np.eye(5, k=lag), atol=1e-12)
-    np.testing.assert_allclose(table.by_lag(found, [4] * 5), [LN4 if at == lag else 0 for at in range(1, 5)], atol=1e-12)
+    np.testing.assert_allclose(
+        table.by_lag(found, [4] * 5), [LN4 if at == lag else 0 for at in range(1, 5)], atol=1e-12
+    )
 
 
 def test_a_sum_depends_on_both_of_its_terms():
@@ -200,12 +227,16 @@ def test_a_sum_depends_on_both_of_its_terms():
 
     def log_probs(decisions):
         probabilities = np.full((*decisions.shape, 2), 0.5)
-        probabilities[:, 2] = np.where(np.arange(2) == (decisions.sum(axis=1) - decisions[:, 2])[:, None] % 2, 0.9, 0.1)
+        probabilities[:, 2] = np.where(
+            np.arange(2) == (decisions.sum(axis=1) - decisions[:, 2])[:, None] % 2, 0.9, 0.1
+        )
         return np.log(probabilities)
 
     found = table.influence(log_probs, np.array([[0, 1, 1], [1, 1, 1]]), [2, 2, 2])
     information = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
-    np.testing.assert_allclose(found, [[0, 0, information], [0, 0, information], [0, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(
+        found, [[0, 0, information], [0, 0, information], [0, 0, 0]], atol=1e-12
+    )
 
 
 def test_influence_over_a_uniform_past_is_conditional_mutual_information():
@@ -219,7 +250,12 @@ def test_influence_over_a_uniform_past_is_conditional_mutual_information():
             joint = conditionals[..., t, :] / len(EVERY)  # [a_0, ..., a_4, prediction of a_t]
             later = tuple(range(t, LENGTH))
             full, rest = joint.sum(axis=later), joint.sum(axis=(s, *later))
-            expected = entropy(rest) - entropy(rest.sum(axis=-1)) - entropy(full) + entropy(full.sum(axis=-1))
+            expected = (
+                entropy(rest)
+                - entropy(rest.sum(axis=-1))
+                - entropy(full)
+                + entropy(full.sum(axis=-1))
+            )
         assert found[s, t] == pytest.approx(expected, abs=1e-6)
     assert (found <= np.log(CHOICES)[:, None] + 1e-9).all() and found.max() > 0.05
 
@@ -232,7 +268,11 @@ def test_policies_that_cannot_look_back_are_not_influenced(name):
 
 def test_lags_leave_out_positions_without_a_choice():
     influence = np.array([[0, 5, 1, 2], [0, 0, 5, 5], [0, 0, 0, 4], [0, 0, 0, 0]])
-    assert table.by_lag(influence, [4, 1, 4, 2]).tolist() == [4, 1, 2]  # lag 1: (2, 3); lag 2: (0, 2), not (1, 3)
+    assert table.by_lag(influence, [4, 1, 4, 2]).tolist() == [
+        4,
+        1,
+        2,
+    ]  # lag 1: (2, 3); lag 2: (0, 2), not (1, 3)
     assert table.by_lag(influence, [4, 4, 4, 2]).tolist() == [14 / 3, 3, 2]
     np.testing.assert_array_equal(table.by_lag(influence, [4, 1, 1, 2]), [math.nan, math.nan, 2])
 
@@ -263,28 +303,39 @@ def test_agreement_equals_plain_loops(seed):
 
 def test_states_that_decide_everything():
     decisions = np.repeat(np.arange(4), 5)[:, None].repeat(3, axis=1)
-    assert table.groups_test(decisions, decisions[:, 0], 1, permutations=999) == pytest.approx((2, 0, 1e-3))
+    assert table.groups_test(decisions, decisions[:, 0], 1, permutations=999) == pytest.approx(
+        (2, 0, 1e-3)
+    )
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_continuations_of_prefixes(name):
     """Four states, forty architectures from each: only the controller's continuations depend on the state."""
-    prefixes = np.repeat(np.array([[0, 0, 0], [1, 0, 1], [2, 0, 2], [3, 0, 3]], np.int32), 40, axis=0)
+    prefixes = np.repeat(
+        np.array([[0, 0, 0], [1, 0, 1], [2, 0, 2], [3, 0, 3]], np.int32), 40, axis=0
+    )
     decisions = policy(name)[0](160, seed=3, prefix=prefixes)
     found = table.groups_test(decisions, prefixes[:, 0], 3)
     assert (found.p < 1e-3) == (name == "lstm") == (found.within - found.between > 0.05)
-    assert table.groups_test(decisions, prefixes[:, 0], 0).p == 1e-4  # the prefixes themselves would always tell
+    assert (
+        table.groups_test(decisions, prefixes[:, 0], 0).p == 1e-4
+    )  # the prefixes themselves would always tell
 
 
 def test_identical_states_without_conditioning_are_found_at_the_nominal_rate():
     repetitions, found = 300, 0
     for seed in range(repetitions):
         decisions = np.random.default_rng(seed).integers(0, 4, (40, 6))
-        found += table.groups_test(decisions, np.arange(40) // 10, 0, permutations=99, seed=seed).p <= 0.05
+        found += (
+            table.groups_test(decisions, np.arange(40) // 10, 0, permutations=99, seed=seed).p
+            <= 0.05
+        )
     assert binomtest(found, repetitions, 0.05).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(("groups", "start"), [([0, 0, 0], 0), ([0, 1, 2], 0), ([0, 0, 1], 2)])
 def test_groups_that_cannot_be_compared(groups, start):
-    with pytest.raises(UserError, match="at least two are needed, one of them of two or more, and a decision"):
+    with pytest.raises(
+        UserError, match="at least two are needed, one of them of two or more, and a decision"
+    ):
         table.groups_test(np.zeros((3, 2), int), np.array(groups), start)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nas.evaluation import correlations as table
 from nas.evaluation import overlap
 from nas.evaluation.samples import Sample
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)
 
@@ -23,7 +23,9 @@ def random_decisions(space, n, seed=0):
 
 def sample(decisions, loss, embedding=None):
     embedding = overlap.one_hot(SPACE, decisions) if embedding is None else embedding
-    return Sample(decisions, embedding, embedding, loss, loss, table.edit_distances(SPACE, decisions))
+    return Sample(
+        decisions, embedding, embedding, loss, loss, table.edit_distances(SPACE, decisions)
+    )
 
 
 def correlations(sample):
@@ -33,12 +35,17 @@ def correlations(sample):
 def free(decisions, node_match):
     """Exact edit distances of all pairs by networkx."""
     graphs = [SPACE.to_graph(row) for row in decisions]
-    return [nx.graph_edit_distance(a, b, node_match=node_match) for a, b in itertools.combinations(graphs, 2)]
+    return [
+        nx.graph_edit_distance(a, b, node_match=node_match)
+        for a, b in itertools.combinations(graphs, 2)
+    ]
 
 
 def test_spearman_with_ties_by_hand():
     # Ranks 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5 less 2.5: (-1.5, 0, 0, 1.5) . (-1.5, 1.5, 0, 0) = 2.25, of 4.5 each.
-    assert table.spearman(np.array([1, 20, 20, 300]), np.array([-1.0, 0.3, 0.2, 0.2])) == pytest.approx(2.25 / 4.5)
+    assert table.spearman(
+        np.array([1, 20, 20, 300]), np.array([-1.0, 0.3, 0.2, 0.2])
+    ) == pytest.approx(2.25 / 4.5)
 
 
 def test_spearman_without_ties_by_hand():
@@ -85,7 +92,9 @@ def test_measures_by_hand():
         # chain: of 6 and 5 edges 4 can match. Then 3 labels of the first differ, or 4 of the second; fewer edges gain nothing.
         "edit distance": [1, 6, 7],
         "edit distance, labels ignored": [0, 3, 3],
-        "edit distance, input and output free": free(decisions, lambda a, b: a["label"] == b["label"]),
+        "edit distance, input and output free": free(
+            decisions, lambda a, b: a["label"] == b["label"]
+        ),
         "edit distance, free, labels ignored": free(decisions, None),
         table.PERFORMANCE: [0.5, 0.25, 0.75],
     }
@@ -93,7 +102,9 @@ def test_measures_by_hand():
 
 
 def test_an_embedding_that_is_the_decisions_follows_total_overlap_exactly():
-    found = correlations(sample(random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30)))
+    found = correlations(
+        sample(random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30))
+    )
     assert tuple(found) == table.MEASURES
     assert found[table.TOTAL] == pytest.approx(-1, abs=1e-9)
     assert -1 < found[table.ACTIVATIONS] < -0.5 and -1 < found[table.CONNECTIONS] < -0.3
@@ -119,7 +130,9 @@ def test_undefined_columns_are_nan_and_the_others_are_not():
 def test_the_papers_protocol_by_hand():
     """Three architectures whose states before the last decision lie on a line."""
     decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
-    measured = sample(decisions, np.log([100.0, 104.0, 90.0]))._replace(before=np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]]))
+    measured = sample(decisions, np.log([100.0, 104.0, 90.0]))._replace(
+        before=np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
+    )
     found = table.paper_protocol(SPACE, measured)
     # Distances 1, 2, 3. Overlaps 2, 1, 0. Of 6, 6 and 5 edges 4, 4 and 3 are common by position: approximations 4, 3, 5.
     # Perplexities differ by 4, 10 and 14.
@@ -127,8 +140,16 @@ def test_the_papers_protocol_by_hand():
     assert found[table.FIRST_APPROXIMATION, "Spearman", "L2"] == pytest.approx(0.5)
     assert found[table.FIRST_APPROXIMATION, "Pearson", "L2"] == pytest.approx(0.5)
     assert found[table.PERPLEXITY, "Spearman", "L2"] == pytest.approx(1)
-    assert found[table.PERPLEXITY, "Pearson", "L2"] == pytest.approx(10 / math.sqrt(2 * (16 * 16 + 2 * 2 + 14 * 14) / 9))
-    assert math.isnan(found[table.PERPLEXITY, "Spearman", "cosine"])  # one state is zero and has no direction
-    turned = measured._replace(before=np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]]))  # cosines .71, -1, -.71
-    assert table.paper_protocol(SPACE, turned)[table.PERPLEXITY, "Spearman", "cosine"] == pytest.approx(0.5)
+    assert found[table.PERPLEXITY, "Pearson", "L2"] == pytest.approx(
+        10 / math.sqrt(2 * (16 * 16 + 2 * 2 + 14 * 14) / 9)
+    )
+    assert math.isnan(
+        found[table.PERPLEXITY, "Spearman", "cosine"]
+    )  # one state is zero and has no direction
+    turned = measured._replace(
+        before=np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]])
+    )  # cosines .71, -1, -.71
+    assert table.paper_protocol(SPACE, turned)[
+        table.PERPLEXITY, "Spearman", "cosine"
+    ] == pytest.approx(0.5)
     assert set(table.PAPER_PROTOCOL) <= set(found)

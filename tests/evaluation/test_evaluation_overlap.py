@@ -11,12 +11,17 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
 from nas.evaluation import overlap
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 FOUR = RecurrentSpace(num_nodes=4)
 # [f_0, p_1, f_1, p_2, f_2, p_3, f_3]. Of the first and second, f_0, f_2, f_3 and p_2 are equal, so that nodes 0 and 2 have the
 # same input and activation; of the first and third f_1 and p_3 are, and so are f_0, f_1, p_2 of second and fourth.
-BY_HAND = [[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1], [0, 0, 2, 0, 3, 0, 1]]
+BY_HAND = [
+    [0, 0, 1, 0, 2, 2, 3],
+    [0, 0, 2, 0, 2, 1, 3],
+    [3, 0, 1, 1, 0, 2, 1],
+    [0, 0, 2, 0, 3, 0, 1],
+]
 #                   pairs: 01 02 03 12 13 23
 ACTIVATIONS_BY_HAND = [3, 1, 1, 0, 2, 1]
 CONNECTIONS_BY_HAND = [1, 1, 1, 0, 1, 0]
@@ -71,10 +76,14 @@ def test_every_size_equals_plain_loops(space, seed):
 
 def test_cells_of_two_nodes_have_no_connection_to_share():
     space = RecurrentSpace(num_nodes=2)
-    assert overlap.common_decisions(space, [[0, 0, 1], [0, 0, 2], [0, 0, 1]], "activation").tolist() == [1, 2, 1]
+    assert overlap.common_decisions(
+        space, [[0, 0, 1], [0, 0, 2], [0, 0, 1]], "activation"
+    ).tolist() == [1, 2, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert overlap.common_decisions(space, [[0, 0, 1], [0, 0, 2], [0, 0, 1]], "connection").tolist() == [0, 0, 0]
+        assert overlap.common_decisions(
+            space, [[0, 0, 1], [0, 0, 2], [0, 0, 1]], "connection"
+        ).tolist() == [0, 0, 0]
 
 
 @settings(deadline=None, max_examples=15)
@@ -87,7 +96,9 @@ def test_the_order_of_architectures_does_not_matter(space, order):
         lambda d: overlap.feature_difference(d[:, 0]),
     ):
         matrix = squareform(measure(decisions), checks=False)
-        np.testing.assert_array_equal(squareform(measure(decisions[order]), checks=False), matrix[np.ix_(order, order)])
+        np.testing.assert_array_equal(
+            squareform(measure(decisions[order]), checks=False), matrix[np.ix_(order, order)]
+        )
 
 
 def test_feature_difference_by_hand():
@@ -119,7 +130,10 @@ def test_random_projection_is_a_fixed_linear_map_of_one_hot():
     np.testing.assert_array_equal(projected[:4], overlap.random_projection(FOUR, decisions[:4], 7))
     assert not np.allclose(projected, overlap.random_projection(FOUR, decisions, 7, seed=1))
     # Linear: what decisions add to the sum does not depend on the other decisions.
-    a, b = ([0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]), ([0, 0, 2, 1, 3, 2, 1], [1, 0, 2, 1, 3, 2, 1])
+    a, b = (
+        ([0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]),
+        ([0, 0, 2, 1, 3, 2, 1], [1, 0, 2, 1, 3, 2, 1]),
+    )
     change = [np.diff(overlap.random_projection(FOUR, pair, 7), axis=0) for pair in (a, b)]
     np.testing.assert_allclose(change[0], change[1], atol=1e-12)
 
@@ -129,5 +143,8 @@ def test_random_projection_keeps_distances_on_average():
     decisions = random_decisions(FOUR, 12)
     decisions = decisions[np.unique(overlap.one_hot(FOUR, decisions), axis=0, return_index=True)[1]]
     width = 5000
-    ratio = pdist(overlap.random_projection(FOUR, decisions, width)) ** 2 / pdist(overlap.one_hot(FOUR, decisions)) ** 2
+    ratio = (
+        pdist(overlap.random_projection(FOUR, decisions, width)) ** 2
+        / pdist(overlap.one_hot(FOUR, decisions)) ** 2
+    )
     np.testing.assert_allclose(ratio, 1, atol=5 * np.sqrt(2 / width))

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from nas.config import PolicyConfig
 from nas.controllers import lstm_policy
+from nas.controllers.lstm import LSTMSettings
 from nas.evaluation import overlap, probes
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)  # choices 4, 1, 4, 2, 4, 3, 4
 
@@ -78,15 +78,24 @@ def refitted(embedding, decisions, folds, seed):
         def outputs(rows, at, targets, penalty, x=x):
             design, ridge = np.insert(x[rows], 0, 1, axis=1), penalty * np.eye(x.shape[1] + 1)
             ridge[0, 0] = 0  # the intercept is free
-            return np.insert(x[at], 0, 1, axis=1) @ np.linalg.solve(design.T @ design + ridge, design.T @ targets[rows])
+            return np.insert(x[at], 0, 1, axis=1) @ np.linalg.solve(
+                design.T @ design + ridge, design.T @ targets[rows]
+            )
 
         for t in range(decisions.shape[1]):
             targets = np.eye(4)[decisions[:, t]]
             errors = [
-                sum(np.sum((outputs(train[train != i], [i], targets, len(train) * p) - targets[i]) ** 2) for i in train)
+                sum(
+                    np.sum(
+                        (outputs(train[train != i], [i], targets, len(train) * p) - targets[i]) ** 2
+                    )
+                    for i in train
+                )
                 for p in probes._PENALTIES
             ]
-            chosen = outputs(train, held_out, targets, len(train) * probes._PENALTIES[np.argmin(errors)])
+            chosen = outputs(
+                train, held_out, targets, len(train) * probes._PENALTIES[np.argmin(errors)]
+            )
             correct[t] += np.sum(chosen.argmax(axis=1) == decisions[held_out, t])
     return correct / len(decisions)
 
@@ -102,15 +111,20 @@ def test_equals_ridge_regression_refitted_without_each_example(n, width):
 
 def test_more_features_than_architectures():
     decisions = random_decisions(30)
-    found = probes.probe_accuracy(np.concatenate([noise(30, 100), 100 * np.eye(4)[decisions[:, 0]]], axis=1), decisions)
+    found = probes.probe_accuracy(
+        np.concatenate([noise(30, 100), 100 * np.eye(4)[decisions[:, 0]]], axis=1), decisions
+    )
     assert np.isfinite(found.accuracy).all() and found.accuracy[1] == 1
 
 
 def test_only_a_state_that_has_consumed_a_decision_tells_it():
-    policy = lstm_policy(SPACE, PolicyConfig(width=24, init_scale=0.5))
+    policy = lstm_policy(SPACE, LSTMSettings(width=24, init_scale=0.5))
     n = 200
     decisions = random_decisions(n).astype(np.int32)
     trace = jax.jit(policy.score)(policy.init(jax.random.key(0)), decisions)
-    before, after = (probes.probe_accuracy(trace.embedding(reading), decisions).accuracy for reading in ("before", "after"))
+    before, after = (
+        probes.probe_accuracy(trace.embedding(reading), decisions).accuracy
+        for reading in ("before", "after")
+    )
     assert after[-1] == 1 and before[-2] == 1
     assert_by_chance(before[-1], 1 / 4, n)

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chisquare
 
 from nas.evaluation.relabelling import relabelled
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace()
 
@@ -30,17 +30,25 @@ def test_copies_are_different_valid_and_isomorphic():
 
 def test_a_chain_has_no_other_copy():
     chain = np.array([0, 0, 1, 1, 2, 2, 3])
-    np.testing.assert_array_equal(relabelled(RecurrentSpace(num_nodes=4), chain, 5, np.random.default_rng(0)), [chain])
+    np.testing.assert_array_equal(
+        relabelled(RecurrentSpace(num_nodes=4), chain, 5, np.random.default_rng(0)), [chain]
+    )
 
 
 def test_all_copies_of_a_small_cell():
     """Node 0 has the children 1 and 2, and 1 the child 3: numberings 0123, 0132 (3 before 2) and 0213 (2 before 1)."""
     space = RecurrentSpace(num_nodes=4)
     copies = relabelled(space, np.array([0, 0, 1, 0, 2, 1, 3]), 10, np.random.default_rng(0))
-    assert sorted(map(tuple, copies)) == [(0, 0, 1, 0, 2, 1, 3), (0, 0, 1, 1, 3, 0, 2), (0, 0, 2, 0, 1, 2, 3)]
+    assert sorted(map(tuple, copies)) == [
+        (0, 0, 1, 0, 2, 1, 3),
+        (0, 0, 1, 1, 3, 0, 2),
+        (0, 0, 2, 0, 1, 2, 3),
+    ]
 
 
-@pytest.mark.parametrize("activations", [(0, 1, 2, 3, 0), (1, 1, 1, 1, 1)], ids=["distinct", "alike"])
+@pytest.mark.parametrize(
+    "activations", [(0, 1, 2, 3, 0), (1, 1, 1, 1, 1)], ids=["distinct", "alike"]
+)
 def test_every_copy_is_equally_likely(activations):
     space, rng = RecurrentSpace(num_nodes=5), np.random.default_rng(0)
     decisions = np.zeros(9, np.int32)
@@ -50,6 +58,8 @@ def test_every_copy_is_equally_likely(activations):
         for d in itertools.product(*map(range, space.num_choices))
         if sorted(d[0::2]) == sorted(activations) and isomorphic(space, decisions, d)
     }
-    drawn = collections.Counter(tuple(relabelled(space, decisions, 1, rng)[0].tolist()) for _ in range(3000))
+    drawn = collections.Counter(
+        tuple(relabelled(space, decisions, 1, rng)[0].tolist()) for _ in range(3000)
+    )
     assert set(drawn) == expected
     assert chisquare(list(drawn.values())).pvalue > 1e-3

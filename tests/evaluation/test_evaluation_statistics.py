@@ -36,7 +36,9 @@ def test_interval_by_hand():
     half = quantile(0.95) / math.sqrt(3)
     assert statistics.mean_interval([3, 1, 2]) == pytest.approx((2, 2 - half, 2 + half), rel=1e-9)
     half = quantile(0.5) / math.sqrt(3)
-    assert statistics.mean_interval(np.array([3, 1, 2], np.float32), level=0.5) == pytest.approx((2, 2 - half, 2 + half))
+    assert statistics.mean_interval(np.array([3, 1, 2], np.float32), level=0.5) == pytest.approx(
+        (2, 2 - half, 2 + half)
+    )
 
 
 def test_paired_difference_by_hand():
@@ -77,8 +79,12 @@ def test_differences_without_spread(scale):
 
 def test_one_seed_has_a_mean_and_no_more():
     assert statistics.mean_interval([2.5]) == pytest.approx((2.5, NAN, NAN), nan_ok=True)
-    assert statistics.paired_difference([2.5], [2.0]) == pytest.approx((0.5, NAN, NAN, NAN, NAN), nan_ok=True)
-    assert math.isnan(statistics.equivalence_p([0.1], 0.5)) and math.isnan(statistics.equivalence_bound([0.1]))
+    assert statistics.paired_difference([2.5], [2.0]) == pytest.approx(
+        (0.5, NAN, NAN, NAN, NAN), nan_ok=True
+    )
+    assert math.isnan(statistics.equivalence_p([0.1], 0.5)) and math.isnan(
+        statistics.equivalence_bound([0.1])
+    )
 
 
 @pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
@@ -88,7 +94,9 @@ def test_a_seed_that_is_not_finite_is_not_dropped(bad):
     assert np.isnan(statistics.mean_interval(values)).all()
     assert np.isnan(statistics.paired_difference(values, [0.0, 0.1, 0.3])).all()
     assert np.isnan(statistics.paired_difference(values, values)).all()
-    assert math.isnan(statistics.equivalence_p(values, 1.0)) and math.isnan(statistics.equivalence_bound(values))
+    assert math.isnan(statistics.equivalence_p(values, 1.0)) and math.isnan(
+        statistics.equivalence_bound(values)
+    )
 
 
 def test_seeds_must_be_paired():
@@ -107,7 +115,9 @@ def test_equivalence_bound_by_hand():
 @given(st.integers(2, 12), st.floats(0.05, 3), st.integers(0, 10**6))
 def test_equivalence_is_two_one_sided_tests(n, bound, seed):
     values = seeds(n, 0.2, seed)
-    assert statistics.equivalence_p(values, bound) == pytest.approx(DescrStatsW(values).ttost_mean(-bound, bound)[0])
+    assert statistics.equivalence_p(values, bound) == pytest.approx(
+        DescrStatsW(values).ttost_mean(-bound, bound)[0]
+    )
 
 
 def test_equivalence_without_spread():
@@ -117,7 +127,9 @@ def test_equivalence_without_spread():
 
 def test_holm_by_hand():
     # Ordered .01 x 3, .03 x 2, then .04 x 1, which may not be below the one before.
-    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06}
+    )
     assert statistics.holm({"a": 0.7, "b": 0.8}) == {"a": 1, "b": 1}
     found = statistics.holm({"a": NAN, "b": 0.01, "c": 0.02})
     assert found == pytest.approx({"a": NAN, "b": 0.03, "c": 0.04}, nan_ok=True)
@@ -131,14 +143,19 @@ def test_holm_by_hand():
 def all_permutations(n, statistic, x):
     """Share of the n! relabellings of x with a statistic at least as far from zero as it is now."""
     square = squareform(x)
-    values = [statistic(squareform(square[np.ix_(order, order)])) for order in itertools.permutations(range(n))]
+    values = [
+        statistic(squareform(square[np.ix_(order, order)]))
+        for order in itertools.permutations(range(n))
+    ]
     return np.mean(np.abs(values) >= abs(values[0]) - 1e-9)
 
 
 def correlation_of_residuals(x, y, control):
     """Partial correlation of ranks, by two regressions."""
     design = np.column_stack([np.ones(len(x)), rankdata(control)])
-    left, right = (rankdata(side) - design @ np.linalg.lstsq(design, rankdata(side))[0] for side in (x, y))
+    left, right = (
+        rankdata(side) - design @ np.linalg.lstsq(design, rankdata(side))[0] for side in (x, y)
+    )
     return np.corrcoef(left, right)[0, 1]
 
 
@@ -152,13 +169,18 @@ def test_mantel_finds_the_share_of_all_permutations(seed):
     x, y = pdist(points(6, seed=seed)), np.round(pdist(points(6, seed=seed + 10)))  # with ties
     found = statistics.mantel(x, y, permutations=2000)
     assert found.r == pytest.approx(spearmanr(x, y).statistic)
-    assert_is_share(found.p, all_permutations(6, lambda permuted: spearmanr(permuted, y).statistic, x), 2000)
+    assert_is_share(
+        found.p, all_permutations(6, lambda permuted: spearmanr(permuted, y).statistic, x), 2000
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_partial_mantel_finds_the_share_of_all_permutations(seed):
     control = points(6, seed=seed)
-    x, y = np.round(pdist(points(6, seed=seed + 10) + control)), pdist(points(6, seed=seed + 20) + control)
+    x, y = (
+        np.round(pdist(points(6, seed=seed + 10) + control)),
+        pdist(points(6, seed=seed + 20) + control),
+    )
     control = pdist(control)
     found = statistics.partial_mantel(x, y, control, permutations=2000)
     assert found.r == pytest.approx(correlation_of_residuals(x, y, control))
@@ -169,20 +191,32 @@ def test_partial_mantel_finds_the_share_of_all_permutations(seed):
 def test_mantel_of_a_distance_with_itself():
     x = pdist(points(30))
     assert statistics.mantel(x, 2 * x, permutations=99) == pytest.approx((1, 0.01))
-    assert statistics.mantel(x, -x, permutations=99) == pytest.approx((-1, 0.01))  # a similarity, two-sided
+    assert statistics.mantel(x, -x, permutations=99) == pytest.approx(
+        (-1, 0.01)
+    )  # a similarity, two-sided
 
 
 def test_what_only_the_control_explains_goes():
     control, n = points(60, width=2), 60
-    x, y, z = pdist(control + 0.4 * points(n, 2, 1)), pdist(control + 0.4 * points(n, 2, 2)), pdist(control)
+    x, y, z = (
+        pdist(control + 0.4 * points(n, 2, 1)),
+        pdist(control + 0.4 * points(n, 2, 2)),
+        pdist(control),
+    )
     plain, partial = statistics.mantel(x, y), statistics.partial_mantel(x, y, z)
     assert plain.r > 0.5 and abs(partial.r) < plain.r / 3
 
 
 def test_a_control_that_explains_nothing_changes_nothing():
-    x, y, control = pdist(points(40)), pdist(points(40) + points(40, seed=1)), pdist(points(40, seed=2))
+    x, y, control = (
+        pdist(points(40)),
+        pdist(points(40) + points(40, seed=1)),
+        pdist(points(40, seed=2)),
+    )
     plain, partial = statistics.mantel(x, y), statistics.partial_mantel(x, y, control)
-    assert partial.r == pytest.approx(plain.r, abs=0.05) and plain.p == partial.p == pytest.approx(1e-4)
+    assert partial.r == pytest.approx(plain.r, abs=0.05) and plain.p == partial.p == pytest.approx(
+        1e-4
+    )
 
 
 @pytest.mark.parametrize("n", [6, 10, 14, 30, 50, 100])
@@ -191,14 +225,21 @@ def test_architectures_that_are_alike(n):
     kinds = np.arange(n) % 2
     y = squareform(np.where(np.eye(n), 0, kinds[:, None] + kinds[None]))
     x = pdist((np.arange(n) == 0)[:, None].astype(float), "cityblock")
-    tests = statistics.mantel(x, y, permutations=500), statistics.partial_mantel(x, y, np.abs(y - 1), permutations=500)
+    tests = (
+        statistics.mantel(x, y, permutations=500),
+        statistics.partial_mantel(x, y, np.abs(y - 1), permutations=500),
+    )
     for found in tests:
         assert abs(found.r) > 0.05 and found.p == 1
 
 
 def test_undefined_where_a_side_is_constant_or_not_finite():
     x, y = pdist(points(6)), pdist(points(6, seed=1))
-    for bad in (np.ones(15), np.where(np.arange(15) == 3, NAN, x), np.where(np.arange(15) == 3, math.inf, x)):
+    for bad in (
+        np.ones(15),
+        np.where(np.arange(15) == 3, NAN, x),
+        np.where(np.arange(15) == 3, math.inf, x),
+    ):
         for a, b in ((bad, y), (y, bad)):
             assert np.isnan(statistics.mantel(a, b)).all()
             assert np.isnan(statistics.partial_mantel(a, b, x)).all()
@@ -218,7 +259,10 @@ def test_lengths_must_be_those_of_pairs(test):
 
 def test_same_seed_same_p():
     x, y, z = (pdist(points(12, seed=seed)) for seed in range(3))
-    for test in (lambda seed: statistics.mantel(x, y, seed=seed), lambda seed: statistics.partial_mantel(x, y, z, seed=seed)):
+    for test in (
+        lambda seed: statistics.mantel(x, y, seed=seed),
+        lambda seed: statistics.partial_mantel(x, y, z, seed=seed),
+    ):
         assert test(1) == test(1) != test(2)
 
 
@@ -233,9 +277,13 @@ def test_bootstrap_equals_resamples_written_out():
     for _ in range(resamples):
         drawn = rng.integers(n, size=n)
         pairs = [(i, j) for i, j in itertools.combinations(drawn, 2) if i != j]
-        values.append(spearmanr(*([squareform(side)[i, j] for i, j in pairs] for side in (x, y))).statistic)
+        values.append(
+            spearmanr(*([squareform(side)[i, j] for i, j in pairs] for side in (x, y))).statistic
+        )
     found = statistics.bootstrap_correlation(x, y, resamples=resamples, seed=5, level=0.8)
-    assert found == pytest.approx((spearmanr(x, y).statistic, np.quantile(values, 0.1), np.quantile(values, 0.9)))
+    assert found == pytest.approx(
+        (spearmanr(x, y).statistic, np.quantile(values, 0.1), np.quantile(values, 0.9))
+    )
 
 
 def test_bootstrap_covers_the_correlation_of_the_population():
@@ -244,9 +292,14 @@ def test_bootstrap_covers_the_correlation_of_the_population():
         return pdist(x), pdist(x + 2 * rng.normal(size=(n, 3)))
 
     rng = np.random.default_rng(0)
-    truth = spearmanr(*sample(2000, rng)).statistic  # its standard error is about a seventh of a sample's below
+    truth = spearmanr(
+        *sample(2000, rng)
+    ).statistic  # its standard error is about a seventh of a sample's below
     repetitions = 80
-    intervals = [statistics.bootstrap_correlation(*sample(40, rng), resamples=200, seed=i) for i in range(repetitions)]
+    intervals = [
+        statistics.bootstrap_correlation(*sample(40, rng), resamples=200, seed=i)
+        for i in range(repetitions)
+    ]
     covered = sum(low <= truth <= high for _, low, high in intervals)
     assert binomtest(covered, repetitions, 0.95).pvalue > 1e-3
 
@@ -256,7 +309,11 @@ def test_bootstrap_without_correlation_in_a_resample_has_no_limits():
     embedding = np.where(np.arange(10) < 2, np.arange(10) + 1.0, 0.0)[:, None]
     x, y = pdist(embedding), pdist(embedding**2)
     estimate, low, high = statistics.bootstrap_correlation(x, y)
-    assert estimate == pytest.approx(spearmanr(x, y).statistic) and math.isnan(low) and math.isnan(high)
+    assert (
+        estimate == pytest.approx(spearmanr(x, y).statistic)
+        and math.isnan(low)
+        and math.isnan(high)
+    )
 
 
 # Rates of false positives.
@@ -268,7 +325,9 @@ def test_false_positives_of_distances_against_differences_of_an_independent_numb
         x, y = pdist(points(100, 5, 2 * seed)), pdist(points(100, 1, 2 * seed + 1))
         naive += spearmanr(x, y).pvalue <= 0.05
         mantel += statistics.mantel(x, y, permutations=199, seed=seed).p <= 0.05
-    print(f"p <= .05: pairs taken as independent {naive / repetitions:.1%}, Mantel {mantel / repetitions:.1%}")
+    print(
+        f"p <= .05: pairs taken as independent {naive / repetitions:.1%}, Mantel {mantel / repetitions:.1%}"
+    )
     assert abs(mantel / repetitions - 0.05) <= 0.02
     assert naive / repetitions > 0.2
 
@@ -279,7 +338,12 @@ def test_false_positives_of_the_partial_test():
     for seed in range(repetitions):
         control = points(20, 2, 3 * seed)
         x, y = points(20, 5, 3 * seed + 1), control + points(20, 2, 3 * seed + 2)
-        found += statistics.partial_mantel(pdist(x), pdist(y), pdist(control), permutations=99, seed=seed).p <= 0.05
+        found += (
+            statistics.partial_mantel(
+                pdist(x), pdist(y), pdist(control), permutations=99, seed=seed
+            ).p
+            <= 0.05
+        )
     assert binomtest(found, repetitions, 0.05).pvalue > 1e-3
 
 
@@ -309,7 +373,9 @@ def test_variance_components_of_drawn_values():
         rng = np.random.default_rng(seed)
         values = rng.normal(0, 2, (60, 1)) + rng.normal(0, 1, (60, 4))
         found = statistics.variance_components(values, resamples=300, seed=seed)
-        assert found.within == pytest.approx(1, abs=0.3) and found.between == pytest.approx(2, abs=0.9)
+        assert found.within == pytest.approx(1, abs=0.3) and found.between == pytest.approx(
+            2, abs=0.9
+        )
         covered += found.share.low <= 0.2 <= found.share.high
     assert 32 <= covered <= 40  # of 95 %, a bootstrap of 60 groups being somewhat narrow
 
@@ -321,5 +387,7 @@ def test_both_mantel_tests_at_once_are_what_they_are_alone(control):
     fixed = {"varies": fixed, "constant": fixed * 0, "not finite": fixed * NAN}[control]
     simple, partial = statistics.mantel_and_partial(x, y, fixed, permutations=199)
     assert simple == pytest.approx(statistics.mantel(x, y, permutations=199))
-    assert partial == pytest.approx(statistics.partial_mantel(x, y, fixed, permutations=199), nan_ok=True)
+    assert partial == pytest.approx(
+        statistics.partial_mantel(x, y, fixed, permutations=199), nan_ok=True
+    )
     assert np.isnan(partial.r) == (control != "varies")

@@ -7,13 +7,15 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from nas.evaluation import correlations, overlap
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=12)
 
 
 def sample(n, seed=0):
-    return (np.random.default_rng(seed).random((n, 23)) * np.array(SPACE.num_choices)).astype(np.int32)
+    return (np.random.default_rng(seed).random((n, 23)) * np.array(SPACE.num_choices)).astype(
+        np.int32
+    )
 
 
 def test_counts_against_plain_loops():
@@ -38,7 +40,9 @@ def test_feature_difference():
 def test_distance_of_one_hot_decisions_is_total_overlap():
     decisions = sample(40)
     total = overlap.common_decisions(SPACE, decisions, "activation", "connection")
-    np.testing.assert_allclose(pdist(overlap.one_hot(SPACE, decisions)) ** 2, 2 * (22 - total), atol=1e-9)
+    np.testing.assert_allclose(
+        pdist(overlap.one_hot(SPACE, decisions)) ** 2, 2 * (22 - total), atol=1e-9
+    )
 
 
 def test_facts_of_uniform_cells():

@@ -1,6 +1,5 @@
 """What tests of the study on NAS-Bench-201 share."""
 
-import dataclasses
 import functools
 
 import pytest
@@ -10,12 +9,17 @@ import pytest
 def small_arms():
     """Arms with a small policy on one device, the functions of each compiled once for a file."""
     from experiments.nasbench201 import seeds, settings
+    from nas import config as configs
 
     configure, program = settings.configure, functools.cache(seeds.program)
 
     def small(name, size):
         config = configure(name, size)
-        return dataclasses.replace(config, policy=dataclasses.replace(config.policy, width=8))
+        return (
+            configs.override(config, {"policy": {"width": 8}})
+            if "width" in config.policy
+            else config
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(settings, "configure", small)

@@ -10,10 +10,10 @@ from tests.forked import run_forked
 from tests.helpers import assert_one_line
 
 OPTIONS = {
-    "nodes": 3,
-    "supernet.width": 8,
+    "space.num_nodes": 3,
+    "network.width": 8,
     "data.vocabulary": 50,
-    "data.eval_tokens": 40,
+    "evaluation.examples": 40,
     "search.shared_steps": 4,
     "search.controller_steps": 2,
     "search.chunk": 2,
@@ -37,13 +37,24 @@ def test_parts_of_the_loop_add_up(tmp_path, user_environment):
     results = json.loads((tmp_path / "end_to_end.json").read_text())
     loop, parts = results["loop"], {part["part"]: part for part in results["loop"]["parts"]}
     # Two epochs are counted: two chunks of shared steps and one of the controller in each.
-    calls = {"shared chunk": 4, "epoch start": 2, "controller chunk": 2, "validation": 2, "around them": 0}
+    calls = {
+        "shared chunk": 4,
+        "epoch start": 2,
+        "controller chunk": 2,
+        "validation": 2,
+        "around them": 0,
+    }
     assert {name: part["calls"] for name, part in parts.items()} == calls
     assert all(part["seconds"] > 0 for part in parts.values())
     assert sum(part["seconds"] for part in parts.values()) == pytest.approx(loop["seconds"])
     for speed in results["speed"]:
-        assert speed["tokens"] == pytest.approx(32 * 20 * speed["steps"])  # rows and steps of a window
-    assert "around them" in found.stdout and "A search of 3 epochs" in (tmp_path / "performance.html").read_text()
+        assert speed["tokens"] == pytest.approx(
+            32 * 20 * speed["steps"]
+        )  # rows and steps of a window
+    assert (
+        "around them" in found.stdout
+        and "A search of 3 epochs" in (tmp_path / "performance.html").read_text()
+    )
 
 
 @pytest.mark.slow
@@ -56,4 +67,7 @@ def test_starts_are_timed(tmp_path, user_environment):
 
 
 def test_bad_flags_end_in_one_line(tmp_path, user_environment):
-    assert_one_line(run_forked(user_environment, MODULE, f"--out={tmp_path}", "--config.supernet.width=0"), "supernet.width")
+    assert_one_line(
+        run_forked(user_environment, MODULE, f"--out={tmp_path}", "--config.network.width=0"),
+        "network.width",
+    )

@@ -7,27 +7,32 @@ import numpy as np
 import pytest
 
 from experiments import isomorphs
-from nas import runs, search
-from nas.data import Corpus
-from tests.helpers import tiny
+from nas import runs, steps
+from tests.helpers import splits_of, tiny
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-CONFIG = tiny(nodes=6, supernet={"init_scale": 0.4}, data={"eval_tokens": 0})  # larger weights would amplify rounding
-VOCABULARY = CONFIG.data.vocabulary
+CONFIG = tiny(
+    space={"num_nodes": 6}, network={"init_scale": 0.4}, evaluation={"examples": 0}
+)  # larger weights would amplify rounding
+VOCABULARY = CONFIG.data["vocabulary"]
 
 
 def run_with(recurrent):
     """A search before its first step whose recurrent matrices are replaced by a function of them."""
-    parts, rng = search.components(CONFIG), np.random.default_rng(0)
-    state = jax.jit(lambda: search.initial_state(CONFIG, parts))()
+    parts, rng = steps.components(CONFIG), np.random.default_rng(0)
+    state = jax.jit(lambda: steps.initial_state(CONFIG, parts))()
     params = state.reward.params
     state = state.replace(
-        reward=state.reward.replace(params=params | {"recurrent": recurrent(np.asarray(params["recurrent"]))})
+        reward=state.reward.replace(
+            params=params | {"recurrent": recurrent(np.asarray(params["recurrent"]))}
+        )
     )
-    run = runs.Run(pathlib.Path("run"), CONFIG, {}, parts.space, parts.policy, parts.reward, state, {})
+    run = runs.Run(
+        pathlib.Path("run"), CONFIG, {}, parts.task, parts.policy, parts.reward, state, {}
+    )
     train, valid = (rng.integers(0, VOCABULARY, length, dtype=np.int32) for length in (200, 600))
-    vars(run)["corpus"] = Corpus(train, valid, valid, tuple(map(str, range(VOCABULARY))))
+    vars(run)["splits"] = splits_of(CONFIG, train, valid)
     return run
 
 
@@ -37,7 +42,11 @@ def shares(measured):
 
 def test_without_sharing_copies_are_the_same():
     """All edges have one matrix: what a cell's nodes are called changes nothing, and nothing is artefact."""
-    run = run_with(lambda matrices: np.concatenate([matrices[:1], np.repeat(matrices[1:2], len(matrices) - 1, axis=0)]))
+    run = run_with(
+        lambda matrices: np.concatenate(
+            [matrices[:1], np.repeat(matrices[1:2], len(matrices) - 1, axis=0)]
+        )
+    )
     measured = isomorphs.measure(run, cells=12, copies=3, seed=0)
     for values in measured.values():
         np.testing.assert_allclose(values, np.broadcast_to(values[:, :1], values.shape), rtol=1e-5)

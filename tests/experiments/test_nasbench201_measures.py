@@ -5,8 +5,8 @@ import pytest
 
 from experiments.nasbench201 import facts, measures
 from experiments.nasbench201.measures import Judge
-from nas import tables
-from nas.tables import SPACE
+from nas.data import table as tables
+from nas.data.table import SPACE
 
 COUNT = len(SPACE.every())
 
@@ -28,14 +28,16 @@ def test_regret_by_hand():
 def test_the_top_is_one_in_a_hundred():
     test = np.arange(COUNT, dtype=float)
     found = Judge(test, test)
-    assert found.in_top(np.array([[COUNT - 157, COUNT - 156, COUNT - 1]])).tolist() == [[False, True, True]]
+    assert found.in_top(np.array([[COUNT - 157, COUNT - 156, COUNT - 1]])).tolist() == [
+        [False, True, True]
+    ]
 
 
 def test_a_class_is_judged_by_its_mean():
     classes = np.concatenate([[0, 0], 1 + np.arange(COUNT - 2)])
     test = np.zeros(COUNT, np.float32)
     test[:3] = 90, 50, 75
-    table = tables.Table({("cifar100", "val"): test, ("cifar100", "test"): test}, classes)
+    table = tables.AccuracyTable({("cifar100", "val"): test, ("cifar100", "test"): test}, classes)
     found = Judge.of(table, "cifar100")
     assert found.regret(np.array([[0], [1], [2]])).ravel().tolist() == [5, 5, 0]
 
@@ -48,15 +50,21 @@ def test_entropy_and_total_correlation_by_hand():
     joint = np.zeros(SPACE.num_choices)
     joint[0, 0, 0, 0, 0, 0] = joint[1, 1, 2, 0, 0, 0] = 1  # three decisions that share one bit
     assert measures.entropy(log_probs(joint).ravel()) == pytest.approx(np.log(2))
-    assert measures.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(2 * np.log(2))
+    assert measures.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(
+        2 * np.log(2)
+    )
     assert measures.entropy(np.full(COUNT, -np.log(COUNT))) == pytest.approx(6 * np.log(5))
-    assert measures.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(0, abs=1e-9)
+    assert measures.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_gibbs_policies_of_single_effects_need_no_conditioning():
     single = tables.synthetic_table(0, 0.0).accuracy["cifar10", "test"]
     entropies, correlations = measures.gibbs_curve(single)
-    assert np.all(np.diff(entropies) >= 0) and entropies[-1] == pytest.approx(6 * np.log(5), abs=1e-6)
+    assert np.all(np.diff(entropies) >= 0) and entropies[-1] == pytest.approx(
+        6 * np.log(5), abs=1e-6
+    )
     np.testing.assert_allclose(correlations, 0, atol=1e-3)  # accuracies are single precision
     pairs = tables.synthetic_table(0, 1.0).accuracy["cifar10", "test"]
     assert measures.gibbs_curve(pairs)[1].max() > 0.3
@@ -75,15 +83,19 @@ def test_gibbs_policies_of_two_decisions_by_hand():
     expected = -2 * np.sum(marginal * np.log(marginal)) - entropy
     found = measures.gibbs_total_correlation(curve, np.array([entropy + 4 * np.log(5)]))
     assert found == pytest.approx(expected, rel=0.01)  # the curve is interpolated
-    assert np.isnan(measures.gibbs_total_correlation(curve, np.array([1.0])))  # 625 equal architectures have 6.4 nats
+    assert np.isnan(
+        measures.gibbs_total_correlation(curve, np.array([1.0]))
+    )  # 625 equal architectures have 6.4 nats
 
 
 def test_the_uniform_sample_has_no_two_of_one_class():
-    table = tables.Table({}, SPACE.canonical_class(SPACE.every()))
+    table = tables.AccuracyTable({}, SPACE.canonical_class(SPACE.every()))
     rows = measures.uniform_sample(table, 400)
     assert len(set(table.classes[rows])) == 400
-    alone = measures.uniform_sample(tables.Table({}, np.arange(COUNT)), 400)
-    assert len(set(alone)) == 400 and abs(SPACE.every()[alone].mean() - 2) < 0.15  # uniform: mean 2, standard error .03
+    alone = measures.uniform_sample(tables.AccuracyTable({}, np.arange(COUNT)), 400)
+    assert (
+        len(set(alone)) == 400 and abs(SPACE.every()[alone].mean() - 2) < 0.15
+    )  # uniform: mean 2, standard error .03
 
 
 def test_pair_measures_by_hand():
@@ -116,7 +128,10 @@ def test_predictions_of_what_is_there_and_of_noise(data):
 
 def left_out(fit, known, target):
     """Mean squared error of `fit(known, target, at)` with each row left out in turn."""
-    errors = [fit(np.delete(known, i, 0), np.delete(target, i), known[i : i + 1])[0] - target[i] for i in range(len(target))]
+    errors = [
+        fit(np.delete(known, i, 0), np.delete(target, i), known[i : i + 1])[0] - target[i]
+        for i in range(len(target))
+    ]
     return np.mean(np.square(errors))
 
 
@@ -126,7 +141,9 @@ def ridge_fit(ridge, centre):
     def fit(x, y, at):
         design = np.column_stack([np.ones(len(x)), x - centre])
         penalty = ridge * np.diag([0.0] + [1.0] * x.shape[1])
-        return np.column_stack([np.ones(len(at)), at - centre]) @ np.linalg.solve(design.T @ design + penalty, design.T @ y)
+        return np.column_stack([np.ones(len(at)), at - centre]) @ np.linalg.solve(
+            design.T @ design + penalty, design.T @ y
+        )
 
     return fit
 
@@ -145,9 +162,13 @@ def test_settings_are_the_best_by_leaving_one_out(seed):
     target = known @ rng.standard_normal(6) + 4 * rng.standard_normal(40)
     fits = [ridge_fit(ridge * 40, known.mean(axis=0)) for ridge in measures.RIDGES]
     best = min(fits, key=lambda fit: left_out(fit, known, target))
-    np.testing.assert_allclose(measures._ridge(known, target, unknown), best(known, target, unknown), rtol=1e-6)
+    np.testing.assert_allclose(
+        measures._ridge(known, target, unknown), best(known, target, unknown), rtol=1e-6
+    )
     best = min(map(nearest_fit, measures.NEIGHBOURS), key=lambda fit: left_out(fit, known, target))
-    np.testing.assert_allclose(measures._nearest(known, target, unknown), best(known, target, unknown), rtol=1e-9)
+    np.testing.assert_allclose(
+        measures._nearest(known, target, unknown), best(known, target, unknown), rtol=1e-9
+    )
 
 
 def test_held_out_architectures_are_not_used():
@@ -155,7 +176,10 @@ def test_held_out_architectures_are_not_used():
     embedding = np.eye(50)  # says which architecture it is, and nothing of the others
     accuracy = rng.standard_normal(50)
     assert abs(measures.prediction(embedding, accuracy)[0]) < 0.6
-    assert measures.prediction(np.concatenate([embedding, accuracy[:, None]], axis=1), accuracy)[0] > 0.9
+    assert (
+        measures.prediction(np.concatenate([embedding, accuracy[:, None]], axis=1), accuracy)[0]
+        > 0.9
+    )
 
 
 # Facts.
@@ -165,11 +189,19 @@ def test_facts_by_hand():
     classes = np.maximum(np.arange(COUNT) - 1, 0)
     valid, test = np.full(COUNT, 20.0), np.full(COUNT, 20.0)
     valid[:3], test[:3] = (80, 78, 70), (60, 64, 63)
-    found = facts.facts(tables.Table({("cifar10", "val"): valid, ("cifar10", "test"): test}, classes), "cifar10")
+    found = facts.facts(
+        tables.AccuracyTable({("cifar10", "val"): valid, ("cifar10", "test"): test}, classes),
+        "cifar10",
+    )
     assert found["best by validation: validation"] == 80 and found["best by validation: test"] == 60
-    assert found["best by validation: rank on test"] == "3" and found["best by validation: rank of its class on test"] == "2"
+    assert (
+        found["best by validation: rank on test"] == "3"
+        and found["best by validation: rank of its class on test"] == "2"
+    )
     assert found["best on test"] == 64 and found["best class, mean on test"] == 63
     assert found["mean, test"] == pytest.approx(20 + (40 + 44 + 43) / COUNT)
     assert found["best less fifth by validation: validation"] == 60
-    assert found["within a class, all: standard deviation on test"] == pytest.approx(np.sqrt(8))  # 60 and 64
+    assert found["within a class, all: standard deviation on test"] == pytest.approx(
+        np.sqrt(8)
+    )  # 60 and 64
     assert found["within a class, all: correlation of validation and test"] == pytest.approx(-1)

@@ -29,14 +29,20 @@ def test_agreement_is_that_of_single_measurements():
 
 
 def test_the_table(monkeypatch):
-    monkeypatch.setattr(rank_tables, "_interval", functools.partial(rank_tables._interval, resamples=100))
+    monkeypatch.setattr(
+        rank_tables, "_interval", functools.partial(rank_tables._interval, resamples=100)
+    )
     rng = np.random.default_rng(0)
     truth = rng.normal(size=40)
     shared, alone = truth + rng.normal(size=(2, 40)), truth + 0.1 * rng.normal(size=(2, 40))
     shared[0, 3] = np.nan
     table = rank_tables.table({"all": (shared, alone)}, vocabulary=10**6, command="")
     against, trainings, searches = (row.cells for row in table.rows)
-    assert against[2:4] == [40.0, 1.0] and [row.reference for row in table.rows] == [False, True, True]
+    assert against[2:4] == [40.0, 1.0] and [row.reference for row in table.rows] == [
+        False,
+        True,
+        True,
+    ]
     tau = [float(cells[4].split()[0]) for cells in (against, trainings, searches)]
     assert tau[1] > 0.8 > tau[0] > tau[2]  # of noise in none, one and both
     low, high = map(float, against[4].partition("[")[2].rstrip("]").split(","))
@@ -47,26 +53,40 @@ def test_the_table(monkeypatch):
 @pytest.mark.slow
 def test_the_program(user_environment, tmp_path):
     config = tiny(
-        data={"batch": 64, "steps": 100, "eval_tokens": 400},
+        data={"batch": 64, "steps": 100},
+        evaluation={"examples": 400},
         search={"epochs": 1, "warmup_epochs": 0},
         training={"epochs": 1},
     )
     write_config(tmp_path / "tiny.py", config)
     root = tmp_path / "run"
-    arguments = [f"--config={tmp_path / 'tiny.py'}", f"--workdir={root}", f"--data_dir={tmp_path / 'data'}", "--cells=3"]
-    process = finish_program(start_program(user_environment, "experiments.rank_agreement", *arguments))
+    arguments = [
+        f"--config={tmp_path / 'tiny.py'}",
+        f"--workdir={root}",
+        f"--data_dir={tmp_path / 'data'}",
+        "--cells=3",
+    ]
+    process = finish_program(
+        start_program(user_environment, "experiments.rank_agreement", *arguments)
+    )
     assert process.returncode == 0, process.stderr
     folder = root / "rank_agreement"
     rows = list(csv.DictReader((folder / "rank_agreement.csv").open()))
     assert [row["number"] for row in rows] == ["3"] * 6
-    assert (folder / "rank_agreement.png").is_file() and (folder / "report" / "index.html").is_file()
+    assert (folder / "rank_agreement.png").is_file() and (
+        folder / "report" / "index.html"
+    ).is_file()
     scores = load_arrays(folder / "uniform-3-cells.npz")["scores"]
     assert scores.shape == (2, 30) and np.isfinite(scores).all() and not np.array_equal(*scores)
-    trained = [json.loads((path / "config.json").read_text()) for path in (root / "from_scratch").iterdir()]
+    trained = [
+        json.loads((path / "config.json").read_text()) for path in (root / "from_scratch").iterdir()
+    ]
     assert {config["seed"] for config in trained} == {0, 1} and 6 <= len(trained) <= 12
 
     before, printed = files(root), process.stdout
-    process = finish_program(start_program(user_environment, "experiments.rank_agreement", *arguments))
+    process = finish_program(
+        start_program(user_environment, "experiments.rank_agreement", *arguments)
+    )
     assert (process.returncode, process.stdout, process.stderr) == (0, printed, "")
     assert files(root) == before
 
@@ -80,6 +100,8 @@ def test_the_program(user_environment, tmp_path):
     ],
 )
 def test_what_it_is_asked_for(arguments, parts, user_environment, tmp_path):
-    process = run_forked(user_environment, "experiments.rank_agreement", f"--workdir={tmp_path / 'run'}", *arguments)
+    process = run_forked(
+        user_environment, "experiments.rank_agreement", f"--workdir={tmp_path / 'run'}", *arguments
+    )
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

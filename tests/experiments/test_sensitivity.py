@@ -7,7 +7,7 @@ import pytest
 
 from experiments.nasbench201 import seeds, sensitivity, settings, variants
 from nas import config as configs
-from nas import tables
+from nas.data import table as tables
 
 SIZE = settings.Size(seeds=2, updates=4, data_sets=(), epoch=2)
 
@@ -33,7 +33,9 @@ def test_a_variant_is_measured_once(small_arms, tmp_path, monkeypatch):
     assert all(values.shape == (2,) for values in found.values())
     # After four updates a policy is nearly uniform: of six decisions of five choices. Without the constant it is nearer still.
     limit = 6 * np.log(5)
-    assert np.all((found[variants.ENTROPY] < flat[variants.ENTROPY]) & (flat[variants.ENTROPY] < limit))
+    assert np.all(
+        (found[variants.ENTROPY] < flat[variants.ENTROPY]) & (flat[variants.ENTROPY] < limit)
+    )
     np.testing.assert_allclose(found[variants.ENTROPY], limit, atol=0.05)
     np.testing.assert_allclose(found[variants.CONDITIONING], 0, atol=0.01)
     monkeypatch.setattr(seeds, "run", None)

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.nasbench201 import program, seeds, settings
 from experiments.nasbench201.study import Study
-from nas import tables
+from nas.data import table as tables
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, finish_program, start_program
 
@@ -27,7 +27,9 @@ def shrunk(small_arms, monkeypatch):
     monkeypatch.setattr(settings, "WITH_MEMORY", ("memory",))
     monkeypatch.setattr(settings, "UNIFORM_SAMPLE", 40)
     monkeypatch.setattr(settings, "OWN_SAMPLES", 12)
-    monkeypatch.setattr("experiments.nasbench201.report._LEARNED", (settings.FACTORISED, settings.PG, "memory"))
+    monkeypatch.setattr(
+        "experiments.nasbench201.report._LEARNED", (settings.FACTORISED, settings.PG, "memory")
+    )
     monkeypatch.setitem(settings.SIZES, "quick", TINY)
     monkeypatch.setattr(settings, "SWEEP", dataclasses.replace(TINY, seeds=2))
     monkeypatch.setattr(settings, "STRENGTHS", (0.0, 1.0))
@@ -40,7 +42,15 @@ def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     for name in ("regret", "top", "comparisons", "conditioning", "embeddings"):
         assert len((tmp_path / f"cifar100_{name}.csv").read_text().splitlines()) > 2
-    for name in ("regret", "top", "differences", "entropy", "gibbs", "conditioning_regret", "prediction"):
+    for name in (
+        "regret",
+        "top",
+        "differences",
+        "entropy",
+        "gibbs",
+        "conditioning_regret",
+        "prediction",
+    ):
         assert (tmp_path / f"cifar100_{name}.png").stat().st_size > 5000
     page = (tmp_path / "report" / "index.html").read_text()
     for question in ("Does L_Sup cost", "Does conditioning predict", "Does the embedding predict"):
@@ -66,9 +76,16 @@ def test_pieces_are_what_was_asked_for(shrunk, tmp_path, monkeypatch):
         arm = data.arms[name]
         assert arm.queries.shape == (8, 16) and arm.entropy.shape == (8, 4)
         assert len({row.tobytes() for row in arm.queries}) == 8
-    np.testing.assert_allclose(data.arms[settings.RANDOM].numbers["entropy"], 6 * np.log(5), rtol=1e-5)
-    np.testing.assert_allclose(data.arms[settings.RANDOM].numbers["total correlation"], 0, atol=1e-5)
-    assert data.untrained["ridge"].shape == (8,) and set(data.references) == {"one-hot decisions", "random projection"}
+    np.testing.assert_allclose(
+        data.arms[settings.RANDOM].numbers["entropy"], 6 * np.log(5), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        data.arms[settings.RANDOM].numbers["total correlation"], 0, atol=1e-5
+    )
+    assert data.untrained["ridge"].shape == (8,) and set(data.references) == {
+        "one-hot decisions",
+        "random projection",
+    }
     monkeypatch.setattr(settings, "STRATEGIES", (settings.EVOLUTION, settings.PG))
     whole = Study(table, dataclasses.replace(TINY, piece=8), tmp_path / "whole")
     (other,) = whole.run(lambda epochs: None)
@@ -90,7 +107,9 @@ def test_pieces_of_another_table_or_damaged_ones_are_run_again(shrunk, tmp_path,
     before = piece.read_bytes()
     _, judge = queries(tables.synthetic_table(1, 0.5))
     assert piece.read_bytes() != before
-    np.testing.assert_array_equal(judge.test, tables.synthetic_table(1, 0.5).accuracy["cifar100", "test"])
+    np.testing.assert_array_equal(
+        judge.test, tables.synthetic_table(1, 0.5).accuracy["cifar100", "test"]
+    )
 
 
 def test_the_study_of_interaction(shrunk, tmp_path, capsys, monkeypatch):
@@ -109,7 +128,10 @@ def test_the_settings_of_a_study_are_complete():
         assert settings.TUNING_SET not in size.data_sets
         assert max(size.seeds, size.piece) <= min(settings.TUNING_SEEDS)
         for name in settings.STRATEGIES:
-            assert settings.configure(name, size).search.controller_steps == size.epoch and size.updates % size.epoch == 0
+            assert (
+                settings.configure(name, size).search.controller_steps == size.epoch
+                and size.updates % size.epoch == 0
+            )
 
 
 # The program.
@@ -136,7 +158,9 @@ def test_help_is_quick_and_lists_the_flags(user_environment):
     ],
 )
 def test_what_the_user_can_mend_is_one_line(user_environment, tmp_path, arguments, parts):
-    assert_one_line(run_forked(user_environment, MODULE, f"--workdir={tmp_path}", *arguments), *parts)
+    assert_one_line(
+        run_forked(user_environment, MODULE, f"--workdir={tmp_path}", *arguments), *parts
+    )
 
 
 def test_a_pickle_is_refused(user_environment, tmp_path):
@@ -154,6 +178,10 @@ def test_the_quick_study_on_the_benchmark(user_environment, tmp_path):
     found = run(user_environment, f"--table={table}", f"--workdir={tmp_path}")
     assert found.returncode == 0, found.stderr
     with (tmp_path / "cifar100_regret.csv").open() as file:
-        final = {row["strategy"]: float(row["1000 queries"].split()[0]) for row in csv.DictReader(file)}
+        final = {
+            row["strategy"]: float(row["1000 queries"].split()[0]) for row in csv.DictReader(file)
+        }
     chance = final.pop("random search")
-    assert len(final) == len(settings.STRATEGIES) - 1 and max(final.values()) < 0.75 * chance  # what learns beats chance
+    assert (
+        len(final) == len(settings.STRATEGIES) - 1 and max(final.values()) < 0.75 * chance
+    )  # what learns beats chance

@@ -16,11 +16,11 @@ from experiments.arms import ARMS, STRATEGIES, training_steps
 from experiments.search_study import Cells
 from experiments.search_tables import Found, Scratch
 from nas import config as configs
-from nas import derivation, metrics, runs, search
+from nas import derivation, metrics, runs, steps
 from nas.checkpoint import load_arrays
+from nas.data.table import SPACE
 from nas.data.tokens import Tokens
-from nas.spaces import RecurrentSpace
-from nas.tables import SPACE
+from nas.spaces.recurrent import RecurrentSpace
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
 
@@ -30,19 +30,26 @@ def test_evolution_is_a_strategy_and_no_arm():
     config = STRATEGIES["evolution"].configure(base, 3)
     assert set(STRATEGIES) - set(ARMS) == {"evolution", "weights"} and config.seed == 3
     told = configs.difference(base, config)
-    assert [line.split(":")[0] for line in told] == ["seed", "strategy.name", "strategy.supervised_weight"]
-    assert hasattr(search.components(config).strategy.init(None), "born")
+    assert {line.partition(":")[0].partition(".")[0] for line in told} == {"seed", "strategy"}
+    assert config.strategy == {"name": "evolution", "population": 100, "tournament": 25}
+    assert hasattr(steps.components(config).strategy.init(None), "born")
 
 
 def test_the_arithmetic_of_rewards_goes_into_weights():
     base = tiny()
     plan = dataclasses.replace(
-        base.search, epochs=10, warmup_epochs=4, shared_steps=100, controller_steps=50, architectures=8, chunk=10
+        base.search,
+        epochs=10,
+        warmup_epochs=4,
+        shared_steps=100,
+        controller_steps=50,
+        architectures=8,
+        chunk=10,
     )
     found = STRATEGIES["weights"].configure(dataclasses.replace(base, search=plan), 2)
     # Six phases of 50 updates with 8 rewards are 2,400 rewards, 800 steps: 80 in each of ten epochs, and no phase is left.
     assert found.search == dataclasses.replace(plan, shared_steps=180, warmup_epochs=10)
-    assert found.policy.name == "uniform" and found.seed == 2
+    assert found.policy["name"] == "uniform" and found.seed == 2
 
 
 def line(phase, seconds, **values):
@@ -53,7 +60,9 @@ def test_the_lowest_perplexity_so_far():
     lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, loss_best=math.log(9))]
     lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
     lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
-    np.testing.assert_allclose(search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]])
+    np.testing.assert_allclose(
+        search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
+    )
 
 
 def test_the_random_cell_is_the_seeds_alone():
@@ -116,7 +125,10 @@ def test_crossed_cells_are_not_chosen_by_rank(searched):
 
 
 def test_specialisation_is_what_rows_and_columns_do_not_explain():
-    rows, columns = np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 5.0]]), np.array([[3.0, -1.0, 0.0], [2.0, 2.0, 7.0]])
+    rows, columns = (
+        np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 5.0]]),
+        np.array([[3.0, -1.0, 0.0], [2.0, 2.0, 7.0]]),
+    )
     additive = rows[:, :, None] + columns[:, None, :]
     np.testing.assert_allclose(search_tables.specialisation(additive), 0, atol=1e-12)
     own = additive - np.array([0.3, 0.5])[:, None, None] * np.eye(3)
@@ -125,17 +137,26 @@ def test_specialisation_is_what_rows_and_columns_do_not_explain():
     assert [row.cells[0] for row in table.rows] == ["x", "y", "z"]
     np.testing.assert_allclose([row.cells[1] for row in table.rows], rows[0] + 3.0 - [0.3, 0, 0])
     np.testing.assert_allclose([row.cells[-1] for row in table.rows], -0.3 * 2 / 3)
-    assert "-0.400 ± 1.271" in search_tables.crossed_answer(own)  # t of one degree of freedom, 12.706, times .1
+    assert "-0.400 ± 1.271" in search_tables.crossed_answer(
+        own
+    )  # t of one degree of freedom, 12.706, times .1
 
 
 def scratch(valid, test):
-    return Scratch(np.log(valid), np.log(test), np.log(np.array(valid))[:, None] + [1.0, 0.0], np.full(len(valid), 5.0))
+    return Scratch(
+        np.log(valid),
+        np.log(test),
+        np.log(np.array(valid))[:, None] + [1.0, 0.0],
+        np.full(len(valid), 5.0),
+    )
 
 
 def found(title, test, **others):
     fields = dict.fromkeys(("best", "mean"), np.log(test)) | {"unique": np.full(len(test), 7)}
     curve = np.array([[10.0, 20, 30], [1, 2, 3], [9, 8, 7]])
-    return Found(title, scratch=scratch(test, test), curves=[curve] * len(test), **(fields | others))
+    return Found(
+        title, scratch=scratch(test, test), curves=[curve] * len(test), **(fields | others)
+    )
 
 
 def controls(valid, test):
@@ -144,48 +165,89 @@ def controls(valid, test):
 
 
 def test_the_table_of_strategies():
-    every = {"pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])), "uniform": found("random", [8.0, 8.0])}
+    every = {
+        "pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])),
+        "uniform": found("random", [8.0, 8.0]),
+    }
     others = controls([20.0, 20.0], [30.0, 30.0])
     seconds = {search_tables.AGAIN: np.array([3.0, 5.0])}
-    table = search_tables.search_table(every, others, seconds, samples=9, epochs=1, bigrams=[56.1, 57.25], command="")
+    table = search_tables.search_table(
+        every,
+        others,
+        seconds,
+        samples=9,
+        epochs=1,
+        yardsticks=[{"bigram": 56.1}, {"bigram": 57.25}],
+        command="",
+    )
     rows, notes = table.cells(), " ".join(table.notes)
-    assert [cell.text for cell in rows[0]] == ["PG", "6.0 ± 12.7", *["10.0 ± 12.7"] * 3, "7 ± 0", "3 ± 0"]
+    assert [cell.text for cell in rows[0]] == [
+        "PG",
+        "6.0 ± 12.7",
+        *["10.0 ± 12.7"] * 3,
+        "7 ± 0",
+        "3 ± 0",
+    ]
     assert [cell.text for cell in rows[1]][1:5] == ["8.0 ± 0.0"] * 4
     assert [cell.text for cell in rows[2]][1:] == ["-", "-", "20.0 ± 0.0", "30.0 ± 0.0", "-", "-"]
     assert rows[3][-1].text == "4 ± 13"
     assert "two seeds: standard deviation 2.24 on test" in notes  # the root of (4 + 16) / 2 / 2
     assert "56.1 on validation, 57.2 on test" in notes
     table = search_tables.differences_table(every, others, "")
-    assert [cell.text for cell in table.cells()[0]] == ["PG", "-2.0 ± 12.7", *["+2.0 ± 12.7"] * 3, "from 10 seeds on"]
+    assert [cell.text for cell in table.cells()[0]] == [
+        "PG",
+        "-2.0 ± 12.7",
+        *["+2.0 ± 12.7"] * 3,
+        "from 10 seeds on",
+    ]
     assert [cell.text for cell in table.cells()[1]][3:5] == ["+12.0 ± 0.0", "+22.0 ± 0.0"]
     said = search_tables.answer(every, others)
-    assert "PG +2.0 ± 12.7" in said and "a cell drawn at random, not searched +22.0 ± 0.0" in said and "random +0" not in said
+    assert (
+        "PG +2.0 ± 12.7" in said
+        and "a cell drawn at random, not searched +22.0 ± 0.0" in said
+        and "random +0" not in said
+    )
 
 
 def test_p_values_from_ten_seeds_on():
     rng = np.random.default_rng(0)
     random, near, far = (rng.normal(mean, 1, 10) for mean in (50, 50, 53))
-    every = {"near": found("near", near), "uniform": found("random", random), "far": found("far", far)}
+    every = {
+        "near": found("near", near),
+        "uniform": found("random", random),
+        "far": found("far", far),
+    }
     rows = search_tables.differences_table(every, {"drawn": scratch(random, random)}, "").rows
     p = [scipy.stats.ttest_rel(arm, random).pvalue for arm in (near, far)]
     assert p[1] < p[0] / 2
     assert [row.cells[0] for row in rows[:2]] == ["near", "far"]
-    np.testing.assert_allclose([row.cells[-1] for row in rows[:2]], [p[0], 2 * p[1]])  # Holm, of two tests
+    np.testing.assert_allclose(
+        [row.cells[-1] for row in rows[:2]], [p[0], 2 * p[1]]
+    )  # Holm, of two tests
 
 
 def test_one_seed_has_no_interval():
     every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
     others = controls([20.0], [30.0])
-    rows = search_tables.search_table(every, others, {}, samples=9, epochs=1, bigrams=[1.0, 2.0], command="").cells()
+    rows = search_tables.search_table(
+        every, others, {}, samples=9, epochs=1, yardsticks=[{}, {}], command=""
+    ).cells()
     assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
     assert "PG +1;" in search_tables.answer(every, others)
 
 
 def test_curves_of_training_from_scratch():
     every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
-    others = {search_tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]), "LSTM, as many": scratch([7.0, 7.0], [1.0, 1.0])}
+    others = {
+        search_tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]),
+        "LSTM, as many": scratch([7.0, 7.0], [1.0, 1.0]),
+    }
     lines = search_tables.scratch_figure(every, others).axes[0].lines
-    assert [(one.get_label(), one.is_dashed()) for one in lines] == [("PG", False), ("random", False), ("LSTM", True)]
+    assert [(one.get_label(), one.is_dashed()) for one in lines] == [
+        ("PG", False),
+        ("random", False),
+        ("LSTM", True),
+    ]
     for one, last in zip(lines, (9, 8, 7), strict=True):
         np.testing.assert_allclose(one.get_xydata(), [[1, last * np.e], [2, last]])
 
@@ -205,20 +267,34 @@ def study(tmp_path_factory):
     """Arguments and folder of a study of seconds."""
     folder = tmp_path_factory.mktemp("study")
     config = tiny(
-        data={"batch": 64, "steps": 100, "eval_tokens": 400},
+        data={"batch": 64, "steps": 100},
+        evaluation={"examples": 400},
         search={"epochs": 2, "warmup_epochs": 0},
         training={"epochs": 1},
     )
     write_config(folder / "tiny.py", config)
     workdir = folder / "run"
-    arguments = [f"--config={folder / 'tiny.py'}", f"--workdir={workdir}", f"--data_dir={folder / 'data'}"]
-    return [*arguments, "--strategies=evolution,uniform", "--seeds=1", "--derived=12", "--halved=2", "--jobs=1"], workdir
+    arguments = [
+        f"--config={folder / 'tiny.py'}",
+        f"--workdir={workdir}",
+        f"--data_dir={folder / 'data'}",
+    ]
+    return [
+        *arguments,
+        "--strategies=evolution,uniform",
+        "--seeds=1",
+        "--derived=12",
+        "--halved=2",
+        "--jobs=1",
+    ], workdir
 
 
 @pytest.mark.slow
 def test_the_program(study, user_environment):
     arguments, folder = study
-    process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
+    process = finish_program(
+        start_program(user_environment, "experiments.table_search", *arguments)
+    )
     assert process.returncode == 0, process.stderr
     printed = process.stdout
     for shown in (
@@ -232,7 +308,9 @@ def test_the_program(study, user_environment):
     ):
         assert shown in printed
     page = (folder / "report" / "index.html").read_text()
-    assert page.count("<img") == 2 and all((folder / f"curves_{name}.png").is_file() for name in ("steps", "time"))
+    assert page.count("<img") == 2 and all(
+        (folder / f"curves_{name}.png").is_file() for name in ("steps", "time")
+    )
     rows = list(csv.DictReader((folder / "search.csv").open()))
     assert [row["strategy"] for row in rows] == [
         "regularised evolution",
@@ -244,19 +322,36 @@ def test_the_program(study, user_environment):
         "LSTM, as many parameters",
     ]
     space = RecurrentSpace(num_nodes=3)
-    derived = [load_arrays(folder / f"{name}-seed1" / "derived-12.npz") for name in ("evolution", "uniform")]
+    derived = [
+        load_arrays(folder / f"{name}-seed1" / "derived-12.npz")
+        for name in ("evolution", "uniform")
+    ]
     best = [of["decisions"][0] for of in derived]
     drawn = space.format(search_study.random_cell(space, 1))
     halved = load_arrays(folder / "halving" / "seed1-2-cells.npz")
     run = runs.open_run(folder / "uniform-seed1")
     (alone,) = without_sharing.random_cells(run.config, run.corpus)
-    others = [(1, drawn), (1001, drawn), (1, alone), (1, space.format(halved["decisions"][0])), (1, "lstm")]
+    others = [
+        (1, drawn),
+        (1001, drawn),
+        (1, alone),
+        (1, space.format(halved["decisions"][0])),
+        (1, "lstm"),
+    ]
     every = [*((1, space.format(decisions)) for decisions in best), *others]
     for row, (seed, text) in zip(rows, every, strict=True):
         trained = folder / "from_scratch" / f"seed{seed}-1-epochs-{text.replace(' ', '-')}"
-        config, result = (json.loads((trained / name).read_text()) for name in ("config.json", "result.json"))
-        assert (config["seed"], config["training"]["architecture"], config["training"]["epochs"]) == (seed, text, 1)
-        assert config["strategy"]["name"] == "reinforce"  # the recipe is the base's, whoever found the cell
+        config, result = (
+            json.loads((trained / name).read_text()) for name in ("config.json", "result.json")
+        )
+        assert (
+            config["seed"],
+            config["training"]["architecture"],
+            config["training"]["epochs"],
+        ) == (seed, text, 1)
+        assert (
+            config["strategy"]["name"] == "reinforce"
+        )  # the recipe is the base's, whoever found the cell
         assert row["best, from scratch, validation"] == f"{math.exp(result['loss']):.1f}"
         assert row["best, from scratch, test"] == f"{math.exp(result['test_loss']):.1f}"
     for row, of, name in zip(rows, derived, ("evolution", "uniform"), strict=False):
@@ -268,14 +363,22 @@ def test_the_program(study, user_environment):
     np.testing.assert_array_equal(halved["steps"], [4 * unit, unit])
     expected = derivation.derive(run, 12, seed=1)
     np.testing.assert_array_equal(derived[1]["decisions"], expected.decisions)
-    scores = np.asarray(run.reward.evaluate(run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_batches()))
+    scores = np.asarray(
+        run.reward.evaluate(
+            run.state.reward, jnp.asarray(derived[1]["decisions"]), run.valid_batches()
+        )
+    )
     mean = math.exp(scores.astype(float).mean())
     assert rows[1]["mean of derived cells, shared weights"] == f"{mean:.1f}"
     crossed = [row[1:3] for row in csv.reader((folder / "crossed.csv").open())][1:]
-    assert crossed[1][1] == f"{scores.astype(float).mean():.3f}"  # fewer than twenty cells: all of them
+    assert (
+        crossed[1][1] == f"{scores.astype(float).mean():.3f}"
+    )  # fewer than twenty cells: all of them
 
     before = files(folder)
-    process = finish_program(start_program(user_environment, "experiments.table_search", *arguments))
+    process = finish_program(
+        start_program(user_environment, "experiments.table_search", *arguments)
+    )
     assert (process.returncode, process.stdout) == (0, printed), process.stderr
     assert process.stderr == ""  # no piece is made again
     assert files(folder) == before
@@ -284,9 +387,16 @@ def test_the_program(study, user_environment):
 @pytest.mark.slow
 def test_another_recipe_keeps_the_searches(study, user_environment):
     arguments, folder = study
-    assert finish_program(start_program(user_environment, "experiments.table_search", *arguments)).returncode == 0
+    assert (
+        finish_program(
+            start_program(user_environment, "experiments.table_search", *arguments)
+        ).returncode
+        == 0
+    )
     process = finish_program(
-        start_program(user_environment, "experiments.table_search", *arguments, "--config.training.epochs=2")
+        start_program(
+            user_environment, "experiments.table_search", *arguments, "--config.training.epochs=2"
+        )
     )
     assert process.returncode == 0 and "2 epochs," in process.stdout, process.stderr
     shown = [line.partition(":")[0] for line in process.stderr.splitlines()]
@@ -305,6 +415,8 @@ def test_another_recipe_keeps_the_searches(study, user_environment):
     ],
 )
 def test_what_the_study_is_asked_for(arguments, parts, user_environment, tmp_path):
-    process = run_forked(user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments)
+    process = run_forked(
+        user_environment, "experiments.table_search", f"--workdir={tmp_path / 'run'}", *arguments
+    )
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

@@ -1,15 +1,13 @@
 """Search without shared weights: successive halving spends what it may and keeps the best; cells are trained as alone."""
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import without_sharing
 from experiments.without_sharing import first_rung, successive_halving
-from nas import standalone, training
+from nas import tasks, training
 from nas.checkpoint import load_arrays
-from nas.data import load_corpus
-from nas.data.tokens import Windows
-from nas.spaces import RecurrentSpace
 from tests.helpers import tiny
 
 
@@ -26,7 +24,9 @@ def test_steps_within_the_budget(count, budget):
     steps, losses = successive_halving(count, unit, advance)
     np.testing.assert_array_equal(steps, taken)
     assert steps.sum() <= max(budget, 5) and unit * (count + 40) > budget * 0.9
-    assert steps.argmax() == count - 1 and np.sum(steps == steps.max()) == 1  # the lowest loss, alone at the end
+    assert (
+        steps.argmax() == count - 1 and np.sum(steps == steps.max()) == 1
+    )  # the lowest loss, alone at the end
     np.testing.assert_array_equal(losses, 10.0 - np.arange(count))
 
 
@@ -52,14 +52,20 @@ def test_a_cell_is_trained_as_alone(tmp_path):
     options = {"data_dir": str(tmp_path)}
     without_sharing._halve(path, config, 2, **options)
     found = load_arrays(path)
-    space, data, corpus = RecurrentSpace(num_nodes=config.nodes), config.data, load_corpus(config.data, **options)
-    model = standalone.cell(space, found["decisions"][0], config.supernet, data.vocabulary)
-    chunk = training.train_chunk(model, clip=config.training.clip, weight_decay=config.training.weight_decay)
-    train = Windows.of(corpus.train, data.batch, data.steps)
-    state, carry = training.initial_state(model, 3), model.initial_carry(len(train.rows))
-    steps, rate = np.arange(found["steps"][0], dtype=np.int32), np.float32(config.training.learning_rate)
-    state, _, _ = chunk(state, carry, train.take(0, len(steps)), np.uint32(3), steps, rate, np.bool_(False))
-    valid = Windows.of(corpus.valid, data.eval_batch, data.steps).head(data.eval_tokens)
-    expected = training.evaluation(model)(state.params, valid)
+    _, space, data, network = tasks.build(config)
+    splits = data.load(**options)
+    model = network.model(space, data, space.format(found["decisions"][0]))
+    chunk = training.train_chunk(
+        model, clip=config.training.clip, weight_decay=config.training.weight_decay
+    )
+    state, carry = training.initial_state(model, 3), model.initial_carry(data.batch)
+    steps, rate = (
+        np.arange(found["steps"][0], dtype=np.int32),
+        np.float32(config.training.learning_rate),
+    )
+    state, _, _ = chunk(
+        state, carry, splits.train.take(0, len(steps)), np.uint32(3), steps, rate, np.bool_(False)
+    )
+    expected = jax.jit(model.evaluate)(state.params, splits.valid.head(config.evaluation.examples))
     np.testing.assert_allclose(found["loss"][0], np.asarray(expected), rtol=1e-5)
     assert found["steps"][0] == 4 * found["steps"][1] and found["seconds"] > 0

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from launch.common import CONFIGS
+from launch import configuration
 from nas.config import Config, from_dict
 from tests.forked import run_forked
 from tests.helpers import TIMEOUT
@@ -18,7 +18,7 @@ SCRIPT = '''"""Prints what it was given."""
 
 import sys
 from absl import flags
-from launch import common
+from launch import common, configuration, device
 from nas.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -28,9 +28,12 @@ flags.DEFINE_integer("times", 1, "How often.")
 
 def main():
     if FLAGS.act == "show":
-        config = common.config()
+        config = configuration.config()
         assert "jax" not in sys.modules
-        print(config.search.epochs, config.seed, config.supernet.width, common.workdir())
+        print(config.search.epochs, config.seed, config.network["width"], common.workdir())
+    elif FLAGS.act == "build":
+        from nas import tasks
+        tasks.build(configuration.config())
     elif FLAGS.act == "error":
         raise UserError("one\\n  line")
     elif FLAGS.act == "bug":
@@ -40,7 +43,7 @@ def main():
     elif FLAGS.act == "refused":
         open(__file__ + "/below-a-file", "w")
     elif FLAGS.act == "device":
-        devices = common.select_device(FLAGS.platform)
+        devices = device.select_device(FLAGS.platform)
         import jax
         print(devices[0].platform, float(jax.jit(lambda x: x + 1)(1.0)))
 
@@ -60,7 +63,9 @@ def program(tmp_path, user_environment):
     def start(*arguments, **environment):
         variables = {k: v for k, v in (user_environment | environment).items() if v is not None}
         command = [sys.executable, "script.py", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=TIMEOUT)
+        return subprocess.run(
+            command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=TIMEOUT
+        )
 
     return start
 
@@ -71,7 +76,9 @@ def forked(tmp_path, user_environment):
     (tmp_path / "script.py").write_text(SCRIPT)
 
     def run(*arguments, **environment):
-        return run_forked(user_environment | environment, tmp_path / "script.py", *arguments, cwd=tmp_path)
+        return run_forked(
+            user_environment | environment, tmp_path / "script.py", *arguments, cwd=tmp_path
+        )
 
     return run
 
@@ -97,11 +104,11 @@ def assert_one_line(process, *parts):
         (["--config.search=3"], ["--config.search", "warmup_epochs"]),
         (["--config.search.epochs=many"], ["--config.search.epochs", "a whole number", "'many'"]),
         (["--config.search.epochs=1.5"], ["--config.search.epochs", "a whole number", "'1.5'"]),
-        (["--config.supernet.clip=a: b"], ["--config.supernet.clip", "a number", "'a: b'"]),
+        (["--config.network.clip=a: b"], ["--config.network.clip", "a number", "'a: b'"]),
         (["--config.seed"], ["config.seed"]),
         (["--config.search.epochs=0"], ["search.epochs", "at least 1", "got 0"]),
-        (["--config.data.corpus=bible"], ["data.corpus", "kjv, ptb", "'bible'"]),
-        (["--config.supernet.clip=nan"], ["supernet.clip", "positive"]),
+        (["--act=build", "--config.data.corpus=bible"], ["data.corpus", "kjv, ptb", "'bible'"]),
+        (["--act=build", "--config.network.clip=nan"], ["network.clip", "positive"]),
         (["--confg=kjv"], ["confg", "config"]),
         (["--times=x"], ["--times", "a whole number", "'x'"]),
         (["--platform=cloud"], ["--platform=cloud", "cpu|gpu|tpu"]),
@@ -123,8 +130,14 @@ def test_what_the_user_can_mend_is_one_line(forked, arguments, parts):
         (b"def get_config():\n    return {}['absent']\n", ["line 2", "KeyError"]),
         (b"settings = 3\n", ["get_config()"]),
         (b"def get_config():\n    return 3\n", ["ConfigDict", "int"]),
-        (b"def get_config():\n    return {'search': {'epoch': 3}}\n", ["search.epoch", "warmup_epochs"]),
-        (b"def get_config():\n    return {'search': {'epochs': None}}\n", ["search.epochs", "type int", "None"]),
+        (
+            b"def get_config():\n    return {'search': {'epoch': 3}}\n",
+            ["search.epoch", "warmup_epochs"],
+        ),
+        (
+            b"def get_config():\n    return {'search': {'epochs': None}}\n",
+            ["search.epochs", "type int", "None"],
+        ),
         (b"\xff\xfe", ["utf-8"]),
     ],
 )
@@ -139,12 +152,21 @@ def test_broken_config_file(forked, tmp_path, text, parts):
         ([], "14 0 96 runs/kjv_quick"),
         (["--config=kjv", "--config.search.epochs=3", "--config.seed=0"], "3 0 200 runs/kjv"),
         (["--config.seed", "4", "--config", "kjv", "--workdir=runs/x"], "20 4 200 runs/x"),
-        (["--config=kjv", "--config.seed=1", "--config=mine.py", "--config.seed=2"], "7 2 96 runs/mine"),
+        (
+            ["--config=kjv", "--config.seed=1", "--config=mine.py", "--config.seed=2"],
+            "7 2 200 runs/mine",
+        ),
         (["--flagfile=flags.txt"], "14 5 96 runs/kjv_quick"),
     ],
 )
 def test_overrides_arrive_and_the_last_one_counts(program, tmp_path, arguments, shown):
-    (tmp_path / "mine.py").write_text("def get_config():\n    return {'search': {'epochs': 7}}\n")
+    (tmp_path / "mine.py").write_text(
+        "from launch.configs import kjv\n"
+        "def get_config():\n"
+        "    config = kjv.get_config()\n"
+        "    config.search.epochs = 7\n"
+        "    return config\n"
+    )
     (tmp_path / "flags.txt").write_text("--config.seed=5\n")
     process = program(*arguments)
     assert (process.returncode, process.stdout.strip(), process.stderr) == (0, shown, "")
@@ -165,9 +187,20 @@ def test_help_is_complete_and_imports_nothing_large(program):
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "ml_collections" in imported
     assert not imported & {"jax", "jaxlib", "numpy", "scipy", "flax", "matplotlib", "networkx"}
-    for part in ("Prints what it was given.", "kjv_quick: ", "ptb_paper: ", "--workdir=", "--times=1", "Example:"):
+    for part in (
+        "Prints what it was given.",
+        "kjv_quick: ",
+        "ptb_paper: ",
+        "--workdir=",
+        "--times=1",
+        "Example:",
+    ):
         assert part in process.stdout
-    for field in ("--config.seed=0", "--config.search.epochs=14", "--config.memory.source=old"):
+    for field in (
+        "--config.seed=0",
+        "--config.search.epochs=14",
+        "--config.strategy.memory.source=old",
+    ):
         assert field in process.stdout
     assert "--verbosity" in program("--helpfull").stdout
 
@@ -176,15 +209,24 @@ def test_help_is_complete_and_imports_nothing_large(program):
 def test_missing_device(forked, platform):
     if platform == "gpu" and shutil.which("nvidia-smi"):
         pytest.skip("there may be a GPU")
-    assert_one_line(forked("--act=device", f"--platform={platform}"), f"--platform={platform}", "only", "cpu")
+    assert_one_line(
+        forked("--act=device", f"--platform={platform}"), f"--platform={platform}", "only", "cpu"
+    )
 
 
 def test_missing_device_of_the_environment(program):
-    assert_one_line(program("--act=device", JAX_PLATFORMS="cloud"), "JAX_PLATFORMS=cloud", "--platform=cpu")
+    assert_one_line(
+        program("--act=device", JAX_PLATFORMS="cloud"), "JAX_PLATFORMS=cloud", "--platform=cpu"
+    )
 
 
 def test_compiled_programs_are_kept(program, tmp_path):
-    process = program("--act=device", "--platform=cpu", XDG_CACHE_HOME=str(tmp_path / "cache"), JAX_PLATFORMS="cloud")
+    process = program(
+        "--act=device",
+        "--platform=cpu",
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        JAX_PLATFORMS="cloud",
+    )
     assert (process.returncode, process.stdout, process.stderr) == (0, "cpu 2.0\n", "")
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -200,13 +242,17 @@ def test_warns_of_a_gpu_that_jax_does_not_see(program, tmp_path, user_environmen
         pytest.skip("there may be a GPU")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 0\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    process = program("--act=device", PATH=f"{tmp_path}:{user_environment['PATH']}", JAX_PLATFORMS=None)
+    process = program(
+        "--act=device", PATH=f"{tmp_path}:{user_environment['PATH']}", JAX_PLATFORMS=None
+    )
     assert process.returncode == 0
     assert process.stderr.startswith("warning: ") and process.stderr.count("\n") == 1
     assert "'.[cuda]'" in process.stderr
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(configuration.FOLDER.glob("[!_]*.py")), ids=lambda path: path.stem
+)
 def test_presets(path):
     config = from_dict(runpy.run_path(str(path))["get_config"]().to_dict())
     assert set(dataclasses.asdict(config)) == {field.name for field in dataclasses.fields(Config)}
@@ -224,6 +270,8 @@ for name in names:
 print(len(names))
 """
     command = [sys.executable, "-c", code]
-    process = subprocess.run(command, env=user_environment, capture_output=True, text=True, timeout=TIMEOUT)
+    process = subprocess.run(
+        command, env=user_environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) >= 8

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, finish_program, start_program
 
@@ -14,7 +14,9 @@ SHAPE = (N, SPACE.num_decisions)
 
 def arrays():
     rng = np.random.default_rng(0)
-    log_probs = np.broadcast_to(np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300), (*SHAPE, 4))
+    log_probs = np.broadcast_to(
+        np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300), (*SHAPE, 4)
+    )
     return {
         "decisions": rng.integers(0, SPACE.num_choices, SHAPE),
         "embeddings": rng.normal(size=(N, 5)).astype(np.float32),
@@ -48,11 +50,22 @@ def without_jax(user_environment, tmp_path_factory):
 @pytest.mark.slow
 def test_reports_without_jax(without_jax, tmp_path):
     out = tmp_path / "out"
-    process = diagnose(without_jax, "--nodes=4", f"--out={out}", *write(tmp_path, **arrays()))
+    process = diagnose(
+        without_jax, "--space_settings=num_nodes=4", f"--out={out}", *write(tmp_path, **arrays())
+    )
     assert process.returncode == 0, process.stderr
-    for shown in ("total overlap", "edit distance", "one-hot", "conditioning", f"report: {out / 'index.html'}", "--nodes=4"):
+    for shown in (
+        "total overlap",
+        "edit distance",
+        "one-hot",
+        "conditioning",
+        f"report: {out / 'index.html'}",
+        "--space_settings=num_nodes=4",
+    ):
         assert shown in process.stdout
-    assert {"index.html", "correlations.csv", "performance.csv", "conditioning.csv"} <= {path.name for path in out.iterdir()}
+    assert {"index.html", "correlations.csv", "performance.csv", "conditioning.csv"} <= {
+        path.name for path in out.iterdir()
+    }
 
 
 def test_archives_and_another_space(user_environment, tmp_path):
@@ -61,7 +74,9 @@ def test_archives_and_another_space(user_environment, tmp_path):
     np.savez(tmp_path / "one.npz", anything=decisions)
     np.savez(tmp_path / "several.npz", embeddings=embeddings, other=decisions)
     files = [f"--decisions={tmp_path / 'one.npz'}", f"--embeddings={tmp_path / 'several.npz'}"]
-    process = run_forked(user_environment, MODULE, "--space=nasbench201", f"--out={tmp_path / 'out'}", *files)
+    process = run_forked(
+        user_environment, MODULE, "--space=nasbench201", f"--out={tmp_path / 'out'}", *files
+    )
     assert process.returncode == 0, process.stderr
     assert "common operations" in process.stdout and "conditioning" not in process.stdout
 
@@ -84,14 +99,23 @@ def put(place, value):
 @pytest.mark.parametrize(
     ("spoil", "parts"),
     [
-        (spoiled("decisions", put((3, 5), 3)), ["--decisions", "architecture 3, position 5 (connection)", "3 is not in 0..2"]),
+        (
+            spoiled("decisions", put((3, 5), 3)),
+            ["--decisions", "architecture 3, position 5 (connection)", "3 is not in 0..2"],
+        ),
         (spoiled("decisions", lambda a: a[:, :5]), ["--decisions", "7 numbers", "(12, 5)"]),
         (spoiled("decisions", lambda a: a[:9]), ["--decisions", "at least 10", "got 9"]),
         (spoiled("embeddings", lambda a: a[:-1]), ["--embeddings", "[12, H]", "[11, 5]"]),
         (spoiled("embeddings", put((2, 1), np.nan)), ["--embeddings", "finite", "nan at [2, 1]"]),
         (spoiled("embeddings", lambda a: a.astype("U8")), ["--embeddings", "numbers"]),
-        (spoiled("log_probs", lambda a: a[:, :, :3]), ["--log_probs", "K must be at least 4", "got 3"]),
-        (spoiled("log_probs", put((1, 2, 0), 0.0)), ["--log_probs", "architecture 1, position 2", "sum to 1, got 1.75"]),
+        (
+            spoiled("log_probs", lambda a: a[:, :, :3]),
+            ["--log_probs", "K must be at least 4", "got 3"],
+        ),
+        (
+            spoiled("log_probs", put((1, 2, 0), 0.0)),
+            ["--log_probs", "architecture 1, position 2", "sum to 1, got 1.75"],
+        ),
         (spoiled("performance", lambda a: a[:, None]), ["--performance", "[12]", "[12, 1]"]),
     ],
 )
@@ -99,7 +123,13 @@ def test_arrays_that_do_not_fit(spoil, parts, user_environment, tmp_path):
     values = arrays()
     spoil(values)
     out = tmp_path / "out"
-    process = run_forked(user_environment, MODULE, "--nodes=4", f"--out={out}", *write(tmp_path, **values))
+    process = run_forked(
+        user_environment,
+        MODULE,
+        "--space_settings=num_nodes=4",
+        f"--out={out}",
+        *write(tmp_path, **values),
+    )
     assert_one_line(process, *parts)
     assert not out.exists()
 
@@ -113,7 +143,7 @@ def test_arrays_that_do_not_fit(spoil, parts, user_environment, tmp_path):
         ("--embeddings={folder}/cut.npz", ["--embeddings", "numpy.save"]),
         ("--embeddings={folder}/two.npz", ["--embeddings", "named embeddings", "a, b"]),
         ("--space=hilbert", ["--space", "'hilbert'", "recurrent, nasbench201"]),
-        ("--nodes=1", ["at least 2 nodes"]),
+        ("--space_settings=num_nodes=1", ["space.num_nodes", "at least 2"]),
         ("--out=", ["--out", "must name a folder"]),
     ],
 )
@@ -123,7 +153,7 @@ def test_flags_and_files_that_are_wrong(flag, parts, user_environment, tmp_path)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
     files = write(tmp_path, **arrays())
     out = tmp_path / "out"
-    flags = ["--nodes=4", f"--out={out}", *files, flag.format(folder=tmp_path)]
+    flags = ["--space_settings=num_nodes=4", f"--out={out}", *files, flag.format(folder=tmp_path)]
     process = run_forked(user_environment, MODULE, *flags)
     assert_one_line(process, *parts)
     assert not out.exists()
@@ -131,4 +161,8 @@ def test_flags_and_files_that_are_wrong(flag, parts, user_environment, tmp_path)
 
 def test_help_says_how_to_write_the_files(without_jax):
     process = diagnose(without_jax, "--help")
-    assert process.returncode == 0 and "numpy.savez(" in process.stdout and "--log_probs=" in process.stdout
+    assert (
+        process.returncode == 0
+        and "numpy.savez(" in process.stdout
+        and "--log_probs=" in process.stdout
+    )

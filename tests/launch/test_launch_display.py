@@ -37,7 +37,9 @@ def test_a_row_says_how_far_how_fast_and_how_long(clock):
     assert shown(screen) == {"search": "0 %, starting"}
     clock(2)
     screen.tell("search", status(4, epoch="1/3", perplexity="81.2"))
-    assert shown(screen) == {"search": "40 %, epoch 1/3, perplexity 81.2, 2 steps/s, about 3 s left"}
+    assert shown(screen) == {
+        "search": "40 %, epoch 1/3, perplexity 81.2, 2 steps/s, about 3 s left"
+    }
 
 
 def test_what_an_earlier_run_did_is_no_speed(clock):
@@ -72,7 +74,14 @@ def test_a_plan_weighs_its_pieces(clock):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min"), (86399, "24 h 0 min")],
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (86399, "24 h 0 min"),
+    ],
 )
 def test_durations(seconds, text):
     assert display.duration(seconds) == text

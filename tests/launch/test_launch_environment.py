@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from launch.common import CONFIGS
+from launch import configuration
 
-LAUNCH = CONFIGS.parent
+LAUNCH = configuration.FOLDER.parent
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in
     *version_info*) exit 0 ;;

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from nas.config import DataConfig
-from nas.data import load_corpus
+from nas.data.text import load_corpus
 from tests.forked import run_forked
 from tests.helpers import (
     assert_one_line,
@@ -29,7 +28,9 @@ from tests.helpers import (
     write_config,
 )
 
-CONFIG = tiny(policy={"name": "factorised"}, strategy={"supervised": "next_decision"})  # compiles quickly
+CONFIG = tiny(
+    policy={"name": "factorised"}, strategy={"supervised": "next_decision"}
+)  # compiles quickly
 LINES = 3 * (6 + 1) + 2 * 4  # that it logs
 
 
@@ -38,7 +39,7 @@ def arguments(tmp_path_factory):
     """Flags that search with CONFIG."""
     folder = tmp_path_factory.mktemp("faults")
     write_config(folder / "tiny.py", CONFIG)
-    load_corpus(DataConfig(), data_dir=str(folder / "data"))
+    load_corpus("kjv", 4000, data_dir=str(folder / "data"))
     return [f"--config={folder / 'tiny.py'}", f"--data_dir={folder / 'data'}"]
 
 
@@ -76,7 +77,9 @@ def test_stopped_by_signals(arguments, whole, quick_environment, tmp_path):
         process = run_forked(quick_environment | signalled(number, lines), *command)
         assert process.returncode == code, process.stderr
         (line,) = messages(process)
-        assert line.startswith(f"{number.name}: saved at epoch ") and line.endswith("run the same command again to continue")
+        assert line.startswith(f"{number.name}: saved at epoch ") and line.endswith(
+            "run the same command again to continue"
+        )
         assert process.stdout == ""
         assert len(read_metrics(tmp_path)) < LINES
     assert_finishes(run_forked(quick_environment, *command), tmp_path, whole)
@@ -133,7 +136,9 @@ def test_a_second_process_on_one_directory(search, whole, tmp_path):
     wait_until_stopped(first)
     try:
         before = logged(tmp_path)
-        assert_one_line(finish_program(search(tmp_path)), f"--workdir: {tmp_path} is in use by another process")
+        assert_one_line(
+            finish_program(search(tmp_path)), f"--workdir: {tmp_path} is in use by another process"
+        )
         assert logged(tmp_path) == before == 2
     finally:
         first.send_signal(signal.SIGCONT)
@@ -142,8 +147,16 @@ def test_a_second_process_on_one_directory(search, whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite(search, tmp_path):
-    process = finish_program(search(tmp_path, "--config.supernet.learning_rate=1e38", "--config.supernet.max_norm=0"))
-    assert_one_line(process, " is not finite at shared step ", "architecture '", "last good checkpoint: none in ", "=skip")
+    process = finish_program(
+        search(tmp_path, "--config.network.learning_rate=1e38", "--config.network.max_norm=0")
+    )
+    assert_one_line(
+        process,
+        " is not finite at shared step ",
+        "architecture '",
+        "last good checkpoint: none in ",
+        "=skip",
+    )
 
 
 @pytest.mark.slow
@@ -169,4 +182,7 @@ def test_a_directory_that_cannot_be_written(search, whole, tmp_path):
         shutil.copytree(whole, tmp_path / "disk" / "run")
         assert make_read_only()
         process = finish_program(search(tmp_path / "disk" / "run"))
-        assert_one_line(process, f"--workdir: cannot write to {tmp_path / 'disk' / 'run'}: Read-only file system")
+        assert_one_line(
+            process,
+            f"--workdir: cannot write to {tmp_path / 'disk' / 'run'}: Read-only file system",
+        )

@@ -46,9 +46,14 @@ def run(user_environment, tmp_path):
     def start(*arguments, closed=("stdout",)):
         reader, writer = os.pipe()
         os.close(reader)
-        streams = {name: writer if name in closed else subprocess.PIPE for name in ("stdout", "stderr")}
+        streams = {
+            name: writer if name in closed else subprocess.PIPE for name in ("stdout", "stderr")
+        }
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], env=user_environment | {"PYTHONPATH": paths}, text=True, **streams
+            [sys.executable, "-m", *arguments],
+            env=user_environment | {"PYTHONPATH": paths},
+            text=True,
+            **streams,
         )
         os.close(writer)
         out, err = process.communicate(timeout=TIMEOUT)
@@ -57,7 +62,9 @@ def run(user_environment, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("module", ["launch.search", "experiments.table_correlations", "launch.diagnose"])
+@pytest.mark.parametrize(
+    "module", ["launch.search", "experiments.table_correlations", "launch.diagnose"]
+)
 def test_help(module, run):
     assert run(module, "--help") == (141, "")
 

@@ -13,8 +13,7 @@ import pytest
 
 from nas import search as searching
 from nas.checkpoint import load_arrays
-from nas.config import DataConfig
-from nas.data import load_corpus
+from nas.data.text import load_corpus
 from tests.forked import run_forked
 from tests.helpers import (
     TIMEOUT,
@@ -28,9 +27,9 @@ from tests.helpers import (
     wait_until,
 )
 
-DATA = {"vocabulary": 30, "batch": 8, "eval_batch": 8, "eval_tokens": 80}
-SHORT = tiny(data=DATA, supernet={"learning_rate": 0.3}, search={"epochs": 6})
-LONG = tiny(data=DATA, search={"epochs": 60, "keep": 2})  # long enough to be killed on its way
+DATA = {"data": {"vocabulary": 30, "batch": 8, "eval_batch": 8}, "evaluation": {"examples": 80}}
+SHORT = tiny(**DATA, network={"learning_rate": 0.3}, search={"epochs": 6})
+LONG = tiny(**DATA, search={"epochs": 60, "keep": 2})  # long enough to be killed on its way
 LOST = "another process of this run was lost or never came"
 TOLERANCE = 1e-5
 
@@ -39,7 +38,7 @@ TOLERANCE = 1e-5
 def arguments(tmp_path_factory):
     """Configuration -> flags that search with it."""
     folder = tmp_path_factory.mktemp("processes")
-    load_corpus(DataConfig(), data_dir=str(folder / "data"))
+    load_corpus("kjv", 4000, data_dir=str(folder / "data"))
 
     def flags(config):
         path = folder / f"{'short' if config is SHORT else 'long'}.py"
@@ -55,7 +54,10 @@ def environment():
     root = str(pathlib.Path(__file__).resolve().parents[2])
 
     def variables(devices):
-        xla = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": str(4 * devices)}
+        xla = {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "NPROC": str(4 * devices),
+        }
         return dict(os.environ) | xla | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
 
     return variables
@@ -67,7 +69,13 @@ def start(arguments, environment):
     with contextlib.ExitStack() as stack:
 
         def start_one(config, workdir, *more, devices=2):
-            process = start_program(environment(devices), "launch.search", *arguments(config), f"--workdir={workdir}", *more)
+            process = start_program(
+                environment(devices),
+                "launch.search",
+                *arguments(config),
+                f"--workdir={workdir}",
+                *more,
+            )
             stack.callback(process.communicate)
             stack.callback(process.kill)
             return process
@@ -82,8 +90,15 @@ def start_two(start):
     def start_both(config, workdir, *more, second=()):
         with socket.socket() as free:
             free.bind(("localhost", 0))
-            shared = [f"--coordinator=localhost:{free.getsockname()[1]}", "--num_processes=2", *more]
-        return [start(config, workdir, *shared, f"--process_id={i}", *own) for i, own in enumerate([(), second])]
+            shared = [
+                f"--coordinator=localhost:{free.getsockname()[1]}",
+                "--num_processes=2",
+                *more,
+            ]
+        return [
+            start(config, workdir, *shared, f"--process_id={i}", *own)
+            for i, own in enumerate([(), second])
+        ]
 
     return start_both
 
@@ -110,7 +125,9 @@ def assert_same_trajectory(ours, theirs):
     for line, other in zip(lines, others, strict=True):
         assert line.pop("phase") == other.pop("phase")
         assert line == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
-    assert_close(load_arrays(ours / searching.ARCHITECTURES), load_arrays(theirs / searching.ARCHITECTURES))
+    assert_close(
+        load_arrays(ours / searching.ARCHITECTURES), load_arrays(theirs / searching.ARCHITECTURES)
+    )
     (state, progress), (other_state, other_progress) = restore(SHORT, ours), restore(SHORT, theirs)
     assert progress == other_progress and progress["epoch"] == SHORT.search.epochs
     assert_close(state, other_state)
@@ -119,12 +136,18 @@ def assert_same_trajectory(ours, theirs):
 def assert_close(ours, theirs):
     import jax
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE), ours, theirs
+    )
 
 
 def own_errors(process):
     """What a finished process itself, not a library of it, says is wrong."""
-    return [line for line in process.stderr.replace("\r", "\n").splitlines() if line.startswith("error:")]
+    return [
+        line
+        for line in process.stderr.replace("\r", "\n").splitlines()
+        if line.startswith("error:")
+    ]
 
 
 def assert_ends_as_lost(process):
@@ -134,7 +157,12 @@ def assert_ends_as_lost(process):
 
 
 def children(process):
-    return [int(pid) for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    return [
+        int(pid)
+        for pid in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        .read_text()
+        .split()
+    ]
 
 
 def is_running(pid):
@@ -154,7 +182,9 @@ def test_two_processes_of_two_devices_compute_what_one_process_of_four_does(whol
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_and_one_process_goes_on(whole, start, start_two, tmp_path):
+def test_a_signal_to_one_process_stops_both_and_one_process_goes_on(
+    whole, start, start_two, tmp_path
+):
     processes = start_two(SHORT, tmp_path)
     wait_until(lambda: (tmp_path / "metrics.jsonl").exists() and read_metrics(tmp_path), *processes)
     processes[1].send_signal(signal.SIGTERM)
@@ -179,7 +209,10 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(start, start_tw
     assert not is_running(orphan)
 
     done = restore(LONG, tmp_path)[1]
-    steps = max(0, done["epoch"] - LONG.search.warmup_epochs) * LONG.search.controller_steps + done["controller"]
+    steps = (
+        max(0, done["epoch"] - LONG.search.warmup_epochs) * LONG.search.controller_steps
+        + done["controller"]
+    )
     assert done["epoch"] < LONG.search.epochs
     process = finish_program(start(LONG, tmp_path, devices=1))
     assert process.returncode == 0, process.stderr
@@ -204,7 +237,9 @@ def test_a_process_that_is_killed_by_the_system_ends_the_other(start_two, tmp_pa
 
 
 @pytest.mark.slow
-def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits(start_two, tmp_path):
+def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits(
+    start_two, tmp_path
+):
     """The first process alone writes. What hinders it must not leave the others waiting."""
     processes = start_two(LONG, tmp_path)
     wait_until(has_checkpoint(tmp_path), *processes)
@@ -227,7 +262,9 @@ def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits
 def test_jit_is_for_one_process(start_two, tmp_path):
     first, second = map(finish_program, start_two(SHORT, tmp_path / "run", "--parallel=jit"))
     assert first.returncode == second.returncode == 2
-    assert own_errors(first) == ["error: --parallel=jit: computes on one device, but there are several processes; use pmap"]
+    assert own_errors(first) == [
+        "error: --parallel=jit: computes on one device, but there are several processes; use pmap"
+    ]
     assert len(own_errors(second)) == 1  # the same, or that the first is gone
     assert not (tmp_path / "run").exists()
 
@@ -238,7 +275,14 @@ def test_a_process_that_stays_alone_gives_up(start, tmp_path):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     processes = [
-        start(SHORT, tmp_path / "run", f"--coordinator={address}", "--num_processes=3", f"--process_id={i}") for i in (0, 2)
+        start(
+            SHORT,
+            tmp_path / "run",
+            f"--coordinator={address}",
+            "--num_processes=3",
+            f"--process_id={i}",
+        )
+        for i in (0, 2)
     ]
     for process in map(finish_program, processes):
         assert_ends_as_lost(process)
@@ -250,9 +294,18 @@ def test_a_process_that_stays_alone_gives_up(start, tmp_path):
     [
         (["--num_processes=2"], ["--coordinator", "HOST:PORT of process 0, or auto", "''"]),
         (["--process_id=1"], ["--coordinator", "HOST:PORT"]),
-        (["--num_processes=2", "--coordinator=localhost:port"], ["--coordinator", "HOST:PORT", "'localhost:port'"]),
-        (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=2"], ["--process_id", "0..1", "got 2"]),
-        (["--num_processes=2", "--coordinator=localhost:1234", "--process_id=-1"], ["--process_id", "-1"]),
+        (
+            ["--num_processes=2", "--coordinator=localhost:port"],
+            ["--coordinator", "HOST:PORT", "'localhost:port'"],
+        ),
+        (
+            ["--num_processes=2", "--coordinator=localhost:1234", "--process_id=2"],
+            ["--process_id", "0..1", "got 2"],
+        ),
+        (
+            ["--num_processes=2", "--coordinator=localhost:1234", "--process_id=-1"],
+            ["--process_id", "-1"],
+        ),
         (["--num_processes=0"], ["--num_processes", "0"]),
         (["--num_processes=two"], ["--num_processes", "whole number", "'two'"]),
         (["--parallel=both"], ["--parallel", "jit", "pmap"]),
@@ -269,10 +322,23 @@ def test_flags_that_cannot_be_meant(environment, tmp_path, flags, parts):
 def test_the_script_for_several_hosts_runs_on_two_processes(arguments, environment, tmp_path):
     root = pathlib.Path(__file__).resolve().parents[2]
     script = ["bash", str(root / "launch" / "multi_host.sh")]
-    flags = [*arguments(SHORT), f"--workdir={tmp_path / 'study'}", "--config.search.epochs=2", "--seeds=0", "--arms=pg,memory"]
-    process = subprocess.run([*script, *flags], env=environment(1), capture_output=True, text=True, timeout=TIMEOUT)
+    flags = [
+        *arguments(SHORT),
+        f"--workdir={tmp_path / 'study'}",
+        "--config.search.epochs=2",
+        "--seeds=0",
+        "--arms=pg,memory",
+    ]
+    process = subprocess.run(
+        [*script, *flags], env=environment(1), capture_output=True, text=True, timeout=TIMEOUT
+    )
     assert process.returncode == 0, process.stderr
     printed = process.stdout
-    for shown in ("untrained", "PG only", "PG + memory", f"report: {tmp_path / 'study' / 'report' / 'index.html'}"):
+    for shown in (
+        "untrained",
+        "PG only",
+        "PG + memory",
+        f"report: {tmp_path / 'study' / 'report' / 'index.html'}",
+    ):
         assert printed.count(shown) >= 1
     assert printed.count("report: ") == 1  # the first process alone reports

@@ -13,7 +13,7 @@ import json, os, pathlib, signal, sys, time
 
 from absl import flags
 
-from launch import common, side_by_side
+from launch import common, device, side_by_side
 from nas.errors import UserError
 
 common.define_flags()
@@ -58,7 +58,7 @@ def main():
         else side_by_side.Piece(f"piece{n}", piece, (folder, n), {"does": does})
         for n, does in enumerate(FLAGS.does)
     ]
-    common.select_device(FLAGS.platform)
+    device.select_device(FLAGS.platform)
     side_by_side.run(pieces)
     print("after", os.getpid())
 
@@ -76,7 +76,13 @@ def start(user_environment, tmp_path):
     environment = user_environment | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}
 
     def start(*does, jobs=2):
-        return start_program(environment, "pieces", f"--workdir={tmp_path}", f"--does={','.join(does)}", f"--jobs={jobs}")
+        return start_program(
+            environment,
+            "pieces",
+            f"--workdir={tmp_path}",
+            f"--does={','.join(does)}",
+            f"--jobs={jobs}",
+        )
 
     return start
 
@@ -95,9 +101,15 @@ def test_every_piece_is_made_on_cores_of_its_own(start, tmp_path):
     process = finish_program(start("make", "make", "make"))
     assert process.returncode == 0 and process.stdout.startswith("after "), process.stderr
     first, second, third = (told(tmp_path, number) for number in range(3))
-    assert not set(first[0]) & set(second[0]) and set(first[0]) | set(second[0]) == os.sched_getaffinity(0)
-    assert all(backend == "cpu" and flag == ["make"] * 3 for _, backend, flag, _ in (first, second, third))
-    assert messages(process) == [] and "piece0: 0 %" in process.stderr and "all: 0 %" in process.stderr
+    assert not set(first[0]) & set(second[0]) and set(first[0]) | set(
+        second[0]
+    ) == os.sched_getaffinity(0)
+    assert all(
+        backend == "cpu" and flag == ["make"] * 3 for _, backend, flag, _ in (first, second, third)
+    )
+    assert (
+        messages(process) == [] and "piece0: 0 %" in process.stderr and "all: 0 %" in process.stderr
+    )
 
 
 @two_cores
@@ -133,7 +145,11 @@ def test_a_signal_ends_all_of_them(start, tmp_path, number, code):
     process.send_signal(number)
     process = finish_program(process)
     assert process.returncode == code and signal.Signals(number).name in messages(process)[-1]
-    assert (tmp_path / "ended0").exists() and (tmp_path / "ended1").exists() and not (tmp_path / "made2").exists()
+    assert (
+        (tmp_path / "ended0").exists()
+        and (tmp_path / "ended1").exists()
+        and not (tmp_path / "made2").exists()
+    )
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ def run(environment, module, *arguments):
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.py"
-    write_config(path, tiny(search={"epochs": 2, "warmup_epochs": 0}, strategy={"supervised_weight": 30.0}))
+    write_config(
+        path, tiny(search={"epochs": 2, "warmup_epochs": 0}, strategy={"supervised_weight": 30.0})
+    )
     return path
 
 
@@ -78,12 +80,20 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     assert [row["paper"] for row in summary] == ["-0.404", "+0.163", "-", "-", "-", "-"]
     assert all(row["PG + memory"] in printed for row in summary)
     table = list(csv.DictReader((folder / "report" / "correlations_own.csv").open()))
-    assert [row["arm"] for row in table] == ["untrained", "PG only", "PG + memory", "uniform policy", "paper (PG + memory)"]
+    assert [row["arm"] for row in table] == [
+        "untrained",
+        "PG only",
+        "PG + memory",
+        "uniform policy",
+        "paper (PG + memory)",
+    ]
     assert {"edit distance", "edit distance, free, labels ignored"} <= set(table[0])
     for row in table[:3]:
         assert "not measured" not in row.values()
     performance = list(csv.DictReader((folder / "report" / "performance_uniform.csv").open()))
-    own, common = ([row for row in performance if row["weights"] == weights] for weights in ("own", "common"))
+    own, common = (
+        [row for row in performance if row["weights"] == weights] for weights in ("own", "common")
+    )
     # Under common weights all arms see the same performances, and the uniform policy's own weights are the common ones.
     assert len({row["diverged cells"] for row in common}) == 1
     assert own[-1] | {"weights": "common"} == common[-1]
@@ -111,7 +121,9 @@ def test_side_by_side_comes_to_the_same(study, user_environment, tmp_path):
     assert "of 12 done" in process.stderr and "searching" not in process.stderr
 
     def numbers(text):
-        return [line for line in text.splitlines() if not line.startswith(("Searched, ", "report: "))]
+        return [
+            line for line in text.splitlines() if not line.startswith(("Searched, ", "report: "))
+        ]
 
     assert numbers(process.stdout) == numbers(printed)
 
@@ -129,7 +141,13 @@ def test_evaluate_needs_only_the_run_directory(searched, quick_environment):
 
 def test_deriving_a_cell(searched, quick_environment):
     workdir, own = searched, "0 0 3 0 2"
-    process = run_forked(quick_environment, "launch.derive", f"--workdir={workdir}", "--architectures=40", f"--decisions={own}")
+    process = run_forked(
+        quick_environment,
+        "launch.derive",
+        f"--workdir={workdir}",
+        "--architectures=40",
+        f"--decisions={own}",
+    )
     assert process.returncode == 0, process.stderr
     with (workdir / "derived.csv").open() as file:
         header, *rows = csv.reader(file)
@@ -138,32 +156,53 @@ def test_deriving_a_cell(searched, quick_environment):
     assert [own] == [row[1] for row in rows if row[1] == own] and own in process.stdout
     held_out = math.exp(derived["held_out_loss"])
     assert rows[0][-1] == f"{held_out:.1f}" and f"best: perplexity {held_out:.1f}" in process.stdout
-    process = run_forked(quick_environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2")
+    process = run_forked(
+        quick_environment, "launch.derive", f"--workdir={workdir}", "--decisions=0 0 3 7 2"
+    )
     assert_one_line(process, "--decisions: ", "position 3")
 
 
 @pytest.mark.slow
 def test_the_isomorph_test(searched, quick_environment):
-    process = run_forked(quick_environment, "experiments.isomorphs", f"--workdir={searched}", "--cells=20", "--copies=2")
+    process = run_forked(
+        quick_environment,
+        "experiments.isomorphs",
+        f"--workdir={searched}",
+        "--cells=20",
+        "--copies=2",
+    )
     assert process.returncode == 0, process.stderr
     rows = (searched / "isomorphs.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows][0] == "uniform cells" and "own cells" in process.stdout
+    assert [row.split(",")[0] for row in rows][
+        0
+    ] == "uniform cells" and "own cells" in process.stdout
     assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row) for row in rows)
 
 
-def test_a_finished_search_says_so_and_the_configuration_is_saved(searched, quick_environment, config_file, data):
+def test_a_finished_search_says_so_and_the_configuration_is_saved(
+    searched, quick_environment, config_file, data
+):
     saved = json.loads((searched / "config.json").read_text())
     assert set(saved) == {field.name for field in dataclasses.fields(Config)}
     arguments = [f"--config={config_file}", f"--workdir={searched}", f"--data_dir={data}"]
-    process = run_forked(quick_environment, "launch.search", *arguments, "--config.strategy.supervised_weight=30.0")
+    process = run_forked(
+        quick_environment, "launch.search", *arguments, "--config.strategy.supervised_weight=30.0"
+    )
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("best validated: perplexity ")
 
 
 def test_another_configuration_in_the_directory(searched, quick_environment, config_file, data):
     before = files(searched)
-    arguments = [f"--config={config_file}", f"--workdir={searched}", f"--data_dir={data}", "--config.seed=7"]
-    assert_one_line(run_forked(quick_environment, "launch.search", *arguments), str(searched), "seed: 0 -> 7")
+    arguments = [
+        f"--config={config_file}",
+        f"--workdir={searched}",
+        f"--data_dir={data}",
+        "--config.seed=7",
+    ]
+    assert_one_line(
+        run_forked(quick_environment, "launch.search", *arguments), str(searched), "seed: 0 -> 7"
+    )
     assert files(searched) == before
 
 
@@ -191,14 +230,20 @@ def test_what_a_study_is_asked_for(arguments, parts, quick_environment, config_f
 def test_evaluating_what_is_no_run(name, quick_environment, tmp_path):
     (tmp_path / "no_run").mkdir()
     assert_one_line(
-        run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path / name}"), "--workdir", "not a run directory"
+        run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path / name}"),
+        "--workdir",
+        "not a run directory",
     )
 
 
 def test_evaluating_a_run_without_a_checkpoint(quick_environment, searched, tmp_path):
     for name in ("config.json", "run.json"):
         (tmp_path / name).write_text((searched / name).read_text())
-    assert_one_line(run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path}"), "--workdir", "no checkpoint")
+    assert_one_line(
+        run_forked(quick_environment, "launch.evaluate", f"--workdir={tmp_path}"),
+        "--workdir",
+        "no checkpoint",
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +255,9 @@ def test_evaluating_a_run_without_a_checkpoint(quick_environment, searched, tmp_
         (b"cut short\n", ["ptb.train.txt", "checksum"]),
     ],
 )
-def test_a_corpus_folder_that_cannot_be_used(content, parts, quick_environment, config_file, tmp_path):
+def test_a_corpus_folder_that_cannot_be_used(
+    content, parts, quick_environment, config_file, tmp_path
+):
     for name in ("ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / name).write_bytes(b"words of a corpus\n")
     if content is not None:
@@ -220,7 +267,7 @@ def test_a_corpus_folder_that_cannot_be_used(content, parts, quick_environment, 
         "launch.search",
         f"--config={config_file}",
         "--config.data.corpus=ptb",
-        f"--corpus_dir={tmp_path}",
+        f"--raw_dir={tmp_path}",
         f"--data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}",
     )
@@ -241,19 +288,23 @@ def test_ptb_without_network(quick_environment, config_file, tmp_path):
             f"--data_dir={tmp_path / 'data'}",
             f"--workdir={tmp_path / 'run'}",
         )
-    assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--corpus_dir")
+    assert_one_line(process, "ptb.train.txt", "ptb.valid.txt", "ptb.test.txt", "--raw_dir")
 
 
 @pytest.mark.slow
 def test_training_from_scratch(quick_environment, config_file, data, tmp_path):
     short = ["--config.training.epochs=1", "--config.data.batch=64", "--config.data.steps=100"]
     arguments = [f"--config={config_file}", f"--data_dir={data}", f"--workdir={tmp_path}", *short]
-    process = run_forked(quick_environment, "launch.train_from_scratch", *arguments, "--decisions=0 0 3 0 2")
+    process = run_forked(
+        quick_environment, "launch.train_from_scratch", *arguments, "--decisions=0 0 3 0 2"
+    )
     assert process.returncode == 0, process.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert f"{result['parameters']:,} parameters" in process.stdout
     assert f"test perplexity {math.exp(result['test_loss']):.1f}" in process.stdout
-    other = run_forked(quick_environment, "launch.train_from_scratch", *arguments, "--baseline=lstm")
+    other = run_forked(
+        quick_environment, "launch.train_from_scratch", *arguments, "--baseline=lstm"
+    )
     assert_one_line(other, str(tmp_path), "training.architecture: '0 0 3 0 2' -> 'lstm'")
 
 
@@ -269,7 +320,11 @@ def test_training_from_scratch(quick_environment, config_file, data, tmp_path):
 )
 def test_what_training_is_asked_for(arguments, parts, quick_environment, config_file, tmp_path):
     process = run_forked(
-        quick_environment, "launch.train_from_scratch", f"--config={config_file}", f"--workdir={tmp_path / 'run'}", *arguments
+        quick_environment,
+        "launch.train_from_scratch",
+        f"--config={config_file}",
+        f"--workdir={tmp_path / 'run'}",
+        *arguments,
     )
     assert_one_line(process, *parts)
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,14 @@ import pytest
 
 from nas.data.tokens import Tokens
 from nas.errors import UserError
-from nas.parallel import Devices, choose_devices, device_key, gather_over_devices, mean_over_devices, share
+from nas.parallel import (
+    Devices,
+    choose_devices,
+    device_key,
+    gather_over_devices,
+    mean_over_devices,
+    share,
+)
 
 JIT = Devices("jit", 1, 1)
 NUMBERS = (1, 2, 4, 8)
@@ -21,8 +28,12 @@ def ids(devices):
     return f"{devices.kind}{devices.total}"
 
 
-every_devices = pytest.mark.parametrize("devices", [JIT, *(pmap(number) for number in NUMBERS)], ids=ids)
-several_devices = pytest.mark.parametrize("devices", [pmap(number) for number in NUMBERS[1:]], ids=ids)
+every_devices = pytest.mark.parametrize(
+    "devices", [JIT, *(pmap(number) for number in NUMBERS)], ids=ids
+)
+several_devices = pytest.mark.parametrize(
+    "devices", [pmap(number) for number in NUMBERS[1:]], ids=ids
+)
 
 
 def values():
@@ -68,7 +79,10 @@ def test_a_replicated_tree_comes_back_bit_for_bit(devices):
 
 @every_devices
 def test_split_rows_come_back_in_their_order(devices):
-    carry = {"a": np.arange(16, dtype=np.float32).reshape(8, 2), "b": (np.arange(24, dtype=np.int32),)}
+    carry = {
+        "a": np.arange(16, dtype=np.float32).reshape(8, 2),
+        "b": (np.arange(24, dtype=np.int32),),
+    }
     assert_same_bits(devices.join(devices.split(carry)), carry)
     _, moved, _ = devices.lift(identity)((), devices.split(carry), None, ())
     assert_same_bits(devices.join(moved), carry)
@@ -84,7 +98,10 @@ def test_split_along_another_axis(devices):
 
 @every_devices
 def test_devices_see_their_rows_of_a_batch_in_order_and_the_same_common(devices):
-    batch = Tokens(np.arange(2 * 8 * 3, dtype=np.int32).reshape(2, 8, 3), np.repeat([[True], [False]], 8, axis=1))
+    batch = Tokens(
+        np.arange(2 * 8 * 3, dtype=np.int32).reshape(2, 8, 3),
+        np.repeat([[True], [False]], 8, axis=1),
+    )
 
     def run(state, carry, batch, common, axis_name):
         own = jnp.moveaxis(batch.tokens, 1, 0)  # [own rows, K, steps + 1]
@@ -99,7 +116,11 @@ def test_devices_see_their_rows_of_a_batch_in_order_and_the_same_common(devices)
 
 @every_devices
 def test_what_is_logged_arrives_as_numpy(devices):
-    result = logged(devices, lambda own, common, axis_name: {"a": common, "b": (common + 1,)}, common=np.float32(2))
+    result = logged(
+        devices,
+        lambda own, common, axis_name: {"a": common, "b": (common + 1,)},
+        common=np.float32(2),
+    )
     assert all(isinstance(leaf, np.ndarray | np.float32) for leaf in jax.tree.leaves(result))
     assert result == {"a": 2, "b": (3,)}
 
@@ -108,7 +129,12 @@ def test_what_is_logged_arrives_as_numpy(devices):
 def test_mean_and_gather_over_devices(devices):
     rows = np.arange(8, dtype=np.float32)
     mean, gathered = logged(
-        devices, lambda own, _, axis: (mean_over_devices(jnp.mean(own), axis), gather_over_devices(own, axis)), rows
+        devices,
+        lambda own, _, axis: (
+            mean_over_devices(jnp.mean(own), axis),
+            gather_over_devices(own, axis),
+        ),
+        rows,
     )
     assert mean == 3.5
     np.testing.assert_array_equal(gathered, rows)
@@ -135,7 +161,11 @@ def test_shared_rows_cost_every_device_its_part_only():
         seen.append(own.shape)
         return own
 
-    logged(pmap(4), lambda _, values, axis: share(fn, values, axis), common=np.zeros((10, 3), np.float32))
+    logged(
+        pmap(4),
+        lambda _, values, axis: share(fn, values, axis),
+        common=np.zeros((10, 3), np.float32),
+    )
     assert seen == [(3, 3)]
 
 
@@ -156,7 +186,9 @@ def test_keys_differ_between_devices_and_the_first_has_that_of_one_device():
         keys = drawn(pmap(number))
         assert len(np.unique(keys, axis=0)) == number
         np.testing.assert_array_equal(keys[0], alone[0])
-        np.testing.assert_array_equal(keys, drawn(pmap(8))[:number])  # a device's key does not depend on how many there are
+        np.testing.assert_array_equal(
+            keys, drawn(pmap(8))[:number]
+        )  # a device's key does not depend on how many there are
 
 
 @every_devices
@@ -184,7 +216,10 @@ def test_equal_replicas_pass(devices):
 def test_one_device_with_another_value_is_noticed_and_its_leaf_named(devices, name, entry, value):
     for device in (0, devices.total - 1):
         tree = jax.tree.map(np.array, devices.replicate(values()))
-        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        leaves = {
+            jax.tree_util.keystr(path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
         leaves[name].reshape(devices.total, -1)[device, entry] = value
         with pytest.raises(RuntimeError) as error:
             devices.check_replicas(tree)
@@ -207,7 +242,9 @@ def test_rows_of_several_processes(monkeypatch):
 def test_rows_that_cannot_be_divided():
     with pytest.raises(UserError) as error:
         pmap(8).rows("data.eval_batch", 12)
-    assert str(error.value) == "config field data.eval_batch: 12 rows cannot be divided over 8 devices"
+    assert (
+        str(error.value) == "config field data.eval_batch: 12 rows cannot be divided over 8 devices"
+    )
 
 
 def test_choice_of_devices(monkeypatch):

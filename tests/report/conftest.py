@@ -19,5 +19,7 @@ def blank_figures(monkeypatch):
     """Figures are saved without what is drawn on them: for tests of what a page holds."""
     save = Figure.savefig
     monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **options: save(Figure(self.get_size_inches()), *args, **options)
+        Figure,
+        "savefig",
+        lambda self, *args, **options: save(Figure(self.get_size_inches()), *args, **options),
     )

@@ -16,7 +16,7 @@ from nas.evaluation.statistics import Interval
 from nas.report import answers, evidence, evidence_page, summary, training
 from nas.report.evidence_arms import Arm
 from nas.report.training import Trained
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)
 T, K = SPACE.num_decisions, SPACE.max_choices

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from nas.report.cells import cell_drawing
 from nas.report.layout import layered
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 
 class GraphSpace:
@@ -24,7 +24,9 @@ class GraphSpace:
 def skips():
     """Twelve layers in a row with random skips, every edge u < v with probability .4."""
     graph, rng = nx.path_graph(14, nx.DiGraph), np.random.default_rng(0)
-    graph.add_edges_from((u, v) for u, v in itertools.combinations(range(14), 2) if rng.random() < 0.4)
+    graph.add_edges_from(
+        (u, v) for u, v in itertools.combinations(range(14), 2) if rng.random() < 0.4
+    )
     labels = ["input", *(f"{('convolution', 'pooling')[i % 2]}_3x3" for i in range(12)), "output"]
     nx.set_node_attributes(graph, dict(enumerate(labels)), "label")
     return GraphSpace(graph), None
@@ -53,7 +55,11 @@ CELLS = {
 def boxes(figure):
     figure.canvas.draw()
     ax = figure.axes[0]
-    return {box.get_gid(): box.get_path().get_extents() for box in ax.patches if isinstance(box, FancyBboxPatch)}
+    return {
+        box.get_gid(): box.get_path().get_extents()
+        for box in ax.patches
+        if isinstance(box, FancyBboxPatch)
+    }
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -78,7 +84,9 @@ def test_nothing_overlaps_and_letters_stay_legible_at_400_pixels(name):
         assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
     ax = figure.axes[0]
     (x0, x1), (y1, y0) = ax.get_xlim(), ax.get_ylim()
-    assert all(x0 <= box.x0 and box.x1 <= x1 and y0 <= box.y0 and box.y1 <= y1 for box in found.values())
+    assert all(
+        x0 <= box.x0 and box.x1 <= x1 and y0 <= box.y0 and box.y1 <= y1 for box in found.values()
+    )
     renderer = figure.canvas.get_renderer()
     for text in ax.texts:
         extent = text.get_window_extent(renderer).transformed(ax.transData.inverted())
@@ -98,7 +106,9 @@ def test_edges_meet_only_their_own_boxes(name):
             steps = np.linspace(0, 1, 20)[:, None, None]
             points = ((1 - steps) * vertices[:-1] + steps * vertices[1:]).reshape(-1, 2)
             for gid, box in found.items():
-                inside = (points > [box.x0 + 0.1, box.y0 + 0.1]) & (points < [box.x1 - 0.1, box.y1 - 0.1])
+                inside = (points > [box.x0 + 0.1, box.y0 + 0.1]) & (
+                    points < [box.x1 - 0.1, box.y1 - 0.1]
+                )
                 assert gid in ends or not inside.all(axis=1).any()
 
 
@@ -112,14 +122,23 @@ def test_random_cells_do_not_overlap():
 
 def test_nodes_are_numbered_as_in_the_decisions():
     ax = cell_drawing(*cell(3, 0, 1, 1, 2)).axes[0]
-    assert sorted(text.get_text() for text in ax.texts) == ["0 sigmoid", "1 relu", "2 identity", "input", "output"]
+    assert sorted(text.get_text() for text in ax.texts) == [
+        "0 sigmoid",
+        "1 relu",
+        "2 identity",
+        "input",
+        "output",
+    ]
 
 
 def test_layers_follow_the_longest_path():
     graph = nx.DiGraph([("in", "a"), ("a", "b"), ("in", "b"), ("b", "out"), ("in", "out")])
     layout = layered(graph, dict.fromkeys(graph, 10.0), gap=5)
     assert layout.layer == {"in": 0, "a": 1, "b": 2, "out": 3}
-    assert {edge: len(lanes) for edge, lanes in layout.lanes.items() if lanes} == {("in", "b"): 1, ("in", "out"): 2}
+    assert {edge: len(lanes) for edge, lanes in layout.lanes.items() if lanes} == {
+        ("in", "b"): 1,
+        ("in", "out"): 2,
+    }
     assert min(layout.across.values()) >= 0 and max(layout.across.values()) <= layout.breadth
 
 

@@ -9,14 +9,18 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.report import evidence
 from nas.report.evidence_arms import Arm
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace(num_nodes=4)  # choices 4, 1, 4, 2, 4, 3, 4
 T, K = SPACE.num_decisions, SPACE.max_choices
 # Pairs have 3, 1, 0 activations and 1, 1, 0 connections in common: total overlaps 4, 2, 0.
 THREE = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]], np.int32)
 EDITS = correlations.edit_distances(SPACE, THREE)
-FALLING, HALF, RISING = [0, -1, 2], [0, 1, 3], [3, 0, 1]  # states on a line: Spearman with total overlap -1, -.5, +1
+FALLING, HALF, RISING = (
+    [0, -1, 2],
+    [0, 1, 3],
+    [3, 0, 1],
+)  # states on a line: Spearman with total overlap -1, -.5, +1
 NAN = float("nan")
 
 
@@ -27,11 +31,21 @@ def sample(states, loss=(4.0, 4.5, 4.75), common=(NAN, NAN, NAN)):
 
 def behaviour(n=60, log_probs=None, states=None, continued=None, own=None):
     decisions = np.random.default_rng(0).integers(0, SPACE.num_choices, (n, T)).astype(np.int32)
-    uniform = np.broadcast_to(np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300), (n, T, K))
+    uniform = np.broadcast_to(
+        np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300), (n, T, K)
+    )
     log_probs = uniform if log_probs is None else log_probs
     states = overlap.one_hot(SPACE, decisions) if states is None else states
     continued = decisions[:50].reshape(10, 5, T) if continued is None else continued
-    return Behaviour(decisions if own is None else own, log_probs, decisions, uniform, states, np.zeros((T, T)), continued)
+    return Behaviour(
+        decisions if own is None else own,
+        log_probs,
+        decisions,
+        uniform,
+        states,
+        np.zeros((T, T)),
+        continued,
+    )
 
 
 def arm(title, states, *, best=NAN, **options):
@@ -49,7 +63,10 @@ def rows(table):
     texts = [[cell.text for cell in row] for row in table.cells()]
     first = next(k for k in range(1, 5) if len({tuple(row[:k]) for row in texts}) == len(texts))
     names = [column.name for column in table.columns[first:]]
-    return {row[0] if first == 1 else tuple(row[:first]): dict(zip(names, row[first:], strict=True)) for row in texts}
+    return {
+        row[0] if first == 1 else tuple(row[:first]): dict(zip(names, row[first:], strict=True))
+        for row in texts
+    }
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +99,11 @@ def test_yardsticks(arms):
     assert "random projection" in found
     ceiling = found["equal weights, in expectation"]
     # Variances: activations 4 * 3/16 = .75; connections 1/4 + 2/9 = .4722; sqrt(.75 / 1.2222), sqrt(.4722 / 1.2222).
-    assert (ceiling["common activations"], ceiling["common connections"], ceiling["total overlap"]) == (
+    assert (
+        ceiling["common activations"],
+        ceiling["common connections"],
+        ceiling["total overlap"],
+    ) == (
         "-0.783",
         "-0.622",
         "-1.000",
@@ -103,14 +124,18 @@ def test_the_ceiling_is_what_a_large_uniform_sample_shows():
     table = evidence.correlations_table(space, {"untrained": large(space)}, "uniform", "")
     for measure, kind in kinds.items():
         seen = np.corrcoef(total, overlap.common_decisions(space, decisions, kind))[0, 1]
-        assert float(rows(table)["equal weights, in expectation"][measure]) == pytest.approx(-seen, abs=0.01)
+        assert float(rows(table)["equal weights, in expectation"][measure]) == pytest.approx(
+            -seen, abs=0.01
+        )
 
 
 def large(space, n=8):
     """An untrained arm of one seed in a larger space."""
     decisions = np.random.default_rng(1).integers(0, space.num_choices, (n, space.num_decisions))
     edits = correlations.edit_distances(space, decisions)
-    one = Sample(decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits)
+    one = Sample(
+        decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits
+    )
     return Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
 
 
@@ -120,8 +145,14 @@ def test_the_paper_s_protocol_by_hand(arms):
     # States FALLING are 1, 2, 3 apart, HALF 1, 3, 2. Of 6, 6 and 5 edges the pairs have 4, 4 and 3 in common by position: the
     # approximations are 4, 3, 5.
     assert row["untrained"] == "-0.500 ± 0.000"
-    assert row["PG + memory"] == "+0.167 ± 1.434"  # .5, .5, -.5: deviation .5774, 4.3027 * .5774 / sqrt(3)
-    paper = {key: row["paper (PG + memory)"] for key, row in found.items() if row["paper (PG + memory)"] != "-"}
+    assert (
+        row["PG + memory"] == "+0.167 ± 1.434"
+    )  # .5, .5, -.5: deviation .5774, 4.3027 * .5774 / sqrt(3)
+    paper = {
+        key: row["paper (PG + memory)"]
+        for key, row in found.items()
+        if row["paper (PG + memory)"] != "-"
+    }
     assert paper == {
         ("edge and activation (paper's)", "Spearman", "L2"): "-0.404",
         ("perplexity, |difference|", "Spearman", "L2"): "+0.163",
@@ -145,7 +176,10 @@ def test_primary_differences_by_hand(arms):
     row = found["PG + memory", "PG only", "common activations"]
     assert (row["difference"], row["p"]) == ("-1.333", "0.0942")
     # Four tests, the two against PG come first: 4 * .0942 for both; then 2 * .1835 = .3670, raised to what came before.
-    assert {names[1]: row["p, Holm"] for names, row in found.items()} == {"PG only": "0.3767", "untrained": "0.3767"}
+    assert {names[1]: row["p, Holm"] for names, row in found.items()} == {
+        "PG only": "0.3767",
+        "untrained": "0.3767",
+    }
     assert any("these 4 tests" in note for note in table.notes)
 
 
@@ -156,22 +190,38 @@ def test_what_is_not_primary_is_exploratory_and_not_adjusted(arms):
         ("collapsed", "untrained"),
         ("collapsed", "PG only"),
     }
-    assert "p, Holm" not in [column.name for column in table.columns] and "Exploratory" in table.title
+    assert (
+        "p, Holm" not in [column.name for column in table.columns] and "Exploratory" in table.title
+    )
     assert rows(table)["collapsed", "untrained", "total overlap"]["difference"] == "undefined"
 
 
 def test_the_primary_family_has_at_most_ten_tests(arms):
-    every = dict(arms) | dict.fromkeys(("memory", "memory_next", "fixed", "entropy"), arms["memory"])
-    every = {key: Arm(key, some.samples, some.behaviours, some.best_loss) for key, some in every.items()}
+    every = dict(arms) | dict.fromkeys(
+        ("memory", "memory_next", "fixed", "entropy"), arms["memory"]
+    )
+    every = {
+        key: Arm(key, some.samples, some.behaviours, some.best_loss) for key, some in every.items()
+    }
     assert len(evidence.primary_table(SPACE, every, "").rows) == 8
 
 
 def test_one_seed_has_no_interval_and_no_test(arms):
-    single = {key: Arm(some.title, some.samples[:1], some.behaviours[:1], some.best_loss[:1]) for key, some in arms.items()}
-    found = rows(evidence.primary_table(SPACE, single, ""))["PG + memory", "untrained", "total overlap"]
+    single = {
+        key: Arm(some.title, some.samples[:1], some.behaviours[:1], some.best_loss[:1])
+        for key, some in arms.items()
+    }
+    found = rows(evidence.primary_table(SPACE, single, ""))[
+        "PG + memory", "untrained", "total overlap"
+    ]
     assert found.pop("difference") == "-0.500" and set(found.values()) == {"one seed"}
-    assert rows(evidence.correlations_table(SPACE, single, "own", ""))["PG + memory"]["total overlap"] == "-1.000"
-    performance = rows(evidence.performance_table(SPACE, single, "uniform", 4000, ""))["untrained", "own"]
+    assert (
+        rows(evidence.correlations_table(SPACE, single, "own", ""))["PG + memory"]["total overlap"]
+        == "-1.000"
+    )
+    performance = rows(evidence.performance_table(SPACE, single, "uniform", 4000, ""))[
+        "untrained", "own"
+    ]
     assert (performance["states"], performance["no correlation beyond"]) == ("+0.500", "one seed")
 
 
@@ -208,14 +258,19 @@ def test_diverged_cells_are_counted_and_not_hidden():
     def row(loss, vocabulary_size):
         one = Sample(decisions, states, states, loss, loss, edits)
         arms = {"untrained": Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])}
-        return rows(evidence.performance_table(SPACE, arms, "uniform", vocabulary_size, ""))["untrained", "common"]
+        return rows(evidence.performance_table(SPACE, arms, "uniform", vocabulary_size, ""))[
+            "untrained", "common"
+        ]
 
     found = row(values, 4000)
     assert found["diverged cells"] == "1 of 5" and found["states, without them"] == "+1.000"
     assert float(found["states"]) < 0.5
     assert row(values, 10_000)["diverged cells"] == "0 of 5"  # log 10,000 = 9.21
     values[4] = NAN
-    assert row(values, 10_000) | {"states, without them": "+1.000", "diverged cells": "1 of 5"} == row(values, 10_000)
+    assert row(values, 10_000) | {
+        "states, without them": "+1.000",
+        "diverged cells": "1 of 5",
+    } == row(values, 10_000)
     assert row(values, 10_000)["states"] == "undefined"
     assert row(values, 1)["states, without them"] == "undefined"  # all have diverged
 
@@ -236,16 +291,33 @@ def test_behaviour_of_known_policies(arms):
         "looks back": behaviour(n, certain(copied), own=copied.astype(np.int32)),
         "no memory of it": behaviour(states=np.zeros((60, 3))),
     }
-    some = {name: Arm(name, arms["untrained"].samples[:1], [one], [math.log(50)]) for name, one in policies.items()}
+    some = {
+        name: Arm(name, arms["untrained"].samples[:1], [one], [math.log(50)])
+        for name, one in policies.items()
+    }
     some["uniform"] = stateless("uniform policy", seeds=1)
     found = rows(evidence.behaviour_table(SPACE, some, ""))
     # 4 log 4 + log 2 + log 3 = 7.34 nats.
-    assert found["untrained"]["entropy (nats)"] == "7.34" and found["untrained"]["total correlation (nats)"] == "0.000"
-    assert found["fixed"] | {"entropy (nats)": "0.00", "unique samples": "1", "its fraction": "undefined"} == found["fixed"]
+    assert (
+        found["untrained"]["entropy (nats)"] == "7.34"
+        and found["untrained"]["total correlation (nats)"] == "0.000"
+    )
+    assert (
+        found["fixed"]
+        | {"entropy (nats)": "0.00", "unique samples": "1", "its fraction": "undefined"}
+        == found["fixed"]
+    )
     # log 2, and (2 - 1) / (2 * 999) for the entropy that a finite sample misses: .6936, all that there is.
     looks = found["looks back"]
-    assert (looks["total correlation (nats)"], looks["its fraction"], looks["unique samples"]) == ("0.694", "1.0000", "2")
-    assert found["fixed"]["best perplexity"] == "50.0" and found["uniform policy"]["best perplexity"] == "not trained"
+    assert (looks["total correlation (nats)"], looks["its fraction"], looks["unique samples"]) == (
+        "0.694",
+        "1.0000",
+        "2",
+    )
+    assert (
+        found["fixed"]["best perplexity"] == "50.0"
+        and found["uniform policy"]["best perplexity"] == "not trained"
+    )
     assert found["uniform policy"]["probe less majority"] == "no state"
     # Decisions themselves as state are read without error; the majority of a uniform sample is right once in as many choices:
     # (4 * 3/4 + 1/2 + 2/3) / 6 = .694, the decision without choice left out.
@@ -260,10 +332,16 @@ def test_identical_states():
     free[:, :, :start] = free[:, :1, :start]
     same = np.repeat(free[:, :1], size, axis=1)
     policies = {"untrained": free, "looks back": same}
-    some = {name: Arm(name, [{}], [behaviour(continued=continued)], [NAN]) for name, continued in policies.items()}
+    some = {
+        name: Arm(name, [{}], [behaviour(continued=continued)], [NAN])
+        for name, continued in policies.items()
+    }
     table = evidence.identical_states_table(SPACE, some, "")
     looks, free_row = rows(table)["looks back"], rows(table)["untrained"]
-    assert (looks["within"], looks["p"]) == ("4.00", "0.0001")  # all four decisions from position 3 on
+    assert (looks["within"], looks["p"]) == (
+        "4.00",
+        "0.0001",
+    )  # all four decisions from position 3 on
     assert float(free_row["p"]) > 0.01 and abs(float(free_row["difference"])) < 0.3
     pairs = [(g, h) for g in range(groups) for h in range(g)]
     between = np.mean([(same[g, 0, start:] == same[h, 0, start:]).sum() for g, h in pairs])
@@ -275,4 +353,6 @@ def test_all_tables_say_what_made_them(arms, tmp_path):
     assert len(found) == 10
     for name, table in found.items():
         assert "Made by: python -m experiments.study" in table.text()
-        assert len(table.csv(tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + len(table.rows)
+        assert len(table.csv(tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + len(
+            table.rows
+        )

@@ -14,7 +14,8 @@ from nas.report.evidence_arms import Arm
 from nas.report.evidence_figures import Curve, Panel, density, heat_map, projections, stacked_curves
 from nas.report.evidence_page import fractions, write_report
 from nas.report.training import Trained
-from nas.spaces import NASBench201Space, RecurrentSpace
+from nas.spaces.nasbench201 import NASBench201Space
+from nas.spaces.recurrent import RecurrentSpace
 from tests.helpers import figure_texts
 
 SPACE = RecurrentSpace(num_nodes=4)
@@ -32,7 +33,11 @@ def test_curves_are_means_with_intervals():
         Curve("own samples", np.array([0, 2]), values, "b"),
         Curve("majority", np.array([0, 2]), values[:1], "r", dashed=True),
     ]
-    figure = stacked_curves("PG + memory", [Panel(curves, "accuracy", (0, 5)), Panel(curves[:1], "entropy (nats)")], "position")
+    figure = stacked_curves(
+        "PG + memory",
+        [Panel(curves, "accuracy", (0, 5)), Panel(curves[:1], "entropy (nats)")],
+        "position",
+    )
     upper, lower = figure.axes
     np.testing.assert_allclose(upper.lines[0].get_xydata(), [[0, 1], [2, 3]])
     low, high = upper.collections[0].get_paths()[0].get_extents().intervaly
@@ -40,12 +45,25 @@ def test_curves_are_means_with_intervals():
     assert (low, high) == pytest.approx((min(1, 3 - half), 3 + half), abs=1e-5)
     assert upper.get_ylim() == (0, 5) and lower.get_ylim()[0] <= 0
     written = texts(figure)
-    assert written.count("own samples") == 1 and "entropy (nats)" in written and written.count("position") == 1
+    assert (
+        written.count("own samples") == 1
+        and "entropy (nats)" in written
+        and written.count("position") == 1
+    )
 
 
-@pytest.mark.parametrize("values", [[[NAN, NAN, NAN]], [[0.0, 0.0, 0.0]] * 3, [[NAN, 1.0, 2.0], [NAN, 1.0, 3.0]], [[1e-9] * 3]])
+@pytest.mark.parametrize(
+    "values",
+    [[[NAN, NAN, NAN]], [[0.0, 0.0, 0.0]] * 3, [[NAN, 1.0, 2.0], [NAN, 1.0, 3.0]], [[1e-9] * 3]],
+)
 def test_curves_of_extreme_input(values):
-    texts(stacked_curves("a name of many words " * 3, [Panel([Curve("", np.arange(3), np.array(values), "b")], "nats")], "lag"))
+    texts(
+        stacked_curves(
+            "a name of many words " * 3,
+            [Panel([Curve("", np.arange(3), np.array(values), "b")], "nats")],
+            "lag",
+        )
+    )
 
 
 def test_heat_map_shows_every_cell_on_a_scale_from_zero_to_one():
@@ -59,8 +77,12 @@ def test_heat_map_shows_every_cell_on_a_scale_from_zero_to_one():
 
 def test_projections_are_principal_components():
     rng = np.random.default_rng(0)
-    line = np.outer(rng.normal(size=30), [3.0, 4.0])  # one direction: distances along it are distances on the axis
-    figure = projections("PG", line, {"log perplexity (nats)": np.arange(30.0), "fraction tanh": rng.random(30)})
+    line = np.outer(
+        rng.normal(size=30), [3.0, 4.0]
+    )  # one direction: distances along it are distances on the axis
+    figure = projections(
+        "PG", line, {"log perplexity (nats)": np.arange(30.0), "fraction tanh": rng.random(30)}
+    )
     x = figure.axes[0].collections[0].get_offsets()[:, 0]
     np.testing.assert_allclose(np.abs(x - x[0]), np.linalg.norm(line - line[0], axis=1), atol=1e-9)
     written = texts(figure)
@@ -71,7 +93,10 @@ def test_projections_are_principal_components():
 def test_projections_of_extreme_input(embedding):
     colorings = {"a": np.array([1.0, NAN, np.inf, 2.0, 3.0]), "b": np.full(5, NAN), "c": np.ones(5)}
     figure = projections("PG", embedding, colorings)
-    assert len(figure.axes[0].collections[0].get_offsets()) == 3 and len(figure.axes[0].collections[1].get_offsets()) == 2
+    assert (
+        len(figure.axes[0].collections[0].get_offsets()) == 3
+        and len(figure.axes[0].collections[1].get_offsets()) == 2
+    )
     texts(figure)
 
 
@@ -86,7 +111,14 @@ def test_density_counts_every_pair_and_draws_medians():
 
 
 @pytest.mark.parametrize(
-    "x, distance", [([], []), ([NAN], [1.0]), ([3.0], [0.5]), ([0.25, 0.5, 7.0], [0.0, 0.0, 0.0]), ([1, 2], [1, np.inf])]
+    "x, distance",
+    [
+        ([], []),
+        ([NAN], [1.0]),
+        ([3.0], [0.5]),
+        ([0.25, 0.5, 7.0], [0.0, 0.0, 0.0]),
+        ([1, 2], [1, np.inf]),
+    ],
 )
 def test_density_of_extreme_input(x, distance):
     written = texts(density("PG", np.array(x), np.array(distance), x_label="x", y_label="y"))
@@ -111,8 +143,12 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
     samples, behaviours = [], []
     for seed in range(seeds):
         rng = np.random.default_rng([seed, int(100 * signal)])
-        decisions = rng.integers(0, SPACE.num_choices, (n_drawn, SPACE.num_decisions)).astype(np.int32)
-        states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(size=(n_drawn, width))
+        decisions = rng.integers(0, SPACE.num_choices, (n_drawn, SPACE.num_decisions)).astype(
+            np.int32
+        )
+        states = signal * overlap.random_projection(SPACE, decisions, width) + rng.normal(
+            size=(n_drawn, width)
+        )
         few, perplexity = decisions[:n], rng.normal(4, 1, n)
         edits = correlations.edit_distances(SPACE, few)
         one = Sample(few, states[:n], states[:n], perplexity, perplexity, edits)
@@ -121,16 +157,22 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
         log_probs = np.broadcast_to(uniform, (n_drawn, *uniform.shape))
         influence = np.triu(rng.random((SPACE.num_decisions,) * 2), 1)
         continued = decisions[:20].reshape(4, 5, -1)
-        behaviours.append(Behaviour(decisions, log_probs, decisions, log_probs, states, influence, continued))
+        behaviours.append(
+            Behaviour(decisions, log_probs, decisions, log_probs, states, influence, continued)
+        )
     return Arm(title, samples, behaviours, [4.2] * seeds)
 
 
 def make_trained(title, has_memory, seeds=2):
     steps, epochs = np.arange(50), np.arange(4, 8)
-    curves = dict.fromkeys(("perplexity", "reward", "entropy", "supervised_loss"), (steps, 50.0 - steps / 2))
+    curves = dict.fromkeys(
+        ("perplexity", "reward", "entropy", "supervised_loss"), (steps, 50.0 - steps / 2)
+    )
     measured = {f"supervised_{name}": (epochs, 1.0 / epochs) for name in ("remembered", "fresh")}
     cell = np.zeros(SPACE.num_decisions, np.int32)
-    return Trained(title, curves, [measured] * seeds, [cell] * seeds, [4.0] * seeds, has_memory)  # e^4 = 54.6
+    return Trained(
+        title, curves, [measured] * seeds, [cell] * seeds, [4.0] * seeds, has_memory
+    )  # e^4 = 54.6
 
 
 def test_perplexities_are_means_over_seeds():
@@ -153,16 +195,26 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
     trained = [make_trained("PG + memory", True), make_trained("uniform policy", False)]
     tables = evidence.tables(SPACE, arms, 4000, "the command")
     tables["perplexity"] = training.perplexity_table(trained, {"bigram": 56.1}, "the command")
-    page = write_report(tmp_path / "report" / "index.html", SPACE, arms, trained, tables, ["the command"], {"seeds": "0,1"})
+    page = write_report(
+        tmp_path / "report" / "index.html",
+        SPACE,
+        arms,
+        trained,
+        tables,
+        ["the command"],
+        {"seeds": "0,1"},
+    )
     text, names = page.read_text(), {path.name for path in page.parent.iterdir()}
     assert {f"{name}.csv" for name in tables} <= names
     drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
     with_state = {
-        f"{kind}-{arm}" for kind in ("overlap", "edit_distance", "components", "probes") for arm in ("untrained", "memory")
+        f"{kind}-{arm}"
+        for kind in ("overlap", "edit_distance", "components", "probes")
+        for arm in ("untrained", "memory")
     }
-    assert drawn == with_state | {f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms} | {
-        "primary-all"
-    }
+    assert drawn == with_state | {
+        f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms
+    } | {"primary-all"}
     # Four curves of training, one figure of what is remembered, two cells.
     assert text.count("<img") == len(drawn) + 7 and text.count("<table") == len(tables)
     assert "PG + memory: supervised loss on remembered and on fresh sequences" in text

@@ -18,12 +18,20 @@ texts = functools.partial(figure_texts, width=7.01)  # a page
 def curves():
     steps = np.arange(100)
     falling = 100.0 / (1 + steps)
-    return {"PG only": {"loss": (steps, falling)}, "PG + memory": {"loss": (steps, 2 * falling), "extra": (steps, falling)}}
+    return {
+        "PG only": {"loss": (steps, falling)},
+        "PG + memory": {"loss": (steps, 2 * falling), "extra": (steps, falling)},
+    }
 
 
 def test_curves_draw_one_line_an_arm_and_one_panel_a_metric():
     figure = training_curves(
-        curves(), [Metric("loss", "perplexity", log=True), Metric("extra", "loss (nats)"), Metric("gone", "x")]
+        curves(),
+        [
+            Metric("loss", "perplexity", log=True),
+            Metric("extra", "loss (nats)"),
+            Metric("gone", "x"),
+        ],
     )
     loss, extra, gone = figure.axes
     assert [line.get_label() for line in loss.lines] == ["PG only", "PG + memory"]
@@ -47,24 +55,36 @@ def test_smoothing_is_stated_and_keeps_the_values():
 
 @pytest.mark.parametrize("log, window", [(False, 1), (False, 50), (True, 1), (True, 50)])
 @pytest.mark.parametrize(
-    "values", [[5.0], [5.0] * 9, [NAN] * 4, [NAN, 2.0, NAN], [-1.0, 0.0, 1.0, 1e9], [60.0, 66.0, 73.0], []]
+    "values",
+    [[5.0], [5.0] * 9, [NAN] * 4, [NAN, 2.0, NAN], [-1.0, 0.0, 1.0, 1e9], [60.0, 66.0, 73.0], []],
 )
 def test_curves_of_extreme_input(values, log, window):
     data = {"PG": {"m": (np.arange(len(values)), np.array(values))}, "empty": {}}
     written = texts(training_curves(data, [Metric("m", "m (nats)", log)], window=window))
-    assert ("left out" in written) == bool((~np.isfinite(values)).any() or (log and (np.array(values) <= 0).any()))
+    assert ("left out" in written) == bool(
+        (~np.isfinite(values)).any() or (log and (np.array(values) <= 0).any())
+    )
 
 
 def test_bars_reach_their_values_and_references_are_named():
     names, values = ["untrained", "PG only", "no policy"], [-0.24, 0.19, NAN]
     figure = bars_with_intervals(
-        names, values, [-0.3, NAN, NAN], [-0.1, NAN, NAN], label="Spearman", references={"paper": -0.404, "chance": NAN}
+        names,
+        values,
+        [-0.3, NAN, NAN],
+        [-0.1, NAN, NAN],
+        label="Spearman",
+        references={"paper": -0.404, "chance": NAN},
     )
     (ax,) = figure.axes
     assert [bar.get_width() for bar in ax.patches] == values[:2]
     assert [label.get_text() for label in ax.get_yticklabels()] == names
     written = texts(figure)
-    assert "paper: \N{MINUS SIGN}0.404" in written and "chance: undefined" in written and written.count("undefined") == 2
+    assert (
+        "paper: \N{MINUS SIGN}0.404" in written
+        and "chance: undefined" in written
+        and written.count("undefined") == 2
+    )
 
 
 @pytest.mark.parametrize("values", [[0.0], [NAN, NAN], [1e6, -1e-6], [0.5] * 30])

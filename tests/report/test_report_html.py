@@ -10,7 +10,9 @@ from nas.report.figures import Metric, bars_with_intervals, training_curves
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 
-HOSTILE = "<script>alert(1)</script> & \"quoted\" 'single' $x_1$ {{ 7 * 7 }} </style> http://example.org/"
+HOSTILE = (
+    "<script>alert(1)</script> & \"quoted\" 'single' $x_1$ {{ 7 * 7 }} </style> http://example.org/"
+)
 
 
 class Page(html.parser.HTMLParser):
@@ -49,7 +51,13 @@ def make_table(name="PG only"):
         Row(["mean", "-0.4 [-0.5, 0.3]", 60.0]),
         Row(["Paper", Empty("not reported"), 55.8], reference=True),
     ]
-    return Table("Results", columns, rows, notes=["A note."], command="python -m launch.evaluate --workdir=runs/a")
+    return Table(
+        "Results",
+        columns,
+        rows,
+        notes=["A note."],
+        command="python -m launch.evaluate --workdir=runs/a",
+    )
 
 
 def make_figure(points=50, label="r"):
@@ -70,7 +78,9 @@ def page(tmp_path_factory):
     report.section("How")
     report.commands(["bash launch/run.sh", "python -m launch.search  --config=kjv"])
     report.details({"Python": "3.11", "seed": 0})
-    return report.write(tmp_path_factory.mktemp("report") / "new" / "index.html").read_text(encoding="utf-8")
+    return report.write(tmp_path_factory.mktemp("report") / "new" / "index.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_nothing_is_fetched_and_nothing_runs(page):
@@ -81,7 +91,12 @@ def test_nothing_is_fetched_and_nothing_runs(page):
         for key in ("src", "href", "srcset", "action", "data", "poster"):
             assert attributes.get(key, "#").startswith(("#", "data:image/"))
         assert not any(key.startswith("on") for key in attributes)
-    assert "http:" not in page and "https:" not in page and "@import" not in page and "url(" not in page
+    assert (
+        "http:" not in page
+        and "https:" not in page
+        and "@import" not in page
+        and "url(" not in page
+    )
 
 
 def test_blocks_are_on_the_page_in_order(page):
@@ -98,7 +113,9 @@ def test_blocks_are_on_the_page_in_order(page):
     assert parsed.text("figcaption") == ["Results", "A caption."]
     assert parsed.text("dt") == ["Python", "seed"] and parsed.text("dd") == ["3.11", "0"]
     anchors = {attributes["id"] for name, attributes in parsed.tags if name == "h2"}
-    assert {attributes["href"] for name, attributes in parsed.tags if name == "a"} == {f"#{anchor}" for anchor in anchors}
+    assert {attributes["href"] for name, attributes in parsed.tags if name == "a"} == {
+        f"#{anchor}" for anchor in anchors
+    }
 
 
 def test_commands_can_be_copied_as_they_are(page):
@@ -106,7 +123,9 @@ def test_commands_can_be_copied_as_they_are(page):
     for name, data in parsed.texts:
         if name in ("pre", "span"):
             commands.append(data)
-    assert "".join(commands) == "".join([make_table().command, "bash launch/run.sh", "python -m launch.search  --config=kjv"])
+    assert "".join(commands) == "".join(
+        [make_table().command, "bash launch/run.sh", "python -m launch.search  --config=kjv"]
+    )
 
 
 def test_table_numbers_are_those_of_text_and_csv_with_a_true_minus(page, tmp_path):
@@ -116,15 +135,26 @@ def test_table_numbers_are_those_of_text_and_csv_with_a_true_minus(page, tmp_pat
     assert rows[1][1] == "\N{MINUS SIGN}0.404"
     assert rows[2][1] == "\N{MINUS SIGN}0.4 [\N{MINUS SIGN}0.5, 0.3]"
     for shown, cells in zip(rows[1:], table.cells(), strict=True):
-        assert [text.replace("\N{MINUS SIGN}", "-") for text in shown] == [cell.text for cell in cells]
+        assert [text.replace("\N{MINUS SIGN}", "-") for text in shown] == [
+            cell.text for cell in cells
+        ]
         assert all(cell.text in table.text() for cell in cells)
         assert all(cell.text in table.csv(tmp_path / "t.csv").read_text() for cell in cells)
 
 
 def test_reference_rows_and_empty_cells_are_marked(page):
     tags = Page(page).tags
-    assert [attributes.get("class") for name, attributes in tags if name == "tr"] == [None, None, None, "reference"]
-    assert [attributes["class"] for name, attributes in tags if name == "td"] == [*["number"] * 4, "number empty", "number"]
+    assert [attributes.get("class") for name, attributes in tags if name == "tr"] == [
+        None,
+        None,
+        None,
+        "reference",
+    ]
+    assert [attributes["class"] for name, attributes in tags if name == "td"] == [
+        *["number"] * 4,
+        "number empty",
+        "number",
+    ]
 
 
 def test_hostile_text_is_text(tmp_path):
@@ -132,7 +162,11 @@ def test_hostile_text_is_text(tmp_path):
     report.section(HOSTILE)
     report.section("Second")
     report.text(HOSTILE)
-    report.table(Table(HOSTILE, [Column(HOSTILE)], [Row([HOSTILE]), Row([Empty(HOSTILE)])], [HOSTILE], HOSTILE))
+    report.table(
+        Table(
+            HOSTILE, [Column(HOSTILE)], [Row([HOSTILE]), Row([Empty(HOSTILE)])], [HOSTILE], HOSTILE
+        )
+    )
     report.figure(make_figure(label=HOSTILE), HOSTILE, HOSTILE)
     report.commands([HOSTILE])
     report.details({HOSTILE: HOSTILE})
@@ -193,7 +227,11 @@ def test_several_figures_share_a_caption(tmp_path):
     report = Report("Three")
     report.figure([make_figure()] * 3, "Three panels.", ["a", "b", "c"])
     parsed = Page(report.write(tmp_path / "index.html").read_text(encoding="utf-8"))
-    assert [attributes["alt"] for name, attributes in parsed.tags if name == "img"] == ["a", "b", "c"]
+    assert [attributes["alt"] for name, attributes in parsed.tags if name == "img"] == [
+        "a",
+        "b",
+        "c",
+    ]
     assert parsed.text("figcaption") == ["Three panels."]
     with pytest.raises(ValueError):
         report.figure([make_figure()] * 3, "Three panels.", ["a"])
@@ -203,7 +241,11 @@ def test_images_are_vector_where_small_and_raster_where_many_points(tmp_path):
     report = Report("Sizes")
     steps = np.arange(100)
     report.figure(
-        training_curves({"PG": {"loss": (steps, 1.0 / (1 + steps))}}, [Metric("loss", "loss (nats)")]), "Line.", "line"
+        training_curves(
+            {"PG": {"loss": (steps, 1.0 / (1 + steps))}}, [Metric("loss", "loss (nats)")]
+        ),
+        "Line.",
+        "line",
     )
     report.figure(make_figure(4950), "Cloud.", "cloud")
     tags = Page(report.write(tmp_path / "index.html").read_text(encoding="utf-8")).tags

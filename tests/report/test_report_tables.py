@@ -9,7 +9,12 @@ from nas.report.tables import Column, Empty, Row, Table
 def make_table():
     return Table(
         "Correlations",
-        [Column("Policy"), Column("Common activations", 3, signed=True), Column("Perplexity", 1), Column("Edit distance", 3)],
+        [
+            Column("Policy"),
+            Column("Common activations", 3, signed=True),
+            Column("Perplexity", 1),
+            Column("Edit distance", 3),
+        ],
         [
             Row(["PG, only", -0.4044, 66.25, Empty()]),
             Row(["PG + memory", np.float32(0.25), np.int64(73), Empty("another study")]),
@@ -49,10 +54,17 @@ def test_text_aligns_numbers_and_rules_off_reference_rows():
     lines = make_table().text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("PG, only"))
     first, second, rule, chance = lines[start : start + 4]
-    assert first.index("-0.404") + len("-0.404") == second.index("+0.250") + len("+0.250") == chance.index("+0.000") + 6
+    assert (
+        first.index("-0.404") + len("-0.404")
+        == second.index("+0.250") + len("+0.250")
+        == chance.index("+0.000") + 6
+    )
     assert set(rule) <= {"-", " "}
     assert lines[0] == "Correlations"
-    assert lines[-2:] == ["100 architectures.", "Made by: python -m launch.evaluate --workdir runs/a"]
+    assert lines[-2:] == [
+        "100 architectures.",
+        "Made by: python -m launch.evaluate --workdir runs/a",
+    ]
 
 
 def test_the_body_is_the_text_without_what_is_said_of_it():
@@ -70,7 +82,9 @@ def test_csv_holds_the_same_cells(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("cells, message", [(["a"], "1 cells for 2 columns"), (["a", None], "column 'x' holds None")])
+@pytest.mark.parametrize(
+    "cells, message", [(["a"], "1 cells for 2 columns"), (["a", None], "column 'x' holds None")]
+)
 def test_bad_rows_are_named(cells, message):
     with pytest.raises(ValueError, match=f"table 'T', row 1: .*{message}"):
         Table("T", [Column("a"), Column("x", 2)], [Row(["fine", 1.0]), Row(cells)])

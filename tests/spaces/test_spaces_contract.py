@@ -11,17 +11,25 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from nas import tasks
 from nas.errors import UserError
-from nas.spaces import SPACES, SearchSpace
+from nas.spaces import SearchSpace
 from nas.spaces.space import ABSENT, KINDS
+from nas.tasks import SPACES
 
 SIZES = {"recurrent": [{"num_nodes": nodes} for nodes in (2, 4, 12)], "nasbench201": [{}]}
-EVERY_SPACE = {f"{name} {size}": SPACES[name](**size) for name in SPACES for size in SIZES.get(name, [{}])}
-NUMBERED = {name: space for name, space in EVERY_SPACE.items() if type(space).format is SearchSpace.format}
+EVERY_SPACE = {
+    f"{name} {size}": tasks.space(name, size) for name in SPACES for size in SIZES.get(name, [{}])
+}
+NUMBERED = {
+    name: space for name, space in EVERY_SPACE.items() if type(space).format is SearchSpace.format
+}
 NOT_NUMBERS = ["x", "1.0", "-1", "+1", "1e0", "0x1", "1_0", "½", "²", "١", "nan", "1,2"]
 
 # The fixture is a frozen space: nothing that one example does can be seen by the next.
-properties = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+properties = settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(params=EVERY_SPACE)
@@ -77,7 +85,9 @@ def test_choice_mask_marks_the_first_choices_of_every_position(space):
 
 def test_positions_of_all_kinds_are_the_decisions_that_have_a_choice(space):
     found = [(int(t), kind) for kind in KINDS for t in space.positions(kind)]
-    assert sorted(found) == [(t, space.kinds[t]) for t in range(space.num_decisions) if space.num_choices[t] > 1]
+    assert sorted(found) == [
+        (t, space.kinds[t]) for t in range(space.num_decisions) if space.num_choices[t] > 1
+    ]
     assert all(np.all(np.diff(space.positions(kind)) > 0) for kind in KINDS)
 
 
@@ -105,10 +115,14 @@ def test_uniform_samples_are_valid_and_every_choice_is_equally_likely(space):
 
 def test_uniform_samples_of_pairs_of_positions_are_independent(space):
     decisions, n = uniform(space), 3000
-    one_hot = [np.eye(c)[column] - 1 / c for column, c in zip(decisions.T, space.num_choices, strict=True)]
+    one_hot = [
+        np.eye(c)[column] - 1 / c for column, c in zip(decisions.T, space.num_choices, strict=True)
+    ]
     for t, first in enumerate(one_hot):
         for second in one_hot[t + 1 :]:
-            assert np.abs(first.T @ second / n).max() < 6 * 0.25 / np.sqrt(n)  # a product's standard deviation is below 1/4
+            assert np.abs(first.T @ second / n).max() < 6 * 0.25 / np.sqrt(
+                n
+            )  # a product's standard deviation is below 1/4
 
 
 def test_uniform_samples_depend_on_the_key_alone(space):
@@ -159,10 +173,15 @@ def test_parse_names_the_number_out_of_range(numbered, data):
     excess = data.draw(st.sampled_from([0, 1, 2**31, 2**32]))
     vector[position] = numbered.num_choices[position] + excess
     told = message(numbered.parse, " ".join(map(str, vector)))
-    assert f"position {position} " in told and f" {vector[position]} is not in 0..{numbered.num_choices[position] - 1}" in told
+    assert (
+        f"position {position} " in told
+        and f" {vector[position]} is not in 0..{numbered.num_choices[position] - 1}" in told
+    )
 
 
-@pytest.mark.parametrize("digits", [18, 19, 20, 5000])  # an int64 holds 18 digits, Python's int() reads 4300
+@pytest.mark.parametrize(
+    "digits", [18, 19, 20, 5000]
+)  # an int64 holds 18 digits, Python's int() reads 4300
 def test_parse_rejects_numbers_of_any_length(numbered, digits):
     tokens = ["0"] * numbered.num_decisions
     tokens[2] = "9" * digits
@@ -210,14 +229,18 @@ def test_validate_names_architecture_position_and_value(space, data):
     assume(not 0 <= value < space.num_choices[position])
     batch[row, position] = value
     told = message(space.validate, batch)
-    assert told.startswith(f"architecture {row}, position {position} ({space.kinds[position]}): {value} ")
+    assert told.startswith(
+        f"architecture {row}, position {position} ({space.kinds[position]}): {value} "
+    )
     assert told.endswith(f"0..{space.num_choices[position] - 1}")
 
 
 def test_validate_tells_the_first_fault(space):
     batch = np.zeros((3, space.num_decisions), int)
     batch[1, -1] = batch[2, 0] = -7
-    assert message(space.validate, batch).startswith(f"architecture 1, position {space.num_decisions - 1} ")
+    assert message(space.validate, batch).startswith(
+        f"architecture 1, position {space.num_decisions - 1} "
+    )
 
 
 def test_validate_rejects_other_shapes_and_types(space):
@@ -226,7 +249,10 @@ def test_validate_rejects_other_shapes_and_types(space):
         told = message(space.validate, np.zeros(shape, int))
         assert f"has {length} numbers" in told and str(shape) in told
     for dtype in ("float32", "bool", "complex64"):
-        assert message(space.validate, np.zeros((2, length), dtype)) == f"decisions must be integers, got {dtype}"
+        assert (
+            message(space.validate, np.zeros((2, length), dtype))
+            == f"decisions must be integers, got {dtype}"
+        )
 
 
 # Graphs.
@@ -238,12 +264,17 @@ def test_arrays_and_networkx_graphs_say_the_same(space, data):
     batch = data.draw(st.lists(vectors(space), min_size=1, max_size=3))
     for io in (False, True):
         graphs = space.graphs(batch, io=io)
-        assert graphs.adjacency.dtype == bool and graphs.adjacency.shape == (len(batch), *graphs.labels.shape[1:] * 2)
+        assert graphs.adjacency.dtype == bool and graphs.adjacency.shape == (
+            len(batch),
+            *graphs.labels.shape[1:] * 2,
+        )
         for vector, adjacency, labels in zip(batch, *graphs, strict=True):
             graph = space.to_graph(vector, io=io)
             assert sorted(graph) == [i for i, label in enumerate(labels) if label != ABSENT]
             assert all(graph.nodes[i]["label"] == space.label_names[labels[i]] for i in graph)
-            assert set(graph.edges) == {(i, j) for i in range(len(labels)) for j in range(len(labels)) if adjacency[i, j]}
+            assert set(graph.edges) == {
+                (i, j) for i in range(len(labels)) for j in range(len(labels)) if adjacency[i, j]
+            }
 
 
 @properties
@@ -251,7 +282,9 @@ def test_arrays_and_networkx_graphs_say_the_same(space, data):
 def test_io_adds_an_input_and_an_output_and_nothing_else(space, data):
     vector = data.draw(vectors(space))
     inner, graph = space.to_graph(vector, io=False), space.to_graph(vector, io=True)
-    (source,), (sink,) = ([i for i in graph if graph.nodes[i]["label"] == end] for end in ("input", "output"))
+    (source,), (sink,) = (
+        [i for i in graph if graph.nodes[i]["label"] == end] for end in ("input", "output")
+    )
     assert graph.in_degree(source) == 0 and graph.out_degree(sink) == 0
     assert not {"input", "output"} & {label for _, label in inner.nodes("label")}
     rest = graph.subgraph(set(graph) - {source, sink})

@@ -10,8 +10,7 @@ import pytest
 
 from nas.errors import UserError
 from nas.evaluation.edit_distance import pairwise_edit_distance
-from nas.spaces import NASBench201Space
-from nas.spaces.nasbench201 import EDGES, OPERATIONS
+from nas.spaces.nasbench201 import EDGES, OPERATIONS, NASBench201Space
 
 SPACE = NASBench201Space()
 NONE, SKIP, CONV1, CONV3, POOL = range(5)
@@ -34,7 +33,10 @@ def test_text_form_of_every_architecture_is_its_own():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (TEXT.replace("avg_pool_3x3", "max_pool_3x3"), "position 3: unknown operation 'max_pool_3x3'"),
+        (
+            TEXT.replace("avg_pool_3x3", "max_pool_3x3"),
+            "position 3: unknown operation 'max_pool_3x3'",
+        ),
         (TEXT.replace("~1|none", "~0|none"), "is written"),  # the fifth edge begins at point 1
         (TEXT.replace("+", ""), "is written"),
         (TEXT + "\n", "is written"),
@@ -71,7 +73,9 @@ def labels_and_edges(decisions):
 
 
 def test_graph_by_hand():
-    nodes, edges = labels_and_edges([CONV1, NONE, NONE, SKIP, POOL, CONV3])  # nothing enters point 2: its conv 3x3 is dead
+    nodes, edges = labels_and_edges(
+        [CONV1, NONE, NONE, SKIP, POOL, CONV3]
+    )  # nothing enters point 2: its conv 3x3 is dead
     assert nodes == {"input", "nor_conv_1x1", "skip_connect", "avg_pool_3x3", "output"}
     assert edges == {
         ("input", "nor_conv_1x1"),
@@ -102,9 +106,13 @@ def test_a_full_cell():
 def test_nodes_are_the_edges_on_a_path_from_the_input_to_the_output():
     rng = np.random.default_rng(0)
     for row in EVERY[rng.choice(len(EVERY), 300, replace=False)]:
-        points = nx.DiGraph([edge for edge, choice in zip(EDGES, row, strict=True) if choice != NONE])
+        points = nx.DiGraph(
+            [edge for edge, choice in zip(EDGES, row, strict=True) if choice != NONE]
+        )
         points.add_nodes_from(range(4))
-        used = {pair for path in nx.all_simple_paths(points, 0, 3) for pair in itertools.pairwise(path)}
+        used = {
+            pair for path in nx.all_simple_paths(points, 0, 3) for pair in itertools.pairwise(path)
+        }
         labels = SPACE.graphs(row, io=False).labels[0]
         assert {edge for edge, label in zip(EDGES, labels, strict=True) if label >= 0} == used
         assert all(label in (-1, choice) for label, choice in zip(labels, row, strict=True))
@@ -125,7 +133,9 @@ def test_edit_distances_of_pruned_graphs_by_hand():
 # Canonical forms.
 
 
-@pytest.mark.parametrize(("classes", "count"), [("official_class", 6466), ("canonical_class", 5390)])
+@pytest.mark.parametrize(
+    ("classes", "count"), [("official_class", 6466), ("canonical_class", 5390)]
+)
 def test_number_of_classes(classes, count):
     found = getattr(SPACE, classes)(EVERY)
     assert found.shape == (15_625,)
@@ -142,13 +152,38 @@ def test_canonical_classes_are_unions_of_official_ones():
 @pytest.mark.parametrize(
     ("a", "b", "official", "canonical"),
     [
-        ([NONE, NONE, NONE, SKIP, NONE, NONE], [SKIP, NONE, NONE, NONE, SKIP, NONE], True, True),  # the input itself
+        (
+            [NONE, NONE, NONE, SKIP, NONE, NONE],
+            [SKIP, NONE, NONE, NONE, SKIP, NONE],
+            True,
+            True,
+        ),  # the input itself
         ([NONE, NONE, NONE, CONV3, NONE, NONE], [SKIP, NONE, NONE, NONE, CONV3, NONE], True, True),
-        ([CONV1, NONE, NONE, SKIP, SKIP, NONE], [SKIP, NONE, NONE, CONV1, SKIP, NONE], True, True),  # order of summands
+        (
+            [CONV1, NONE, NONE, SKIP, SKIP, NONE],
+            [SKIP, NONE, NONE, CONV1, SKIP, NONE],
+            True,
+            True,
+        ),  # order of summands
         # Point 2 is 0 + 0; what follows it is an operation on a sum to the official rule, and 0 to the other.
-        ([NONE, NONE, NONE, CONV3, NONE, NONE], [NONE, NONE, NONE, CONV3, NONE, CONV1], False, True),
-        ([CONV1, NONE, NONE, NONE, CONV3, NONE], [CONV3, NONE, NONE, NONE, CONV1, NONE], False, False),  # order of a chain
-        ([NONE, NONE, NONE, SKIP, NONE, NONE], [SKIP, NONE, NONE, SKIP, SKIP, NONE], False, False),  # x and 2 x
+        (
+            [NONE, NONE, NONE, CONV3, NONE, NONE],
+            [NONE, NONE, NONE, CONV3, NONE, CONV1],
+            False,
+            True,
+        ),
+        (
+            [CONV1, NONE, NONE, NONE, CONV3, NONE],
+            [CONV3, NONE, NONE, NONE, CONV1, NONE],
+            False,
+            False,
+        ),  # order of a chain
+        (
+            [NONE, NONE, NONE, SKIP, NONE, NONE],
+            [SKIP, NONE, NONE, SKIP, SKIP, NONE],
+            False,
+            False,
+        ),  # x and 2 x
     ],
 )
 def test_equal_cells_by_hand(a, b, official, canonical):

@@ -10,12 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import UserError
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 
 # The cell that Pham et al. (2018) found, read by hand: node 1 reads node 0 and is a tanh, node 2 reads 1 and is a ReLU, ...
 PAPERS_CELL = "0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1"
 PAPERS_PARENTS = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 5, 7: 1, 8: 6, 9: 8, 10: 8, 11: 8}
-PAPERS_ACTIVATIONS = ["tanh", "tanh", "relu", "relu", "tanh", "tanh", "relu", "tanh", "relu", "relu", "relu", "relu"]
+PAPERS_ACTIVATIONS = [
+    "tanh",
+    "tanh",
+    "relu",
+    "relu",
+    "tanh",
+    "tanh",
+    "relu",
+    "tanh",
+    "relu",
+    "relu",
+    "relu",
+    "relu",
+]
 PAPERS_LOOSE_ENDS = [3, 4, 7, 9, 10, 11]
 
 
@@ -42,10 +55,21 @@ def test_the_papers_cell_with_input_and_output():
 
 def test_two_nodes_by_hand():
     space = RecurrentSpace(num_nodes=2)
-    assert (space.num_choices, space.kinds) == ((4, 1, 4), ("activation", "connection", "activation"))
-    assert space.positions("activation").tolist() == [0, 2] and space.positions("connection").tolist() == []
+    assert (space.num_choices, space.kinds) == (
+        (4, 1, 4),
+        ("activation", "connection", "activation"),
+    )
+    assert (
+        space.positions("activation").tolist() == [0, 2]
+        and space.positions("connection").tolist() == []
+    )
     graph = space.to_graph([3, 0, 2])
-    assert list(graph.nodes("label")) == [(0, "input"), (1, "sigmoid"), (2, "identity"), (3, "output")]
+    assert list(graph.nodes("label")) == [
+        (0, "input"),
+        (1, "sigmoid"),
+        (2, "identity"),
+        (3, "output"),
+    ]
     assert set(graph.edges) == {(0, 1), (1, 2), (2, 3)}
     assert space.loose_ends([3, 0, 2]).tolist() == [[False, True]]
 
@@ -54,14 +78,21 @@ def test_four_nodes_by_hand():
     space = RecurrentSpace(num_nodes=4)
     assert space.num_choices == (4, 1, 4, 2, 4, 3, 4)
     assert space.positions("activation").tolist() == [0, 2, 4, 6]
-    assert space.positions("connection").tolist() == [3, 5]  # node 1 can only read node 0: no choice
-    adjacency, labels = space.graphs([[0, 0, 1, 0, 2, 1, 3]], io=False)  # nodes 1 and 2 read 0, node 3 reads 1
+    assert space.positions("connection").tolist() == [
+        3,
+        5,
+    ]  # node 1 can only read node 0: no choice
+    adjacency, labels = space.graphs(
+        [[0, 0, 1, 0, 2, 1, 3]], io=False
+    )  # nodes 1 and 2 read 0, node 3 reads 1
     assert np.argwhere(adjacency[0]).tolist() == [[0, 1], [0, 2], [1, 3]]
     assert labels.tolist() == [[0, 1, 2, 3]]
     assert space.loose_ends([0, 0, 1, 0, 2, 1, 3]).tolist() == [[False, False, True, True]]
 
 
-@pytest.mark.parametrize(("nodes", "decisions", "sequences"), [(2, 3, 16), (3, 5, 128), (4, 7, 1536), (12, 23, None)])
+@pytest.mark.parametrize(
+    ("nodes", "decisions", "sequences"), [(2, 3, 16), (3, 5, 128), (4, 7, 1536), (12, 23, None)]
+)
 def test_number_of_decisions_and_of_sequences(nodes, decisions, sequences):
     space = RecurrentSpace(num_nodes=nodes)
     assert space.num_decisions == decisions
@@ -71,7 +102,7 @@ def test_number_of_decisions_and_of_sequences(nodes, decisions, sequences):
 
 @pytest.mark.parametrize("nodes", [1, 0, -3])
 def test_too_few_nodes(nodes):
-    with pytest.raises(UserError, match=f"at least 2 nodes, got {nodes}$"):
+    with pytest.raises(UserError, match=f"at least 2, got {nodes}$"):
         RecurrentSpace(num_nodes=nodes)
 
 
@@ -108,7 +139,10 @@ def test_every_node_but_the_first_reads_its_parent_and_the_output_what_nobody_re
     parents = [random.randrange(i) for i in range(1, nodes)]
     vector = [0, *(d for parent in parents for d in (parent, random.randrange(4)))]
     graph = space.to_graph(vector)
-    assert [sorted(graph.predecessors(i + 1)) for i in range(nodes)] == [[0], *([parent + 1] for parent in parents)]
+    assert [sorted(graph.predecessors(i + 1)) for i in range(nodes)] == [
+        [0],
+        *([parent + 1] for parent in parents),
+    ]
     loose = [i for i in range(nodes) if i not in parents]
     assert sorted(graph.predecessors(nodes + 1)) == [i + 1 for i in loose]
     assert np.flatnonzero(space.loose_ends(vector)[0]).tolist() == loose

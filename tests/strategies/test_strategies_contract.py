@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from nas.config import Config, MemoryConfig, PolicyConfig, StrategyConfig
 from nas.controllers import POLICIES
-from nas.spaces import RecurrentSpace
+from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import STRATEGIES
+from tests.helpers import policy_of, strategy_of
 
 SPACE = RecurrentSpace(num_nodes=3)
 ARCHITECTURES = 40
@@ -18,13 +18,15 @@ ARCHITECTURES = 40
 @functools.cache
 def made(name, policy):
     """A strategy with its functions compiled, and the list to which every tracing of one is added."""
-    config = Config(
-        nodes=3,
-        policy=PolicyConfig(name=policy, width=4),
-        memory=MemoryConfig(capacity=8, refresh_size=4, batch=5),
-        strategy=StrategyConfig(name=name, supervised="next_decision", supervised_weight=1.0),
+    strategy = strategy_of(
+        name,
+        SPACE,
+        policy_of(policy, SPACE, width=4),
+        supervised="next_decision",
+        supervised_weight=1.0,
+        memory={"capacity": 8, "refresh_size": 4, "batch": 5},
     )
-    strategy, traces = STRATEGIES[name](SPACE, POLICIES[policy](SPACE, config.policy), config), []
+    traces = []
 
     def counted(function):
         def traced(*arguments):
@@ -49,11 +51,15 @@ def strategies(request):
 
 def kinds(tree):
     """Structure, and shape and type of every leaf: what a compiled function is chosen by."""
-    return jax.tree.structure(tree), [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(tree)]
+    return jax.tree.structure(tree), [
+        (leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(tree)
+    ]
 
 
 def equal(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def rewards_of(decisions):
@@ -66,7 +72,9 @@ def test_proposals_are_valid_and_depend_on_the_key_alone(strategies):
     decisions = strategy.propose(state, jax.random.key(1), ARCHITECTURES)
     assert decisions.shape == (ARCHITECTURES, SPACE.num_decisions) and decisions.dtype == np.int32
     np.testing.assert_array_equal(SPACE.validate(decisions), decisions)
-    np.testing.assert_array_equal(strategy.propose(state, jax.random.key(1), ARCHITECTURES), decisions)
+    np.testing.assert_array_equal(
+        strategy.propose(state, jax.random.key(1), ARCHITECTURES), decisions
+    )
     assert not np.array_equal(strategy.propose(state, jax.random.key(2), ARCHITECTURES), decisions)
 
 
@@ -93,6 +101,9 @@ def test_updates_depend_on_their_arguments_alone(strategies):
     strategy, _ = strategies
     state = strategy.begin_epoch(strategy.init(jax.random.key(0)), jax.random.key(1), np.int32(0))
     decisions = strategy.propose(state, jax.random.key(2), ARCHITECTURES)
-    once, again = (strategy.update(state, decisions, rewards_of(decisions), jax.random.key(3)) for _ in range(2))
+    once, again = (
+        strategy.update(state, decisions, rewards_of(decisions), jax.random.key(3))
+        for _ in range(2)
+    )
     assert equal(once, again)
     assert equal(strategy.init(jax.random.key(0)), strategy.init(jax.random.key(0)))

@@ -9,7 +9,9 @@ import pytest
 from scipy.stats import chisquare
 
 from nas.errors import UserError
-from nas.spaces import NASBench201Space, RecurrentSpace
+from nas.spaces.nasbench201 import NASBench201Space
+from nas.spaces.recurrent import RecurrentSpace
+from nas.strategies.evolution import EvolutionSettings
 from nas.strategies.evolution import evolution as make_evolution
 
 SPACE = NASBench201Space()
@@ -18,9 +20,11 @@ SPACE = NASBench201Space()
 @functools.cache
 def evolution(space, population, tournament):
     """The strategy, its functions compiled."""
-    made = make_evolution(space, population=population, tournament=tournament)
+    made = make_evolution(space, EvolutionSettings(population, tournament))
     return made._replace(
-        init=jax.jit(made.init), propose=jax.jit(made.propose, static_argnums=2), update=jax.jit(made.update, static_argnums=4)
+        init=jax.jit(made.init),
+        propose=jax.jit(made.propose, static_argnums=2),
+        update=jax.jit(made.update, static_argnums=4),
     )
 
 
@@ -50,14 +54,22 @@ def test_proposals_are_uniform_until_the_population_is_full():
         assert chisquare(np.bincount(column, minlength=5)).pvalue > 1e-5
     state, info = scored(strategy, state, [row(0)], [1])
     assert float(info["reward"]) == 1
-    assert np.all((np.asarray(strategy.propose(state, jax.random.key(0), 2000)) != 0).sum(axis=1) == 1)
+    assert np.all(
+        (np.asarray(strategy.propose(state, jax.random.key(0), 2000)) != 0).sum(axis=1) == 1
+    )
 
 
 def test_the_oldest_die_however_good():
     strategy = evolution(SPACE, 4, 1)
     state = filled(strategy, [row(0), row(1), row(2), row(3)], [99, 1, 2, 3])
     state, _ = scored(strategy, state, [row(4), row(0)], [4, 5])
-    alive = sorted(zip(np.asarray(state.decisions)[:, 0].tolist(), np.asarray(state.rewards).tolist(), strict=True))
+    alive = sorted(
+        zip(
+            np.asarray(state.decisions)[:, 0].tolist(),
+            np.asarray(state.rewards).tolist(),
+            strict=True,
+        )
+    )
     assert alive == [(0, 5), (2, 2), (3, 3), (4, 4)]
     state, _ = scored(strategy, state, [row(1)] * 3, [6, 7, 8])
     assert sorted(np.asarray(state.rewards).tolist()) == [5, 6, 7, 8]
@@ -67,11 +79,16 @@ def test_the_oldest_die_however_good():
 def test_a_mutation_changes_one_decision_to_any_other_choice():
     strategy = evolution(SPACE, 1, 1)
     parent = np.array([0, 1, 2, 3, 4, 0], np.int32)
-    children = np.asarray(strategy.propose(filled(strategy, [parent], [1]), jax.random.key(3), 6000))
+    children = np.asarray(
+        strategy.propose(filled(strategy, [parent], [1]), jax.random.key(3), 6000)
+    )
     changed = children != parent
     assert np.all(changed.sum(axis=1) == 1)
     counts = [
-        np.sum(changed[:, t] & (children[:, t] == choice)) for t in range(6) for choice in range(5) if choice != parent[t]
+        np.sum(changed[:, t] & (children[:, t] == choice))
+        for t in range(6)
+        for choice in range(5)
+        if choice != parent[t]
     ]
     assert len(counts) == 24 and chisquare(counts).pvalue > 1e-5
 
@@ -79,7 +96,9 @@ def test_a_mutation_changes_one_decision_to_any_other_choice():
 def test_decisions_without_a_choice_are_not_mutated():
     space = RecurrentSpace(num_nodes=3)  # choices 4, 1, 4, 2, 4
     strategy = evolution(space, 1, 1)
-    children = np.asarray(strategy.propose(filled(strategy, [[0] * 5], [1]), jax.random.key(3), 400))
+    children = np.asarray(
+        strategy.propose(filled(strategy, [[0] * 5], [1]), jax.random.key(3), 400)
+    )
     np.testing.assert_array_equal(space.validate(children), children)
     assert np.all((children != 0).sum(axis=1) == 1)
 
@@ -114,13 +133,20 @@ def test_climbs_to_the_best_of_a_smooth_landscape():
 
 def test_devices_share_one_population():
     strategy = evolution(SPACE, 8, 2)
-    decisions = np.arange(16, dtype=np.int32).reshape(2, 8, 1)[:, :4] % 5 * np.ones((1, 1, 6), np.int32)
+    decisions = (
+        np.arange(16, dtype=np.int32).reshape(2, 8, 1)[:, :4] % 5 * np.ones((1, 1, 6), np.int32)
+    )
     rewards = np.arange(8, dtype=np.float32).reshape(2, 4)
-    update = jax.pmap(lambda d, r: strategy.update(start(strategy), d, r, jax.random.key(1), "devices"), axis_name="devices")
+    update = jax.pmap(
+        lambda d, r: strategy.update(start(strategy), d, r, jax.random.key(1), "devices"),
+        axis_name="devices",
+    )
     state, info = update(decisions, rewards)
     single = filled(strategy, decisions.reshape(8, 6), rewards.ravel())
     for device in range(2):
-        assert jax.tree.all(jax.tree.map(lambda a, b, d=device: np.array_equal(a[d], b), state, single))
+        assert jax.tree.all(
+            jax.tree.map(lambda a, b, d=device: np.array_equal(a[d], b), state, single)
+        )
         assert info["reward"][device] == 3.5
 
 
@@ -132,5 +158,7 @@ def test_a_reward_that_is_not_finite_loses():
 
 
 def test_more_than_the_population_holds():
-    with pytest.raises(UserError, match="^config field evolution.population: must be at least the 5 architectures"):
+    with pytest.raises(
+        UserError, match="^config field strategy.population: must be at least the 5 architectures"
+    ):
         filled(evolution(SPACE, 4, 2), [row(0)] * 5, range(5))

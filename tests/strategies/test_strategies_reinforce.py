@@ -12,12 +12,13 @@ import optax
 import pytest
 
 from nas import memory as memories
-from nas.config import Config, from_dict
-from nas.controllers import POLICIES
 from nas.errors import UserError
-from nas.spaces import RecurrentSpace
+from nas.memory import MemorySettings
+from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import reinforce
+from nas.strategies.reinforce import ReinforceSettings
 from nas.types import Policy
+from tests.helpers import policy_of
 
 SPACE = RecurrentSpace(num_nodes=3)
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T
@@ -31,7 +32,7 @@ write = jax.jit(memories.write)
 class Arm(NamedTuple):
     """A strategy with its functions compiled; `traces` grows when `update` is traced."""
 
-    config: Config
+    config: ReinforceSettings
     policy: Policy
     init: Callable
     propose: Callable
@@ -44,10 +45,15 @@ class Arm(NamedTuple):
         rng = np.random.default_rng(0)
         return state.replace(
             params=jax.tree.map(
-                lambda leaf: leaf + np.float32(scale) * rng.normal(size=leaf.shape).astype(np.float32), state.params
+                lambda leaf: (
+                    leaf + np.float32(scale) * rng.normal(size=leaf.shape).astype(np.float32)
+                ),
+                state.params,
             ),
             memory=write(state.memory, np.array(memory, np.int32)),
-            weights=state.weights.replace(**{name: np.float32(value) for name, value in weights.items()}),
+            weights=state.weights.replace(
+                **{name: np.float32(value) for name, value in weights.items()}
+            ),
         )
 
     def train(self, state, reward, steps):
@@ -55,23 +61,20 @@ class Arm(NamedTuple):
         logged = []
         for propose, update in jax.random.split(jax.random.key(5), (steps, 2)):
             decisions = self.propose(state, propose, len(DECISIONS))
-            state, info = self.update(state, decisions, reward(np.asarray(decisions)).astype(np.float32), update)
+            state, info = self.update(
+                state, decisions, reward(np.asarray(decisions)).astype(np.float32), update
+            )
             logged.append(info)
         return state, {name: np.array([info[name] for info in logged]) for name in logged[0]}
 
 
 @functools.cache
 def arm(policy="lstm", supervised="reconstruct", **strategy):
-    config = from_dict(
-        {
-            "policy": {"name": policy, "width": 6},
-            "memory": {"capacity": 8, "refresh_size": 8, "batch": 4},
-            "strategy": {"supervised": supervised, "supervised_weight": 0.7, "entropy_weight": 0.3, "baseline_decay": 0.8}
-            | {"learning_rate": 0.01}
-            | strategy,
-        }
-    )
-    made, traces = POLICIES[policy](SPACE, config.policy), []
+    settings = {"supervised_weight": 0.7, "entropy_weight": 0.3, "baseline_decay": 0.8}
+    settings |= {"learning_rate": 0.01} | strategy
+    memory = MemorySettings(capacity=8, refresh_size=8, batch=4)
+    config = ReinforceSettings(supervised, memory=memory, **settings)
+    made, traces = policy_of(policy, SPACE, width=6), []
     strategy = reinforce(SPACE, made, config)
 
     def update(*arguments):
@@ -79,12 +82,21 @@ def arm(policy="lstm", supervised="reconstruct", **strategy):
         return strategy.update(*arguments)
 
     made = made._replace(score=jax.jit(made.score))
-    return Arm(config, made, jax.jit(strategy.init), jax.jit(strategy.propose, static_argnums=2), jax.jit(update), traces)
+    return Arm(
+        config,
+        made,
+        jax.jit(strategy.init),
+        jax.jit(strategy.propose, static_argnums=2),
+        jax.jit(update),
+        traces,
+    )
 
 
 def moments(state):
     """Adam's averages of the gradients and of their squares."""
-    return (jax.tree.map(np.asarray, optax.tree.get(state.optimiser, name)) for name in ("mu", "nu"))
+    return (
+        jax.tree.map(np.asarray, optax.tree.get(state.optimiser, name)) for name in ("mu", "nu")
+    )
 
 
 def assert_close(found, expected, **tolerance):
@@ -92,24 +104,32 @@ def assert_close(found, expected, **tolerance):
 
 
 def largest_difference(a, b):
-    return max(np.abs(np.asarray(x) - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(
+        np.abs(np.asarray(x) - y).max()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def written_out(arm, params, decisions, rewards, baseline, remembered):
     """The two losses as their equations say, for sequences that are all in one array; and R + w H of the architectures."""
-    w, n = arm.config.strategy.entropy_weight, len(decisions)
+    w, n = arm.config.entropy_weight, len(decisions)
     trace = arm.policy.score(params["policy"], np.concatenate([decisions, remembered]))
     entropies = trace.entropy[:n].sum(axis=1)
     totals = rewards + w * jax.lax.stop_gradient(entropies)
     advantages = totals - jnp.where(jnp.isnan(baseline), totals.mean(), baseline)
     policy_loss = -(advantages * trace.log_prob[:n].sum(axis=1) + w * entropies).mean()
-    if arm.config.strategy.supervised == "next_decision":
+    if arm.config.supervised == "next_decision":
         return policy_loss, -trace.log_prob[n:, 1:].mean(), totals
     decoder, nats = params["decoder"], jnp.float32(0)
     for t, choices in enumerate(SPACE.num_choices):
-        logits = trace.hidden[n:, -1] @ decoder["weight"][t, :, :choices] + decoder["bias"][None, t, :choices]
+        logits = (
+            trace.hidden[n:, -1] @ decoder["weight"][t, :, :choices]
+            + decoder["bias"][None, t, :choices]
+        )
         decided = remembered[:, t, None] == np.arange(choices)[None]
-        nats += (jax.scipy.special.logsumexp(logits, axis=1) - jnp.sum(logits, axis=1, where=decided)).mean()
+        nats += (
+            jax.scipy.special.logsumexp(logits, axis=1) - jnp.sum(logits, axis=1, where=decided)
+        ).mean()
     return policy_loss, nats / SPACE.num_decisions, totals
 
 
@@ -119,7 +139,9 @@ def by_hand(policy, supervised):
     remembered = np.array([[2, 0, 3, 1, 1]] * 4, np.int32)
 
     def loss(params, rewards, baseline, supervised_weight):
-        losses = written_out(arm(policy, supervised), params, DECISIONS, rewards, baseline, remembered)
+        losses = written_out(
+            arm(policy, supervised), params, DECISIONS, rewards, baseline, remembered
+        )
         return losses[0] + supervised_weight * losses[1], losses
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -128,7 +150,9 @@ def by_hand(policy, supervised):
 # One step.
 
 
-@pytest.mark.parametrize(("policy", "supervised"), [("lstm", "reconstruct"), ("factorised", "next_decision")])
+@pytest.mark.parametrize(
+    ("policy", "supervised"), [("lstm", "reconstruct"), ("factorised", "next_decision")]
+)
 def test_updates_are_adam_steps_on_the_sum_of_the_losses(policy, supervised):
     made = arm(policy, supervised)
     state, baseline = made.start(), np.nan
@@ -155,14 +179,20 @@ def test_updates_are_adam_steps_on_the_sum_of_the_losses(policy, supervised):
         assert info["entropy"] == pytest.approx((mean - rewards.mean()) / 0.3, rel=1e-4)
 
         mu, nu = (
-            jax.tree.map(lambda m, g, b=decay, p=power: b * m + (1 - b) * np.asarray(g) ** p, average, gradient)
+            jax.tree.map(
+                lambda m, g, b=decay, p=power: b * m + (1 - b) * np.asarray(g) ** p,
+                average,
+                gradient,
+            )
             for average, decay, power in [(mu, 0.9, 1), (nu, 0.999, 2)]
         )
         for found, expected in zip(moments(after), (mu, nu), strict=True):
             assert_close(found, expected, rtol=1e-3, atol=1e-7)
         # From the moments found: where a gradient is all but zero, its sign is rounding.
         moved = jax.tree.map(
-            lambda p, m, v, s=step: p - 0.01 * (m / (1 - 0.9**s)) / (np.sqrt(v / (1 - 0.999**s)) + 1e-8),
+            lambda p, m, v, s=step: (
+                p - 0.01 * (m / (1 - 0.9**s)) / (np.sqrt(v / (1 - 0.999**s)) + 1e-8)
+            ),
             state.params,
             *moments(after),
         )
@@ -174,7 +204,11 @@ def test_updates_are_adam_steps_on_the_sum_of_the_losses(policy, supervised):
 def test_without_supervised_weight_the_memory_does_not_matter():
     made, other = arm(), arm(supervised="next_decision")
     state = made.start(supervised=0)
-    runs = [(made, state), (made, made.start(memory=[(0, 0, 0, 0, 0)], supervised=0)), (other, state)]
+    runs = [
+        (made, state),
+        (made, made.start(memory=[(0, 0, 0, 0, 0)], supervised=0)),
+        (other, state),
+    ]
     for step in range(3):
         runs = [(a, a.update(s, DECISIONS, REWARDS, jax.random.key(step))[0]) for a, s in runs]
     for _, after in runs:
@@ -184,13 +218,17 @@ def test_without_supervised_weight_the_memory_does_not_matter():
 
     after, _ = made.update(state, DECISIONS, REWARDS, jax.random.key(0))
     gradient = by_hand("lstm", "reconstruct")(state.params, REWARDS, np.nan, 0.0)[1]
-    assert_close(next(moments(after)), jax.tree.map(lambda g: 0.1 * g, gradient), rtol=1e-3, atol=1e-7)
+    assert_close(
+        next(moments(after)), jax.tree.map(lambda g: 0.1 * g, gradient), rtol=1e-3, atol=1e-7
+    )
 
 
 def test_without_policy_weight_rewards_do_not_matter():
     made = arm()
     state = made.start(policy=0)
-    one, other = (made.update(state, DECISIONS, r, jax.random.key(0))[0] for r in (REWARDS, -3 * REWARDS))
+    one, other = (
+        made.update(state, DECISIONS, r, jax.random.key(0))[0] for r in (REWARDS, -3 * REWARDS)
+    )
     assert_close(one.params, other.params, rtol=0)
     assert largest_difference(one.params, state.params) > 0.001
 
@@ -204,21 +242,33 @@ def test_arms_that_differ_by_a_number_share_one_compilation():
 
     def varied(**numbers):
         numbers = {name: np.float32(value) for name, value in numbers.items()}
-        return made.update(state.replace(weights=weights.replace(**numbers)), DECISIONS, REWARDS, jax.random.key(0))
+        return made.update(
+            state.replace(weights=weights.replace(**numbers)), DECISIONS, REWARDS, jax.random.key(0)
+        )
 
     alone, of_policy = varied(supervised=0)
     assert of_policy["loss"] == of_policy["policy_loss"] != info["loss"]
-    assert info["loss"] == pytest.approx(float(info["policy_loss"] + 0.7 * info["supervised_loss"]), rel=1e-5)
+    assert info["loss"] == pytest.approx(
+        float(info["policy_loss"] + 0.7 * info["supervised_loss"]), rel=1e-5
+    )
 
     faster, _ = varied(learning_rate=0.02)
-    for half, whole, start in zip(*(jax.tree.leaves(s.params) for s in (plain, faster, state)), strict=True):
-        np.testing.assert_allclose(np.asarray(whole) - start, 2 * (np.asarray(half) - start), atol=1e-6)
+    for half, whole, start in zip(
+        *(jax.tree.leaves(s.params) for s in (plain, faster, state)), strict=True
+    ):
+        np.testing.assert_allclose(
+            np.asarray(whole) - start, 2 * (np.asarray(half) - start), atol=1e-6
+        )
 
     # The first baseline is the mean itself: of the entropy weight there remain deviations of H times log p, and H.
     score = made.policy.score(state.params["policy"], DECISIONS)
-    entropies, log_p = (np.asarray(x, np.float64).sum(axis=1) for x in (score.entropy, score.log_prob))
+    entropies, log_p = (
+        np.asarray(x, np.float64).sum(axis=1) for x in (score.entropy, score.log_prob)
+    )
     change = -np.mean((entropies - entropies.mean()) * log_p + entropies)
-    assert varied(entropy=1.3)[1]["policy_loss"] - info["policy_loss"] == pytest.approx(change, rel=1e-4)
+    assert varied(entropy=1.3)[1]["policy_loss"] - info["policy_loss"] == pytest.approx(
+        change, rel=1e-4
+    )
     assert len(made.traces) == traced
     assert largest_difference(alone.params["decoder"], state.params["decoder"]) == 0
 
@@ -227,7 +277,9 @@ def test_an_update_that_is_not_finite_is_dropped_and_counted():
     made = arm()
     state, _ = made.update(made.start(), DECISIONS, REWARDS, jax.random.key(0))
     for bad in (np.nan, np.inf):
-        after, info = made.update(state, DECISIONS, np.append(REWARDS[1:], np.float32(bad)), jax.random.key(1))
+        after, info = made.update(
+            state, DECISIONS, np.append(REWARDS[1:], np.float32(bad)), jax.random.key(1)
+        )
         assert info["skipped"] == 1
         assert_close(after, state, rtol=0)
     assert made.update(state, DECISIONS, REWARDS, jax.random.key(1))[1]["skipped"] == 0
@@ -241,7 +293,9 @@ def test_what_has_no_hidden_state_cannot_be_reconstructed_from(policy):
 
 def test_without_supervised_weight_it_need_not_be():
     made = arm("uniform", supervised_weight=0.0)
-    assert made.update(made.start(), DECISIONS, REWARDS, jax.random.key(0))[1]["supervised_loss"] == 0
+    assert (
+        made.update(made.start(), DECISIONS, REWARDS, jax.random.key(0))[1]["supervised_loss"] == 0
+    )
 
 
 # Many steps.
@@ -251,19 +305,25 @@ def nothing(decisions):
     return np.zeros(len(decisions))
 
 
-@pytest.mark.parametrize(("policy", "supervised"), [("lstm", "reconstruct"), ("factorised", "next_decision")])
+@pytest.mark.parametrize(
+    ("policy", "supervised"), [("lstm", "reconstruct"), ("factorised", "next_decision")]
+)
 def test_policy_gradient_finds_what_is_rewarded(policy, supervised):
     """The reward is the share of ReLUs: 1/4 at first, at most .98, since the squashing leaves every choice uncertain."""
     made = arm(policy, supervised)
     start = made.start(scale=0, supervised=0, entropy=0, learning_rate=0.05)
-    _, logged = made.train(start, lambda decisions: (SPACE.activations(decisions) == 1).mean(axis=1), 200)
+    _, logged = made.train(
+        start, lambda decisions: (SPACE.activations(decisions) == 1).mean(axis=1), 200
+    )
     assert np.mean(logged["reward"][:10]) == pytest.approx(1 / 4, abs=0.15)
     assert np.mean(logged["reward"][-20:]) > 0.9
 
 
 def test_the_entropy_bonus_alone_makes_a_policy_uniform():
     made = arm()
-    _, logged = made.train(made.start(scale=1.5, supervised=0, entropy=1, learning_rate=0.05), nothing, 200)
+    _, logged = made.train(
+        made.start(scale=1.5, supervised=0, entropy=1, learning_rate=0.05), nothing, 200
+    )
     most = math.log(math.prod(SPACE.num_choices))
     assert np.mean(logged["entropy"][:5]) < most - 0.3
     assert np.mean(logged["entropy"][-20:]) == pytest.approx(most, abs=0.05)
@@ -281,18 +341,31 @@ OPPOSITE = np.array([(0, 0, 1, 0, 2), (3, 0, 2, 1, 0)], np.int32)
 def test_next_decision_loss_makes_a_controller_condition_on_its_past(policy, least, most):
     """A fixed memory is learned by heart, by what can: a factorised policy is left with its positions' own entropies."""
     made = arm(policy, "next_decision")
-    _, logged = made.train(made.start(OPPOSITE, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250)
+    _, logged = made.train(
+        made.start(OPPOSITE, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250
+    )
     # At first every choice is about equally likely: ln 1, ln 4, ln 2 and ln 4.
-    assert logged["supervised_loss"][0] == pytest.approx((2 * math.log(4) + math.log(2)) / 4, abs=0.02)
+    assert logged["supervised_loss"][0] == pytest.approx(
+        (2 * math.log(4) + math.log(2)) / 4, abs=0.02
+    )
     assert least - 1e-3 <= logged["supervised_loss"][-30:].mean() < most
 
 
 def test_reconstruction_loss_makes_the_last_state_tell_decisions_apart():
     made = arm()
     memory = np.array([*OPPOSITE, (0, 0, 2, 1, 3), (1, 0, 0, 0, 1)], np.int32)
-    state, logged = made.train(made.start(memory, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250)
-    assert logged["supervised_loss"][0] == pytest.approx((3 * math.log(4) + math.log(2)) / 5, abs=0.1)
+    state, logged = made.train(
+        made.start(memory, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250
+    )
+    assert logged["supervised_loss"][0] == pytest.approx(
+        (3 * math.log(4) + math.log(2)) / 5, abs=0.1
+    )
     assert logged["supervised_loss"][-1] < 0.05
-    embedding, decoder = made.policy.score(state.params["policy"], memory).hidden[:, -1], state.params["decoder"]
+    embedding, decoder = (
+        made.policy.score(state.params["policy"], memory).hidden[:, -1],
+        state.params["decoder"],
+    )
     logits = np.einsum("nh,thk->ntk", embedding, decoder["weight"]) + np.asarray(decoder["bias"])
-    np.testing.assert_array_equal(np.argmax(np.where(SPACE.choice_mask(), logits, -np.inf), axis=2), memory)
+    np.testing.assert_array_equal(
+        np.argmax(np.where(SPACE.choice_mask(), logits, -np.inf), axis=2), memory
+    )

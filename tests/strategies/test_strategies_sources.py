@@ -10,17 +10,23 @@ import pytest
 from scipy.stats import chisquare
 
 from nas import memory as memories
-from nas.config import Config, MemoryConfig, PolicyConfig, StrategyConfig, from_dict
 from nas.controllers import factorised_policy
-from nas.spaces import RecurrentSpace
+from nas.controllers.controls import FactorisedSettings
+from nas.memory import MemorySettings
+from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import reinforce
+from nas.strategies.reinforce import ReinforceSettings
 from nas.types import Policy, Trace
 
 SPACE = RecurrentSpace(num_nodes=3)
-CERTAIN = PolicyConfig(name="factorised", temperature=1.0, tanh_constant=30.0)  # other choices: probability e^-60
+CERTAIN = FactorisedSettings(
+    temperature=1.0, tanh_constant=30.0
+)  # other choices: probability e^-60
 # Sequences that differ wherever there is a choice; where one is the memory's and another the policy's, three of the four
 # decisions that are predicted cost 60 nats.
-SEQUENCES = np.array([[0, 0, 1, 0, 2], [1, 0, 2, 1, 3], [2, 0, 3, 0, 0], [3, 0, 0, 1, 1], [0, 0, 1, 0, 2]], np.int32)
+SEQUENCES = np.array(
+    [[0, 0, 1, 0, 2], [1, 0, 2, 1, 3], [2, 0, 3, 0, 0], [3, 0, 0, 1, 1], [0, 0, 1, 0, 2]], np.int32
+)
 MISMATCH = 3 * 60 / 4
 
 
@@ -31,13 +37,13 @@ def certain_of(sequence):
 
 
 def strategy(**memory):
-    return _strategy(MemoryConfig(**{"capacity": 6, "refresh_size": 6, "batch": 5} | memory))
+    return _strategy(MemorySettings(**{"capacity": 6, "refresh_size": 6, "batch": 5} | memory))
 
 
 @functools.cache
 def _strategy(memory):
-    config = Config(policy=CERTAIN, memory=memory, strategy=StrategyConfig(supervised="next_decision", supervised_weight=1.0))
-    made = reinforce(SPACE, factorised_policy(SPACE, CERTAIN), config)
+    settings = ReinforceSettings("next_decision", supervised_weight=1.0, memory=memory)
+    made = reinforce(SPACE, factorised_policy(SPACE, CERTAIN), settings)
     return made._replace(
         init=jax.jit(made.init),
         begin_epoch=jax.jit(made.begin_epoch),
@@ -73,7 +79,11 @@ def remembered(state):
 
 def supervised_loss(made, state):
     decisions = SEQUENCES[:2]
-    return float(made.update(state, decisions, np.zeros(2, np.float32), jax.random.key(7))[1]["supervised_loss"])
+    return float(
+        made.update(state, decisions, np.zeros(2, np.float32), jax.random.key(7))[1][
+            "supervised_loss"
+        ]
+    )
 
 
 # Whose parameters, and when.
@@ -110,19 +120,25 @@ def test_snapshot_draws_from_the_parameters_of_the_last_refresh():
     for epoch, drawn_from in enumerate([0, 0, 2]):
         state = begin(made, with_policy(state, epoch), epoch)
         assert supervised_loss(made, with_policy(state, drawn_from)) == pytest.approx(0, abs=1e-5)
-        assert supervised_loss(made, with_policy(state, drawn_from + 1)) == pytest.approx(MISMATCH, rel=1e-5)
+        assert supervised_loss(made, with_policy(state, drawn_from + 1)) == pytest.approx(
+            MISMATCH, rel=1e-5
+        )
 
 
 def test_shuffled_keeps_the_marginals_of_what_was_drawn_and_nothing_else():
     """Against the same draw unshuffled; a policy whose decisions differ from sequence to sequence."""
-    made = {source: strategy(source=source, capacity=400, refresh_size=400) for source in ("old", "shuffled")}
+    made = {
+        source: strategy(source=source, capacity=400, refresh_size=400)
+        for source in ("old", "shuffled")
+    }
     free = {"logits": np.zeros((SPACE.num_decisions, SPACE.max_choices), np.float32)}
     drawn = {
         name: np.asarray(
             begin(
                 m,
                 start(m).replace(
-                    history=start_history(free, 1), params={"policy": free, "decoder": start(m).params["decoder"]}
+                    history=start_history(free, 1),
+                    params={"policy": free, "decoder": start(m).params["decoder"]},
                 ),
                 0,
             ).memory.decisions
@@ -132,7 +148,9 @@ def test_shuffled_keeps_the_marginals_of_what_was_drawn_and_nothing_else():
     np.testing.assert_array_equal(np.sort(drawn["old"], axis=0), np.sort(drawn["shuffled"], axis=0))
     for t in (0, 2, 3, 4):  # positions with a choice: all were permuted, each in its own way
         assert np.mean(drawn["old"][:, t] == drawn["shuffled"][:, t]) < 0.6
-    assert not np.array_equal(drawn["old"][np.lexsort(drawn["old"].T)], drawn["shuffled"][np.lexsort(drawn["shuffled"].T)])
+    assert not np.array_equal(
+        drawn["old"][np.lexsort(drawn["old"].T)], drawn["shuffled"][np.lexsort(drawn["shuffled"].T)]
+    )
 
 
 def test_uniform_is_uniform_whatever_the_policy_is_certain_of():
@@ -149,7 +167,10 @@ def test_proposals_come_from_the_current_policy():
     np.testing.assert_array_equal(made.propose(state, jax.random.key(1), 7), SEQUENCES[[2] * 7])
 
 
-@pytest.mark.parametrize(("period", "drawn_at"), [(1, [0, 1, 2, 3]), (2, [0, 0, 2, 2]), (3, [0, 0, 0, 3]), (0, [0, 0, 0, 0])])
+@pytest.mark.parametrize(
+    ("period", "drawn_at"),
+    [(1, [0, 1, 2, 3]), (2, [0, 0, 2, 2]), (3, [0, 0, 0, 3]), (0, [0, 0, 0, 0])],
+)
 def test_refresh_period(period, drawn_at):
     """The epoch whose first parameters fill the memory, at each epoch; a period of 0 fills it once."""
     made = strategy(refresh_period=period)
@@ -185,16 +206,24 @@ WIDTH = 3
 def table(params, decisions):
     """The score of any policy of SMALL: a_0 by one distribution, a_2 by one for each a_0, and a state for each sequence."""
     first, second = decisions[:, 0], decisions[:, 2]
-    log_probs = [jax.nn.log_softmax(params["first"])[None], jax.nn.log_softmax(params["second"])[first]]
+    log_probs = [
+        jax.nn.log_softmax(params["first"])[None],
+        jax.nn.log_softmax(params["second"])[first],
+    ]
     taken = zip(log_probs, (first, second), strict=True)
     log_prob = [jnp.take_along_axis(table, a[:, None], axis=1)[:, 0] for table, a in taken]
-    entropy = [-jnp.sum(jnp.exp(table) * table, axis=1) + jnp.zeros(len(decisions)) for table in log_probs]
+    entropy = [
+        -jnp.sum(jnp.exp(table) * table, axis=1) + jnp.zeros(len(decisions)) for table in log_probs
+    ]
     certain = jnp.zeros(len(decisions))
     return Trace(
         log_prob=jnp.stack([log_prob[0] + certain, certain, log_prob[1]], axis=1),
         entropy=jnp.stack([entropy[0], certain, entropy[1]], axis=1),
         log_probs=None,
-        hidden=jnp.broadcast_to(params["state"][first, second][:, None], (len(decisions), SMALL.num_decisions + 1, WIDTH)),
+        hidden=jnp.broadcast_to(
+            params["state"][first, second][:, None],
+            (len(decisions), SMALL.num_decisions + 1, WIDTH),
+        ),
     )
 
 
@@ -202,7 +231,10 @@ def table_parameters(key):
     del key
     rng = np.random.default_rng(0)
     shapes = {"first": (4,), "second": (4, 4), "state": (4, 4, WIDTH)}
-    return {name: jnp.asarray(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()}
+    return {
+        name: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+        for name, shape in shapes.items()
+    }
 
 
 @functools.cache
@@ -211,15 +243,15 @@ def expected_gradient(source, supervised):
 
     The policy "draws" what it is given as a key, which `update` hands on unseen.
     """
-    config = from_dict(
-        {
-            "policy": {"width": WIDTH},
-            "memory": {"source": source, "batch": 2},
-            "strategy": {"supervised": supervised, "supervised_weight": 1.0, "policy_weight": 0.0},
-        }
+    memory = MemorySettings(source, batch=2)
+    settings = ReinforceSettings(supervised, 1.0, policy_weight=0.0, memory=memory)
+    policy = Policy(
+        init=table_parameters,
+        sample=lambda params, key, n, prefix=None: key,
+        score=table,
+        state_width=WIDTH,
     )
-    policy = Policy(init=table_parameters, sample=lambda params, key, n, prefix=None: key, score=table, state_width=WIDTH)
-    made = reinforce(SMALL, policy, config)
+    made = reinforce(SMALL, policy, settings)
     state = jax.jit(made.init)(jax.random.key(0))
     pairs = np.stack([EVERY[i] for i in np.indices((16, 16)).reshape(2, -1)], axis=1)  # [256, 2, T]
 
@@ -227,12 +259,18 @@ def expected_gradient(source, supervised):
     @jax.vmap
     def gradients(pair):
         after, _ = made.update(state, EVERY[:2], np.zeros(2, np.float32), pair)
-        return jax.tree.map(lambda moment: moment / (1 - 0.9), optax.tree.get(after.optimiser, "mu"))
+        return jax.tree.map(
+            lambda moment: moment / (1 - 0.9), optax.tree.get(after.optimiser, "mu")
+        )
 
-    p = np.exp(np.asarray(jax.jit(table)(state.params["policy"], EVERY).log_prob, np.float64).sum(axis=1))
+    p = np.exp(
+        np.asarray(jax.jit(table)(state.params["policy"], EVERY).log_prob, np.float64).sum(axis=1)
+    )
     assert p.sum() == pytest.approx(1)
     weights = np.outer(p, p).ravel()
-    return state.params, jax.tree.map(lambda g: np.tensordot(weights, np.asarray(g, np.float64), 1), gradients(pairs))
+    return state.params, jax.tree.map(
+        lambda g: np.tensordot(weights, np.asarray(g, np.float64), 1), gradients(pairs)
+    )
 
 
 def losses(params, supervised):
@@ -243,7 +281,10 @@ def losses(params, supervised):
         return -(trace.log_prob[:, 1] + trace.log_prob[:, 2]) / 2, probability
     decoder, state = params["decoder"], params["policy"]["state"].reshape(16, WIDTH)
     logits = [state @ decoder["weight"][t] + decoder["bias"][None, t] for t in (0, 2)]
-    nats = [jax.nn.logsumexp(x, axis=1) - x[np.arange(16), EVERY[:, t]] for t, x in zip((0, 2), logits, strict=True)]
+    nats = [
+        jax.nn.logsumexp(x, axis=1) - x[np.arange(16), EVERY[:, t]]
+        for t, x in zip((0, 2), logits, strict=True)
+    ]
     return (nats[0] + nats[1]) / 3, probability
 
 
@@ -288,7 +329,12 @@ def test_with_it_the_next_decision_loss_is_the_entropy_of_all_decisions_but_the_
 
     def entropy(params):
         trace = table(params["policy"], EVERY)
-        return jnp.vdot(jnp.exp(jnp.sum(trace.log_prob, axis=1)), trace.entropy[:, 1] + trace.entropy[:, 2]) / 2
+        return (
+            jnp.vdot(
+                jnp.exp(jnp.sum(trace.log_prob, axis=1)), trace.entropy[:, 1] + trace.entropy[:, 2]
+            )
+            / 2
+        )
 
     assert_gradient_is_of(entropy, params, mean)
 
@@ -297,9 +343,13 @@ def test_what_is_remembered_and_what_is_fresh_are_measured_apart():
     made = strategy()
     state = begin(made, start(made), 0)
     assert measured(made, state) == (pytest.approx(0, abs=1e-3), pytest.approx(0, abs=1e-3))
-    other = state.replace(memory=jax.jit(memories.write)(state.memory, np.repeat(SEQUENCES[1:2], 6, axis=0)))
+    other = state.replace(
+        memory=jax.jit(memories.write)(state.memory, np.repeat(SEQUENCES[1:2], 6, axis=0))
+    )
     assert measured(made, other) == (pytest.approx(MISMATCH), pytest.approx(0, abs=1e-3))
-    moved = with_policy(other, 1)  # knows its memory by heart, and nothing of what the old policy draws
+    moved = with_policy(
+        other, 1
+    )  # knows its memory by heart, and nothing of what the old policy draws
     assert measured(made, moved) == (pytest.approx(0, abs=1e-3), pytest.approx(MISMATCH))
 
 

@@ -7,24 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas.config import SupernetConfig
 from nas.data.tokens import Tokens
 from nas.errors import UserError
-from nas.rewards import supernet_reward
-from nas.spaces import RecurrentSpace
-from nas.supernets import native_loop, recurrent
-from nas.supernets.products import as_right, product, settle, times
+from nas.spaces.recurrent import RecurrentSpace
+from nas.supernets.recurrent import native_loop, shared
+from nas.supernets.recurrent.language_model import supernet_reward
+from nas.supernets.recurrent.products import as_right, product, settle, times
+from nas.supernets.recurrent.settings import LanguageModelSettings
 
 SPACE = RecurrentSpace(num_nodes=4)
 ROUNDING = 2.0**-9
 ROUNDED = ("bfloat16", "rounded")
-CONFIG = SupernetConfig(width=32, init_scale=0.3)
+CONFIG = LanguageModelSettings(width=32, init_scale=0.3)
 VOCABULARY, ROWS, STEPS = 60, 6, 5
 
 
 def problem(seed=0):
     rng = np.random.default_rng(seed)
-    params = jax.jit(functools.partial(recurrent.init, SPACE, CONFIG, VOCABULARY))(jax.random.key(seed))
+    params = jax.jit(functools.partial(shared.init, SPACE, CONFIG, VOCABULARY))(
+        jax.random.key(seed)
+    )
     params |= {"bias": jnp.asarray(rng.normal(size=VOCABULARY), jnp.float32)}
     decisions = rng.integers(SPACE.num_choices, size=(5, SPACE.num_decisions), dtype=np.int32)
     tokens = rng.integers(VOCABULARY, size=(ROWS, STEPS + 1), dtype=np.int32)
@@ -36,29 +38,39 @@ def gradients(deferred=True, **options):
     """(params, decisions, tokens, hidden) -> loss, last state and the gradients of the weights in use, compiled."""
 
     def run(params, decisions, tokens, hidden):
-        cell = recurrent.read_cell(SPACE, decisions)
+        cell = shared.read_cell(SPACE, decisions)
 
         def loss(used):
-            return recurrent.loss(used, cell, tokens, hidden, max_norm=25.0, deferred=deferred, **options)
+            return shared.loss(
+                used, cell, tokens, hidden, max_norm=25.0, deferred=deferred, **options
+            )
 
-        return jax.value_and_grad(loss, has_aux=True)(recurrent.gather(params, cell))
+        return jax.value_and_grad(loss, has_aux=True)(shared.gather(params, cell))
 
     return jax.jit(run)
 
 
 def distance(actual, desired):
     """Of two trees, against the length of the second."""
-    actual, desired = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (actual, desired))
+    actual, desired = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (actual, desired)
+    )
     return np.linalg.norm(actual - desired) / np.linalg.norm(desired)
 
 
 @pytest.mark.parametrize("matmul", ROUNDED)
 def test_a_product_is_off_by_the_rounding_of_its_operands(matmul):
     rng = np.random.default_rng(0)
-    left, right = rng.normal(size=(7, 300)).astype(np.float32), rng.normal(size=(300, 9)).astype(np.float32)
+    left, right = (
+        rng.normal(size=(7, 300)).astype(np.float32),
+        rng.normal(size=(300, 9)).astype(np.float32),
+    )
     found = jax.jit(functools.partial(product, matmul))(left, right)
     exact = left.astype(np.float64) @ right
-    bound = (2 * ROUNDING + ROUNDING**2 + 300 * 2.0**-24) * (np.abs(left).astype(np.float64) @ np.abs(right))
+    bound = (2 * ROUNDING + ROUNDING**2 + 300 * 2.0**-24) * (
+        np.abs(left).astype(np.float64) @ np.abs(right)
+    )
     assert found.dtype == jnp.float32
     error = np.abs(found - exact)
     assert (error <= bound).all() and error.max() > 1e-3  # float32 alone would be off by 1e-5
@@ -67,15 +79,21 @@ def test_a_product_is_off_by_the_rounding_of_its_operands(matmul):
 @pytest.mark.parametrize("matmul", ROUNDED)
 def test_sums_are_not_rounded(matmul):
     rng = np.random.default_rng(0)
-    left, right = (rng.integers(-8, 9, size=shape).astype(np.float32) for shape in ((7, 300), (300, 9)))
+    left, right = (
+        rng.integers(-8, 9, size=shape).astype(np.float32) for shape in ((7, 300), (300, 9))
+    )
     found = jax.jit(functools.partial(product, matmul))(left, right)
-    np.testing.assert_array_equal(found, left @ right)  # small whole numbers have eight bits; their sums need more
+    np.testing.assert_array_equal(
+        found, left @ right
+    )  # small whole numbers have eight bits; their sums need more
 
 
 def test_both_ways_round_to_the_same_numbers():
     """Of numbers from 1 to 1.125, which round to multiples of 2^-7, sums of 300 products have 23 bits and are exact."""
     rng = np.random.default_rng(0)
-    left, right, gradient = (1 + rng.integers(65, size=shape) / np.float32(512) for shape in ((7, 300), (300, 9), (7, 9)))
+    left, right, gradient = (
+        1 + rng.integers(65, size=shape) / np.float32(512) for shape in ((7, 300), (300, 9), (7, 9))
+    )
 
     @functools.partial(jax.jit, static_argnums=0)
     def results(matmul):
@@ -87,7 +105,10 @@ def test_both_ways_round_to_the_same_numbers():
         assert (rounded != single).any()
 
 
-@pytest.mark.parametrize(("has_loop", "multiplies", "settled"), [(1, 0, "rounded"), (1, 1, "bfloat16"), (0, 0, "bfloat16")])
+@pytest.mark.parametrize(
+    ("has_loop", "multiplies", "settled"),
+    [(1, 0, "rounded"), (1, 1, "bfloat16"), (0, 0, "bfloat16")],
+)
 def test_where_bfloat16_is_kept_as_float32(has_loop, multiplies, settled, monkeypatch):
     monkeypatch.setattr(native_loop, "available", lambda dtype: has_loop)
     monkeypatch.setattr(native_loop, "multiplies_bfloat16", lambda: multiplies)
@@ -96,16 +117,21 @@ def test_where_bfloat16_is_kept_as_float32(has_loop, multiplies, settled, monkey
 
 @pytest.mark.parametrize("settled", ROUNDED)
 def test_steps_and_rewards_compute_as_the_machine_is_fastest_at(settled, monkeypatch):
-    monkeypatch.setattr(recurrent, "settle", lambda matmul: settled)
+    monkeypatch.setattr(shared, "settle", lambda matmul: settled)
     params, decisions, tokens, hidden = problem()
 
     def score(params, decisions, tokens, hidden):
-        cells = jax.vmap(functools.partial(recurrent.read_cell, SPACE))(decisions[None])
-        return recurrent.losses(params, cells, tokens, hidden[None], max_norm=25.0, matmul="bfloat16", chunk=1)
+        cells = jax.vmap(functools.partial(shared.read_cell, SPACE))(decisions[None])
+        return shared.losses(
+            params, cells, tokens, hidden[None], max_norm=25.0, matmul="bfloat16", chunk=1
+        )
 
     for run in (gradients.__wrapped__(matmul="bfloat16"), jax.jit(score)):
         text = run.lower(params, decisions[0], tokens, hidden).as_text()
-        assert ("bf16" in text, "reduce_precision" in text) == (settled == "bfloat16", settled == "rounded")
+        assert ("bf16" in text, "reduce_precision" in text) == (
+            settled == "bfloat16",
+            settled == "rounded",
+        )
 
 
 @pytest.mark.parametrize("matmul", ROUNDED)
@@ -113,9 +139,13 @@ def test_bfloat16_is_float32_but_for_rounding(matmul):
     for seed in range(3):
         params, decisions, tokens, hidden = problem(seed)
         for row in decisions:
-            (single, single_state), of_single = gradients(matmul="float32")(params, row, tokens, hidden)
+            (single, single_state), of_single = gradients(matmul="float32")(
+                params, row, tokens, hidden
+            )
             (half, half_state), of_half = gradients(matmul=matmul)(params, row, tokens, hidden)
-            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((half, half_state, of_half)))
+            assert all(
+                leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((half, half_state, of_half))
+            )
             # Both operands of a product are rounded. A loss has one product of its own; a gradient went forward and back
             # through the products of at most four nodes, the input and the softmax.
             assert 0 < abs(half - single) <= 2 * ROUNDING * single
@@ -127,7 +157,9 @@ def test_deferred_gradients_are_plain_ones():
     params, decisions, tokens, hidden = problem()
     for row in decisions:
         (deferred, _), of_deferred = gradients(matmul="bfloat16")(params, row, tokens, hidden)
-        (plain, _), of_plain = gradients(deferred=False, matmul="bfloat16")(params, row, tokens, hidden)
+        (plain, _), of_plain = gradients(deferred=False, matmul="bfloat16")(
+            params, row, tokens, hidden
+        )
         assert abs(deferred - plain) <= 2 * ROUNDING * plain
         assert distance(of_deferred, of_plain) <= 2 * 6 * 2 * ROUNDING
 
@@ -135,8 +167,13 @@ def test_deferred_gradients_are_plain_ones():
 def test_the_default_is_float32_to_the_bit():
     params, decisions, tokens, hidden = problem()
     for deferred in (True, False):
-        assert "bf16" not in gradients(deferred).lower(params, decisions[0], tokens, hidden).as_text()
-    default, named = (gradients(**options)(params, decisions[0], tokens, hidden) for options in ({}, {"matmul": "float32"}))
+        assert (
+            "bf16" not in gradients(deferred).lower(params, decisions[0], tokens, hidden).as_text()
+        )
+    default, named = (
+        gradients(**options)(params, decisions[0], tokens, hidden)
+        for options in ({}, {"matmul": "float32"})
+    )
     jax.tree.map(np.testing.assert_array_equal, default, named)
 
 
@@ -144,12 +181,14 @@ def test_the_setting_reaches_rewards_and_steps():
     params, decisions, tokens, _ = problem()
     found = {}
     for matmul in ("float32", "bfloat16"):
-        config = SupernetConfig(width=CONFIG.width, matmul=matmul, reward_chunk=3)
+        config = LanguageModelSettings(width=CONFIG.width, matmul=matmul, reward_chunk=3)
         source = supernet_reward(SPACE, config, VOCABULARY)
         state = source.init(jax.random.key(0)).replace(params=params)
         batch = Tokens(tokens, np.ones(len(tokens), bool))
         carry = source.initial_carry(ROWS)
-        moved, _, info = jax.jit(source.train)(state, carry, decisions[0], batch, jax.random.key(1), np.int32(0))
+        moved, _, info = jax.jit(source.train)(
+            state, carry, decisions[0], batch, jax.random.key(1), np.int32(0)
+        )
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(moved))
         found[matmul] = np.array([*jax.jit(source.score)(state, decisions, batch), info["loss"]])
     assert (found["bfloat16"] != found["float32"]).all()
@@ -158,5 +197,5 @@ def test_the_setting_reaches_rewards_and_steps():
 
 
 def test_other_types_are_refused():
-    with pytest.raises(UserError, match=r"supernet.matmul: must be one of float32, bfloat16, got 'float16'"):
-        SupernetConfig(matmul="float16")
+    with pytest.raises(UserError, match=r"matmul: must be one of float32, bfloat16, got 'float16'"):
+        LanguageModelSettings(matmul="float16")

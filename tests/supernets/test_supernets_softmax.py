@@ -4,16 +4,21 @@ import jax
 import numpy as np
 import pytest
 
-from nas.supernets import recurrent
+from nas.supernets.recurrent import softmax
 
 VOCABULARY, WIDTH, STEPS, ROWS = 7, 3, 5, 2  # ten rows of seven logits
 
 
-@pytest.mark.parametrize("block", [7, 21, 35, 70], ids=["of one", "of three and one", "of five", "one block"])
+@pytest.mark.parametrize(
+    "block", [7, 21, 35, 70], ids=["of one", "of three and one", "of five", "one block"]
+)
 def test_blocks_are_the_whole(monkeypatch, block):
-    monkeypatch.setattr(recurrent, "_BLOCK", block)
+    monkeypatch.setattr(softmax, "_BLOCK", block)
     rng = np.random.default_rng(0)
-    params = {"embedding": rng.normal(size=(VOCABULARY, WIDTH)), "bias": rng.normal(size=VOCABULARY)}
+    params = {
+        "embedding": rng.normal(size=(VOCABULARY, WIDTH)),
+        "bias": rng.normal(size=VOCABULARY),
+    }
     outputs = 3 * rng.normal(size=(STEPS, ROWS, WIDTH))
     targets = rng.integers(VOCABULARY, size=(ROWS, STEPS), dtype=np.int32)
     logits = outputs @ params["embedding"].T + params["bias"]
@@ -25,8 +30,14 @@ def test_blocks_are_the_whole(monkeypatch, block):
     }
     nats = -np.log(np.take_along_axis(probabilities, targets.T[..., None], axis=-1)).mean()
     with jax.enable_x64(True):
-        value = jax.jit(lambda *arguments: recurrent.blocked_cross_entropy(*arguments))(params, outputs, targets)
-        run = jax.jit(jax.value_and_grad(lambda *arguments: recurrent.blocked_cross_entropy(*arguments), argnums=(0, 1)))
+        value = jax.jit(lambda *arguments: softmax.blocked_cross_entropy(*arguments))(
+            params, outputs, targets
+        )
+        run = jax.jit(
+            jax.value_and_grad(
+                lambda *arguments: softmax.blocked_cross_entropy(*arguments), argnums=(0, 1)
+            )
+        )
         again, (of_params, of_outputs) = run(params, outputs, targets)
     np.testing.assert_allclose([value, again], nats, rtol=1e-12)
     for name, gradient in expected.items():

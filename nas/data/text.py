@@ -1,7 +1,11 @@
-"""From the name of a corpus to token streams. TFDS is imported when a corpus is loaded, and TensorFlow never."""
+"""Text as a data set: from the name of a corpus to token streams and their windows.
+
+TFDS is imported when a corpus is loaded, and TensorFlow never.
+"""
 
 import collections
 import contextlib
+import dataclasses
 import importlib
 import io
 import pathlib
@@ -10,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nas.config import DataConfig
+from nas.config import check, check_choice
 from nas.data.sources import check_text
+from nas.data.tokens import Windows
 from nas.errors import UserError
+from nas.tasks import Splits
 
 UNKNOWN, END = "<unk>", "<eos>"
 
@@ -22,7 +28,7 @@ class _Builder(NamedTuple):
 
     module: str
     name: str
-    raw_files: bool  # whether its raw files can come from a folder of the user's, as its argument `corpus_dir`
+    raw_files: bool  # whether its raw files can come from a folder of the user's, as its argument `raw_dir`
 
 
 CORPORA = {
@@ -40,40 +46,88 @@ class Corpus(NamedTuple):
     vocabulary: tuple[str, ...]  # V types: <unk>, <eos>, the rest from the most frequent down
 
 
-def load_corpus(config: DataConfig, *, corpus_dir: str | None = None, data_dir: str | None = None) -> Corpus:
-    """The corpus of `config`, prepared on first use.
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A `nas.tasks.Data`: a corpus, and how it is cut into batches.
 
-    The vocabulary is <unk>, <eos> and the most frequent types of the training split, `config.vocabulary` in all or as many
-    as there are; of equally frequent types the one seen first comes first.
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+
+    corpus: str = "kjv"  # kjv (comes with the installation) or ptb (downloaded, or from a folder)
+    vocabulary: int = 4000  # types kept, <unk> and <eos> included; the rest become <unk>
+    batch: int = 32  # rows of the token stream, training
+    steps: int = 20  # tokens per row and update: truncated back-propagation through time
+    eval_batch: int = 32  # rows of the token stream, validation and rewards
+
+    def __post_init__(self):
+        check_choice("corpus", self.corpus, tuple(CORPORA))
+        for name in ("batch", "steps", "eval_batch"):
+            check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        check("vocabulary", self.vocabulary >= 3, "at least 3", self.vocabulary)
+
+    @property
+    def name(self) -> str:
+        return self.corpus
+
+    def examples(self, rows: int) -> int:
+        return rows * self.steps
+
+    def load(self, *, raw_dir: str | None = None, data_dir: str | None = None) -> Splits:
+        """Windows of `load_corpus`: of training in `batch` rows, of the others in `eval_batch`.
+
+        Raises:
+          UserError: as `load_corpus`, or a split is too short for one window.
+        """
+        corpus = load_corpus(self.corpus, self.vocabulary, raw_dir=raw_dir, data_dir=data_dir)
+        rows = self.batch, self.eval_batch, self.eval_batch
+        return Splits(
+            *(
+                Windows.of(tokens, batch, self.steps)
+                for tokens, batch in zip(corpus[:3], rows, strict=True)
+            )
+        )
+
+
+def load_corpus(
+    name: str, vocabulary: int, *, raw_dir: str | None = None, data_dir: str | None = None
+) -> Corpus:
+    """The corpus of that name, prepared on first use.
+
+    The vocabulary is <unk>, <eos> and the most frequent types of the training split, so many in all
+    or as many as there are; of equally frequent types the one seen first comes first.
 
     Args:
-      config: `corpus` and `vocabulary` are used.
-      corpus_dir: folder with the raw files of the ptb corpus. Not read once the corpus is prepared: checksums make sure that
-        prepared data is the same wherever it came from.
+      raw_dir: folder with the raw files of the ptb corpus. Not read once the corpus is prepared:
+        checksums make sure that prepared data is the same wherever it came from.
       data_dir: where TFDS keeps prepared data; None: its own default.
 
     Raises:
-      UserError: raw files are missing, damaged or cannot be downloaded, `data_dir` cannot be written, or what was prepared
-        there is damaged.
+      UserError: raw files are missing, damaged or cannot be downloaded, `data_dir` cannot be
+        written, or what was prepared there is damaged.
     """
-    source = CORPORA[config.corpus]
-    if corpus_dir and not source.raw_files:
-        raise UserError(f"the corpus {config.corpus} comes with the installation and takes no --corpus_dir")
+    source = CORPORA[name]
+    if raw_dir and not source.raw_files:
+        raise UserError(f"the corpus {name} comes with the installation and takes no --raw_dir")
     builder_class = getattr(importlib.import_module(source.module), source.name)
-    texts = _load_texts(config.corpus, builder_class, data_dir, {"corpus_dir": corpus_dir} if corpus_dir else {})
+    texts = _load_texts(name, builder_class, data_dir, {"raw_dir": raw_dir} if raw_dir else {})
     words = {split: builder_class.words(text) for split, text in texts.items()}
-    vocabulary = _vocabulary(words["train"], config.vocabulary)
-    ids = collections.defaultdict(lambda: vocabulary.index(UNKNOWN), {word: index for index, word in enumerate(vocabulary)})
-    ids["\n"] = vocabulary.index(END)
+    types = _vocabulary(words["train"], vocabulary)
+    ids = collections.defaultdict(
+        lambda: types.index(UNKNOWN), {word: index for index, word in enumerate(types)}
+    )
+    ids["\n"] = types.index(END)
     train, valid, test = (
         np.fromiter(map(ids.__getitem__, words[split]), np.int32, len(words[split]))
         for split in ("train", "validation", "test")
     )
-    return Corpus(train, valid, test, vocabulary)
+    return Corpus(train, valid, test, types)
 
 
 def _vocabulary(words, size):
-    counts = collections.Counter(words)  # in the order of first appearance, which most_common keeps among equals
+    counts = collections.Counter(
+        words
+    )  # in the order of first appearance, which most_common keeps among equals
     for word in ("\n", UNKNOWN, END):
         counts.pop(word, None)
     return (UNKNOWN, END, *(word for word, _ in counts.most_common(size - 2)))

@@ -1,57 +1,79 @@
 """The recurrent cell's way through a sequence: the state after every token, and its gradient.
 
-Weight gradients are deferred: the backward pass through time yields the gradient of every pre-activation, and all
-weight gradients are formed afterwards, one product over (time x batch) a node. On processors nas/supernets/native_loop.py
-computes both directions where it can; what XLA compiles from here serves accelerators, bfloat16 and plain differentiation.
+Weight gradients are deferred: the backward pass through time yields the gradient of every
+pre-activation, and all weight gradients are formed afterwards, one product over (time x batch) a
+node. On processors native_loop.py computes both directions where it can; what XLA compiles from
+here serves accelerators, bfloat16 and plain differentiation.
 
-Common arguments: `max_norm` is the L2 norm to which each sequence's state is clipped, 0: not; `matmul` as in
-nas/supernets/products.py; `cell` a `nas.supernets.recurrent.Cell`; `recurrent` N matrices [H, 2H]; `projected` [T, B, 2H] what
-inputs add to node 0's pre-activation; `mask` [B, H] on h_{t-1} as node 0's matrix sees it; `hidden` [B, H] the first state.
+`max_norm` is the L2 norm to which each sequence's state is clipped, 0: not; `matmul` is explained
+in products.py.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nas.spaces.recurrent import ACTIVATIONS
-from nas.supernets import native_loop
-from nas.supernets.products import as_right, by_rows, product, times
+from nas.supernets.recurrent import native_loop
+from nas.supernets.recurrent.products import as_right, by_rows, product, times
 from nas.types import Array
 
 _SIGMOID = ACTIVATIONS.index("sigmoid")
 
 
-def plain_states(max_norm, matmul, cell, recurrent, projected, mask, hidden) -> Array:
+class Cell(NamedTuple):
+    """One architecture, as the loop reads it. Slot 0 is h_{t-1}, slot i + 1 is node i."""
+
+    edge: Array  # [N] int32; row of the stored matrices; row 0 is node 0's
+    slot: Array  # [N] int32; the slot that node i reads
+    activation: Array  # [N] int32
+    output: Array  # [N] float32; weight of node i in the mean of loose ends
+
+
+class LoopInputs(NamedTuple):
+    """What the loop goes through: T steps of B sequences."""
+
+    cell: Cell
+    recurrent: tuple[Array, ...]  # N matrices [H, 2H]
+    projected: Array  # [T, B, 2H]; what inputs add to node 0's pre-activation
+    mask: Array  # [B, H]; on h_{t-1} as node 0's matrix sees it
+    hidden: Array  # [B, H]; the first state
+
+
+def plain_states(max_norm: float, matmul: str, inputs: LoopInputs) -> Array:
     """[T, B, H] states after each token; automatic differentiation goes through all of it."""
     # As `as_right` has it, but not rounded: the gradient of a rounded matrix would be rounded too.
-    matrices = [matrix.T if matmul == "float32" else matrix for matrix in recurrent]
-    return _scan(max_norm, matmul, cell, matrices, projected, mask, hidden)[0]
+    matrices = [matrix.T if matmul == "float32" else matrix for matrix in inputs.recurrent]
+    return _scan(max_norm, matmul, inputs._replace(recurrent=matrices))[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def states(max_norm, matmul, cell, recurrent, projected, mask, hidden) -> Array:
+def states(max_norm: float, matmul: str, inputs: LoopInputs) -> Array:
     """`plain_states` with deferred weight gradients."""
-    return _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden)[0]
+    return _unroll(max_norm, matmul, inputs)[0]
 
 
-def _forward(max_norm, matmul, cell, recurrent, projected, mask, hidden):
-    states, saved = _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=True)
-    return states, (cell, recurrent, mask, saved)
+def _forward(max_norm, matmul, inputs):
+    states, saved = _unroll(max_norm, matmul, inputs, keep=True)
+    return states, (inputs._replace(projected=None, hidden=None), saved)
 
 
 def _backward(max_norm, matmul, residuals, gradient):
-    cell, recurrent, mask, saved = residuals
-    if _is_native(matmul, mask):
-        of_hidden, of_pre = native_loop.backward(max_norm, matmul, cell, recurrent, mask, saved, gradient)
-    else:
-        of_hidden, of_pre = _scan_back(max_norm, matmul, cell, recurrent, mask, saved, gradient)
+    inputs, saved = residuals
+    mask = inputs.mask
+    back = native_loop.backward if _is_native(matmul, mask) else _scan_back
+    of_hidden, of_pre = back(max_norm, matmul, inputs, saved, gradient)
     parents = [parent for parent, _, _ in saved[0]]
     parents[0] = parents[0] * mask[None]
     # Of two-dimensional operands: what einsum makes of three dimensions is transposed first.
     flat = [[leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves] for leaves in (parents, of_pre)]
-    of_recurrent = tuple(product(matmul, by_rows(matmul, parent.T), of_node) for parent, of_node in zip(*flat, strict=True))
-    return None, of_recurrent, of_pre[0], jnp.zeros_like(mask), of_hidden
+    of_recurrent = tuple(
+        product(matmul, by_rows(matmul, parent.T), of_node)
+        for parent, of_node in zip(*flat, strict=True)
+    )
+    return (LoopInputs(None, of_recurrent, of_pre[0], jnp.zeros_like(mask), of_hidden),)
 
 
 states.defvjp(_forward, _backward)
@@ -69,33 +91,39 @@ def _is_native(matmul, hidden):
     return matmul != "bfloat16" and native_loop.available(hidden.dtype.name)
 
 
-def _unroll(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=False):
+def _unroll(max_norm, matmul, inputs, keep=False):
     """The states, and what the gradient needs if it is to be kept."""
-    if _is_native(matmul, hidden):
-        return native_loop.forward(max_norm, matmul, cell, recurrent, projected, mask, hidden, keep=keep)
-    matrices = [as_right(matmul, matrix) for matrix in recurrent]
-    return _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep)
+    if _is_native(matmul, inputs.hidden):
+        return native_loop.forward(max_norm, matmul, inputs, keep=keep)
+    matrices = [as_right(matmul, matrix) for matrix in inputs.recurrent]
+    return _scan(max_norm, matmul, inputs._replace(recurrent=matrices), keep)
 
 
-def _scan(max_norm, matmul, cell, matrices, projected, mask, hidden, keep=False):
-    """The states, and what `_scan_back` needs if it is to be kept; `matrices` from `as_right`."""
+def _scan(max_norm, matmul, inputs, keep=False):
+    """The states, and what `_scan_back` needs if it is to be kept; matrices from `as_right`."""
 
     def step(hidden, projected):
-        hidden, saved = _time_step(max_norm, matmul, cell, matrices, mask, hidden, projected)
+        now = inputs._replace(hidden=hidden, projected=projected)
+        hidden, saved = _time_step(max_norm, matmul, now)
         return hidden, (hidden, saved if keep else None)
 
-    return jax.lax.scan(step, hidden, projected)[1]
+    return jax.lax.scan(step, inputs.hidden, inputs.projected)[1]
 
 
-def _time_step(max_norm, matmul, cell, matrices, mask, hidden, projected):
+def _time_step(max_norm, matmul, inputs):
     """One token: the next state [B, H], and what a backward pass needs.
 
     That is parent, gate and candidate of every node, [B, H] each, and the output before clipping.
     """
+    cell, matrices, projected, mask, hidden = inputs
     nodes, saved = [], []
     for i, matrix in enumerate(matrices):
         parent = _choose(cell.slot[i] - 1, nodes) if nodes else hidden
-        pre = times(matmul, parent, matrix) if nodes else times(matmul, parent * mask, matrix) + projected
+        pre = (
+            times(matmul, parent, matrix)
+            if nodes
+            else times(matmul, parent * mask, matrix) + projected
+        )
         node, gate, candidate = _highway(cell.activation[i], pre, parent)
         nodes.append(node)
         saved.append((parent, gate, candidate))
@@ -103,8 +131,9 @@ def _time_step(max_norm, matmul, cell, matrices, mask, hidden, projected):
     return clip_norm(max_norm, raw), (tuple(saved), raw)
 
 
-def _scan_back(max_norm, matmul, cell, recurrent, mask, saved, gradient):
-    """The gradients of `hidden` [B, H] and of the N pre-activations [T, B, 2H], from that of the states [T, B, H]."""
+def _scan_back(max_norm, matmul, inputs, saved, gradient):
+    """The gradients of `hidden` [B, H] and of the N pre-activations [T, B, 2H]."""
+    cell, recurrent, mask = inputs.cell, inputs.recurrent, inputs.mask
     nodes = len(recurrent)
     transposed = [as_right(matmul, matrix.T) for matrix in recurrent]
 
@@ -136,7 +165,9 @@ def _activate(kind: Array, x: Array) -> Array:
 def _slope(kind: Array, value: Array) -> Array:
     """The derivative of the activation, from its value."""
     ones = jnp.ones_like(value)
-    return jax.lax.select_n(kind, 1 - value * value, (value > 0).astype(value.dtype), ones, value * (1 - value))
+    return jax.lax.select_n(
+        kind, 1 - value * value, (value > 0).astype(value.dtype), ones, value * (1 - value)
+    )
 
 
 def _highway(kind: Array, pre: Array, parent: Array) -> tuple[Array, Array, Array]:
@@ -152,7 +183,9 @@ def _choose(number: Array, nodes: list[Array]) -> Array:
         return nodes[0]
 
     def branch(number, *nodes):
-        return jax.lax.switch(number, [lambda *nodes, j=j: nodes[j] for j in range(len(nodes))], *nodes)
+        return jax.lax.switch(
+            number, [lambda *nodes, j=j: nodes[j] for j in range(len(nodes))], *nodes
+        )
 
     def select(number, chosen, *rest):
         for j, node in enumerate(rest, 1):

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from nas.config import SupernetConfig
 from nas.data.tokens import Tokens, Windows
-from nas.rewards import supernet_reward
-from nas.spaces import RecurrentSpace
-from nas.supernets import recurrent
+from nas.spaces.recurrent import RecurrentSpace
+from nas.supernets.recurrent import shared
+from nas.supernets.recurrent.language_model import supernet_reward
+from nas.supernets.recurrent.settings import LanguageModelSettings
 
 SPACE = RecurrentSpace(num_nodes=4)
 DECISIONS = np.array([0, 0, 1, 1, 2, 0, 3], np.int32)  # edges (0, 1), (1, 2), (0, 3)
@@ -21,16 +21,24 @@ DROPOUT = {"dropout_input": 0.5, "dropout_hidden": 0.25, "dropout_output": 0.5}
 
 
 def settings(**changes):
-    plain = {"width": 6, "init_scale": 0.6, "dropout_input": 0.0, "max_norm": 1.0, "reward_chunk": 2}
+    plain = {
+        "width": 6,
+        "init_scale": 0.6,
+        "dropout_input": 0.0,
+        "max_norm": 1.0,
+        "reward_chunk": 2,
+    }
     rates = {"learning_rate": 3.0, "learning_rate_decay": 0.5, "decay_start": 2, "clip": CLIP}
-    return SupernetConfig(**(plain | rates | changes))
+    return LanguageModelSettings(**(plain | rates | changes))
 
 
 @functools.cache
 def reward(config=None, *, space=SPACE, vocabulary=VOCABULARY, deferred=True):
     """The reward, its functions compiled."""
     plain = supernet_reward(space, config or settings(), vocabulary, deferred=deferred)
-    return plain._replace(**{name: jax.jit(getattr(plain, name)) for name in ("init", "train", "score", "evaluate")})
+    return plain._replace(
+        **{name: jax.jit(getattr(plain, name)) for name in ("init", "train", "score", "evaluate")}
+    )
 
 
 @functools.cache
@@ -41,8 +49,10 @@ def initial_state():
 
 def loss(params, decisions, tokens, hidden):
     """Loss and next state by plain differentiation of all stored weights, used or not."""
-    cell = recurrent.read_cell(SPACE, decisions)
-    return recurrent.loss(recurrent.gather(params, cell), cell, tokens, hidden, max_norm=1.0, deferred=False)
+    cell = shared.read_cell(SPACE, decisions)
+    return shared.loss(
+        shared.gather(params, cell), cell, tokens, hidden, max_norm=1.0, deferred=False
+    )
 
 
 compiled_loss = jax.jit(loss)
@@ -106,11 +116,16 @@ def test_a_step_is_the_clipped_gradient_times_the_rate(scale, clipped):
 
 def test_only_the_matrices_of_the_cell_move():
     source, before = reward(), initial_state()
-    after, _, _ = train(source, before, source.initial_carry(ROWS), first(random_tokens((ROWS, STEPS + 1))))
+    after, _, _ = train(
+        source, before, source.initial_carry(ROWS), first(random_tokens((ROWS, STEPS + 1)))
+    )
     change = np.asarray(after.params["recurrent"]) != np.asarray(before.params["recurrent"])
     assert change[USED].any(axis=(1, 2)).all()
     for row in UNUSED:
-        assert np.asarray(after.params["recurrent"][row]).tobytes() == np.asarray(before.params["recurrent"][row]).tobytes()
+        assert (
+            np.asarray(after.params["recurrent"][row]).tobytes()
+            == np.asarray(before.params["recurrent"][row]).tobytes()
+        )
     for name in ("embedding", "bias", "input"):
         assert np.any(np.asarray(after.params[name]) != np.asarray(before.params[name]))
 
@@ -128,9 +143,18 @@ def test_the_rate_decays_from_decay_start_on():
 
 
 def test_the_rate_rises_through_the_warmup():
-    source, state, batch = reward(settings(warmup_epochs=2)), initial_state(), first(random_tokens((ROWS, STEPS + 1)))
-    rates = [train(source, state, source.initial_carry(ROWS), batch, epoch=epoch)[2]["learning_rate"] for epoch in range(4)]
-    np.testing.assert_allclose(rates, [1.0, 2.0, 1.5, 0.75], rtol=1e-6)  # full in epoch 2, from which it decays
+    source, state, batch = (
+        reward(settings(warmup_epochs=2)),
+        initial_state(),
+        first(random_tokens((ROWS, STEPS + 1))),
+    )
+    rates = [
+        train(source, state, source.initial_carry(ROWS), batch, epoch=epoch)[2]["learning_rate"]
+        for epoch in range(4)
+    ]
+    np.testing.assert_allclose(
+        rates, [1.0, 2.0, 1.5, 0.75], rtol=1e-6
+    )  # full in epoch 2, from which it decays
 
 
 def test_the_carry_goes_on_until_a_stream_starts():
@@ -152,7 +176,9 @@ def test_two_windows_are_one_long_window():
     source, state = reward(), initial_state()
     tokens = random_tokens((ROWS, 2 * STEPS + 1))
     _, middle, left = train(source, state, random_carry(), first(tokens[:, : STEPS + 1]))
-    _, last, right = train(source, state, middle, later(tokens[:, STEPS:]))  # the weights before the first update
+    _, last, right = train(
+        source, state, middle, later(tokens[:, STEPS:])
+    )  # the weights before the first update
     value, hidden = compiled_loss(state.params, DECISIONS, tokens, np.zeros_like(middle))
     np.testing.assert_allclose((left["loss"] + right["loss"]) / 2, value, rtol=1e-6)
     np.testing.assert_allclose(last, hidden, rtol=1e-5, atol=1e-6)
@@ -162,7 +188,9 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
     source = reward()
     bias = np.where(np.arange(VOCABULARY) == 0, np.nan, initial_state().params["bias"])
     state = initial_state().replace(params=initial_state().params | {"bias": bias})
-    after, carry, info = train(source, state, random_carry(), later(random_tokens((ROWS, STEPS + 1))))
+    after, carry, info = train(
+        source, state, random_carry(), later(random_tokens((ROWS, STEPS + 1)))
+    )
     assert info["skipped"] == 1 and np.isnan(info["loss"])
     assert not np.any(carry)
     for name, before in state.params.items():
@@ -184,7 +212,9 @@ def test_deferred_training_is_plain_training():
     assert np.ptp(losses[True]) > 0.1
 
 
-@pytest.mark.parametrize("decisions", [[0, 0, 0, 1, 1], [2, 0, 1, 0, 0]], ids=["chain", "two-loose-ends"])
+@pytest.mark.parametrize(
+    "decisions", [[0, 0, 0, 1, 1], [2, 0, 1, 0, 0]], ids=["chain", "two-loose-ends"]
+)
 def test_training_learns_what_needs_memory(decisions):
     """A text `a a b b c c a a ...`: a word comes again or the next does; who remembers the word before knows which."""
     types = 3
@@ -197,7 +227,9 @@ def test_training_learns_what_needs_memory(decisions):
     state, carry = source.init(jax.random.key(0)), source.initial_carry(2)
     for step in range(100):
         batch = jax.tree.map(lambda leaf: leaf[0], windows.take(step, 1))
-        state, carry, _ = train(source, state, carry, batch, decisions=np.array(decisions, np.int32), seed=step)
+        state, carry, _ = train(
+            source, state, carry, batch, decisions=np.array(decisions, np.int32), seed=step
+        )
     (value,) = source.evaluate(state, np.array([decisions], np.int32), windows.head(0))
     assert value < np.log(2) / 2 < unigram_entropy  # a bigram model reaches log 2
 
@@ -211,9 +243,17 @@ def test_dropout_is_on_in_training_and_off_in_rewards():
     state, tokens = initial_state(), random_tokens((ROWS, STEPS + 1))
     zero = source.initial_carry(ROWS)
     value, _ = compiled_loss(state.params, DECISIONS, tokens, zero)
-    losses = [float(train(source, state, zero, first(tokens), seed=seed)[2]["loss"]) for seed in (1, 2, 1)]
-    assert losses[0] == losses[2] and abs(losses[0] - losses[1]) > 1e-3 and abs(losses[0] - value) > 1e-3
-    np.testing.assert_allclose(source.score(state, DECISIONS[None], first(tokens)), [80 / perplexity_of(value)], rtol=1e-6)
+    losses = [
+        float(train(source, state, zero, first(tokens), seed=seed)[2]["loss"]) for seed in (1, 2, 1)
+    ]
+    assert (
+        losses[0] == losses[2]
+        and abs(losses[0] - losses[1]) > 1e-3
+        and abs(losses[0] - value) > 1e-3
+    )
+    np.testing.assert_allclose(
+        source.score(state, DECISIONS[None], first(tokens)), [80 / perplexity_of(value)], rtol=1e-6
+    )
 
 
 def test_score_is_80_over_the_perplexity_from_a_fresh_state():
@@ -221,15 +261,22 @@ def test_score_is_80_over_the_perplexity_from_a_fresh_state():
     state, tokens = initial_state(), random_tokens((ROWS, STEPS + 1))
     decisions = random_decisions(SPACE, 5)
     zero = source.initial_carry(ROWS)
-    expected = [80 / perplexity_of(compiled_loss(state.params, d, tokens, zero)[0]) for d in decisions]
-    for batch in (first(tokens), later(tokens)):  # a window from the middle of its stream starts afresh as well
+    expected = [
+        80 / perplexity_of(compiled_loss(state.params, d, tokens, zero)[0]) for d in decisions
+    ]
+    for batch in (
+        first(tokens),
+        later(tokens),
+    ):  # a window from the middle of its stream starts afresh as well
         np.testing.assert_allclose(source.score(state, decisions, batch), expected, rtol=1e-5)
     assert np.ptp(expected) > 0.01 * np.mean(expected)
 
 
 def test_a_uniform_guess_is_rewarded_by_80_over_the_vocabulary():
     source, state = reward(), jax.tree.map(np.zeros_like, initial_state())
-    rewards = source.score(state, random_decisions(SPACE, 3), first(random_tokens((ROWS, STEPS + 1))))
+    rewards = source.score(
+        state, random_decisions(SPACE, 3), first(random_tokens((ROWS, STEPS + 1)))
+    )
     np.testing.assert_allclose(rewards, [80 / VOCABULARY] * 3, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""A table of the accuracy of every architecture of NAS-Bench-201 as a source of rewards, read from a file or generated.
+"""A table of the accuracy of every architecture of NAS-Bench-201, read from a file or generated.
 
 A file is text, CSV or gzipped CSV, one line an architecture: its text form under `architecture`, and accuracies in percent
 under the names in COLUMNS, in any order; a column `index` is ignored. A pickle is never read: loading one runs the code in it.
@@ -12,12 +12,10 @@ import os
 import pathlib
 import zlib
 
-import jax.numpy as jnp
 import numpy as np
 
 from nas.errors import UserError
-from nas.spaces import NASBench201Space
-from nas.types import Array, Reward
+from nas.spaces.nasbench201 import NASBench201Space
 
 DATA_SETS = ("cifar10", "cifar100", "imagenet")  # the last is ImageNet16-120
 SPLITS = ("val", "test")
@@ -25,13 +23,18 @@ COLUMNS = {f"{data_set}-{split}": (data_set, split) for data_set in DATA_SETS fo
 SPACE = NASBench201Space()
 
 _GZIP = b"\x1f\x8b"
-_NOT_TEXT = (b"\x80", b"PK", b"BZh", b"\x93NUMPY")  # a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
+_NOT_TEXT = (
+    b"\x80",
+    b"PK",
+    b"BZh",
+    b"\x93NUMPY",
+)  # a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
 _LOWEST, _HIGHEST = 10.0, 95.0  # of generated accuracies, percent
 _NOISE = 0.3  # percent: that between architectures of one class of NAS-Bench-201
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class AccuracyTable:
     """What is known of all architectures, in the order of `SPACE.every()`."""
 
     accuracy: dict[tuple[str, str], np.ndarray]  # (data set, split) -> [15625] float32, percent
@@ -44,31 +47,7 @@ class Table:
         return (sums / counts)[self.classes]
 
 
-def table_reward(accuracy: np.ndarray) -> Reward:
-    """A table as a source of rewards: accuracy / 100 of each architecture; nothing is trained, tokens are not read.
-
-    The accuracies are the state, so that one compilation serves every table. In the place of a log perplexity `evaluate` gives
-    what is also to be made small, 1 - reward.
-
-    Args:
-      accuracy: [15625] percent, in the order of `SPACE.every()`.
-    """
-
-    def init(key: Array) -> Array:
-        del key
-        return jnp.asarray(accuracy, jnp.float32) / 100
-
-    def train(state, carry, decisions, batch, key, epoch, axis_name=None):
-        return state, carry, {}
-
-    def score(state: Array, decisions: Array, batch) -> Array:
-        del batch
-        return state[SPACE.index(decisions)]
-
-    return Reward(init, lambda rows: (), train, score, lambda state, decisions, windows: 1 - score(state, decisions, windows))
-
-
-def read_table(path: str | os.PathLike) -> Table:
+def read_table(path: str | os.PathLike) -> AccuracyTable:
     """The table in a CSV or gzipped CSV file.
 
     Raises:
@@ -80,7 +59,9 @@ def read_table(path: str | os.PathLike) -> Table:
     missing = sorted({"architecture", *COLUMNS} - set(header))
     unknown = sorted(set(header) - {"index", "architecture", *COLUMNS})
     if missing or unknown or len(set(header)) < len(header):
-        raise UserError(f"{path}: columns must be architecture, {', '.join(COLUMNS)}; got {', '.join(header) or 'none'}")
+        raise UserError(
+            f"{path}: columns must be architecture, {', '.join(COLUMNS)}; got {', '.join(header) or 'none'}"
+        )
     name = header.index("architecture")
     places = [header.index(column) for column in COLUMNS]
     values = np.full((len(SPACE.every()), len(COLUMNS)), np.nan)
@@ -97,12 +78,14 @@ def read_table(path: str | os.PathLike) -> Table:
     absent = np.flatnonzero(np.isnan(values[:, 0]))
     if len(absent):
         first = SPACE.format(SPACE.every()[absent[0]])
-        raise UserError(f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is {first}")
+        raise UserError(
+            f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is {first}"
+        )
     columns = zip(COLUMNS.values(), values.T.astype(np.float32), strict=True)
-    return Table(dict(columns), SPACE.canonical_class(SPACE.every()))
+    return AccuracyTable(dict(columns), SPACE.canonical_class(SPACE.every()))
 
 
-def write_table(table: Table, path: str | os.PathLike) -> None:
+def write_table(table: AccuracyTable, path: str | os.PathLike) -> None:
     """Writes `table` as gzipped CSV, to be read by `read_table`; accuracies with four decimals."""
     with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -112,7 +95,7 @@ def write_table(table: Table, path: str | os.PathLike) -> None:
             writer.writerow([index, SPACE.format(decisions), *(f"{value:.4f}" for value in row)])
 
 
-def synthetic_table(seed: int, interaction: float) -> Table:
+def synthetic_table(seed: int, interaction: float) -> AccuracyTable:
     """A generated table: effects of single operations, and of pairs of them that share no part of the former.
 
     On the test split an architecture has the accuracy that its effects give it, 10 to 95 percent; on the validation split noise
@@ -133,14 +116,19 @@ def synthetic_table(seed: int, interaction: float) -> Table:
     accuracy = {}
     for data_set in DATA_SETS:
         single, pair = (a + b for a, b in zip(common, _effects(rng), strict=True))
-        truth = np.sqrt(1 - interaction) * single / single.std() + np.sqrt(interaction) * pair / pair.std()
+        truth = (
+            np.sqrt(1 - interaction) * single / single.std()
+            + np.sqrt(interaction) * pair / pair.std()
+        )
         truth = _LOWEST + (_HIGHEST - _LOWEST) * (truth - truth.min()) / np.ptp(truth)
-        accuracy[data_set, "val"] = (truth + _NOISE * rng.standard_normal(len(truth))).astype(np.float32)
+        accuracy[data_set, "val"] = (truth + _NOISE * rng.standard_normal(len(truth))).astype(
+            np.float32
+        )
         accuracy[data_set, "test"] = truth.astype(np.float32)
-    return Table(accuracy, np.arange(len(truth), dtype=np.int32))
+    return AccuracyTable(accuracy, np.arange(len(truth), dtype=np.int32))
 
 
-def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Table:
+def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> AccuracyTable:
     """The table of an official NATS-Bench file (topology search space), means over its training seeds.
 
     Reads it through the benchmark's own package, which unpickles it: only for a file whose origin is trusted.
@@ -155,7 +143,9 @@ def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Table:
     try:
         import nats_bench
     except ImportError:
-        raise UserError("reading a NATS-Bench file needs its package: pip install nats_bench") from None
+        raise UserError(
+            "reading a NATS-Bench file needs its package: pip install nats_bench"
+        ) from None
     if not pathlib.Path(path).exists():
         raise UserError(f"{path}: no such file or folder")
     api = nats_bench.create(str(path), "tss", fast_mode=pathlib.Path(path).is_dir(), verbose=False)
@@ -174,7 +164,7 @@ def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Table:
         for column, (data_set, metric) in sources.items():
             info = api.get_more_info(number, data_set, hp=f"{epochs:02d}", is_random=False)
             accuracy[column][SPACE.index(decisions)] = info[metric]
-    return Table(accuracy, SPACE.canonical_class(every))
+    return AccuracyTable(accuracy, SPACE.canonical_class(every))
 
 
 def _rows(path):
@@ -199,7 +189,9 @@ def _read_text(path) -> str:
         if data.startswith(_GZIP):
             data = gzip.decompress(data)
         if data.startswith(_NOT_TEXT):
-            raise UserError(f"{path}: not a text file; pickles are never read, since they may run code: give a CSV file")
+            raise UserError(
+                f"{path}: not a text file; pickles are never read, since they may run code: give a CSV file"
+            )
         return data.decode("utf-8-sig")
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UserError(f"{path}: the gzipped file is damaged or cut off") from None
@@ -226,6 +218,8 @@ def _effects(rng) -> tuple[np.ndarray, np.ndarray]:
         single += (effect - effect.mean())[every[:, t]]
         for s in range(t):
             effect = rng.standard_normal((choices, choices))
-            effect = effect - effect.mean(axis=0) - effect.mean(axis=1, keepdims=True) + effect.mean()
+            effect = (
+                effect - effect.mean(axis=0) - effect.mean(axis=1, keepdims=True) + effect.mean()
+            )
             pairs += effect[every[:, s], every[:, t]]
     return single, pairs

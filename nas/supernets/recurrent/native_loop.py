@@ -5,7 +5,7 @@ computes what lies between two products on one core. native_loop.cc gives each c
 steps and nodes. It is compiled on first use, for the processor of the machine and by the compiler found there, and kept in the
 user's cache folder; without a compiler XLA's loops serve, and a warning says so.
 
-Arguments are those of nas/supernets/time_loop.py; of `matmul`, bfloat16 is XLA's alone.
+Arguments are those of time_loop.py; of `matmul`, bfloat16 is XLA's alone.
 """
 
 import ctypes
@@ -34,7 +34,9 @@ _TYPES = {"float32": "float", "float64": "double"}
 _LANES = 16  # columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
 _ONE_AT_A_TIME = threading.Lock()
 
-Saved = tuple[tuple[tuple[Array, Array, Array], ...], Array]  # of each node parent, gate, candidate; the state before its clip
+Saved = tuple[
+    tuple[tuple[Array, Array, Array], ...], Array
+]  # of each node parent, gate, candidate; the state before its clip
 
 
 def available(dtype: str) -> bool:
@@ -52,34 +54,62 @@ def prepare() -> None:
     threading.Thread(target=available, args=("float32",), daemon=True).start()
 
 
-def forward(max_norm, matmul, cell, recurrent, projected, mask, hidden, *, keep: bool = False) -> tuple[Array, Saved | None]:
-    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be kept."""
-    nodes, steps, (rows, width) = len(recurrent), len(projected), hidden.shape
+def forward(max_norm, matmul, inputs, *, keep: bool = False) -> tuple[Array, Saved | None]:
+    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be kept.
+
+    Args:
+      inputs: `LoopInputs`.
+    """
+    hidden, projected = inputs.hidden, inputs.projected
+    nodes, steps, (rows, width) = len(inputs.recurrent), len(projected), hidden.shape
     kept = [(steps, rows, width)] * (1 + 3 * nodes if keep else 0)
     shapes = [(nodes, width * _padded(2 * width)), (steps, rows, width), *kept]
-    _, states, *kept = _call("forward", shapes, max_norm, matmul, cell, recurrent, mask, hidden, projected)
+    _, states, *kept = _call("forward", shapes, max_norm, matmul, inputs, hidden, projected)
     if not keep:
         return states, None
     raw, *kept = kept
     return states, (tuple(zip(kept[0::3], kept[1::3], kept[2::3], strict=True)), raw)
 
 
-def backward(max_norm, matmul, cell, recurrent, mask, saved: Saved, gradient) -> tuple[Array, tuple[Array, ...]]:
-    """The gradients of `hidden` [B, H] and of the N pre-activations [T, B, 2H], from that of the states [T, B, H]."""
-    nodes, (steps, rows, width) = len(recurrent), gradient.shape
+def backward(
+    max_norm, matmul, inputs, saved: Saved, gradient: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """The gradients of the first state [B, H] and of the N pre-activations [T, B, 2H].
+
+    Args:
+      inputs: `LoopInputs`, of which projected and hidden are not read.
+      saved: what `forward` kept.
+      gradient: [T, B, H], of the states.
+    """
+    nodes, (steps, rows, width) = len(inputs.recurrent), gradient.shape
     kept, raw = saved
-    shapes = [(nodes, 2 * width * _padded(width)), (rows, width), *[(steps, rows, 2 * width)] * nodes]
-    _, of_hidden, *of_pre = _call("backward", shapes, max_norm, matmul, cell, recurrent, mask, gradient, raw, *sum(kept, ()))
+    shapes = [
+        (nodes, 2 * width * _padded(width)),
+        (rows, width),
+        *[(steps, rows, 2 * width)] * nodes,
+    ]
+    _, of_hidden, *of_pre = _call(
+        "backward", shapes, max_norm, matmul, inputs, gradient, raw, *sum(kept, ())
+    )
     return of_hidden, tuple(of_pre)
 
 
-def _call(name, shapes, max_norm, matmul, cell, recurrent, mask, *operands):
+def _call(name, shapes, max_norm, matmul, inputs, *operands):
+    cell, recurrent, mask = inputs.cell, inputs.recurrent, inputs.mask
     dtype = mask.dtype
-    chex.assert_type((*recurrent, *operands), dtype)  # the other side takes them for what it expects
+    chex.assert_type(
+        (*recurrent, *operands), dtype
+    )  # the other side takes them for what it expects
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
-    integers = np.int32(matmul == "rounded"), cell.slot.astype(np.int32), cell.activation.astype(np.int32)
-    return call(*integers, cell.output.astype(dtype), mask, dtype.type(max_norm), *recurrent, *operands)
+    integers = (
+        np.int32(matmul == "rounded"),
+        cell.slot.astype(np.int32),
+        cell.activation.astype(np.int32),
+    )
+    return call(
+        *integers, cell.output.astype(dtype), mask, dtype.type(max_norm), *recurrent, *operands
+    )
 
 
 def _library(dtype):
@@ -95,10 +125,14 @@ def _register(dtype):
     try:
         library = _load(_TYPES[dtype])
     except OSError as error:
-        logging.getLogger(__name__).warning("time loops are left to XLA, which takes longer: %s", error)
+        logging.getLogger(__name__).warning(
+            "time loops are left to XLA, which takes longer: %s", error
+        )
         return None
     for name in ("forward", "backward"):
-        jax.ffi.register_ffi_target(f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        jax.ffi.register_ffi_target(
+            f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+        )
     return library
 
 
@@ -121,15 +155,30 @@ def _compiled(real, folder):
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     compiler = next((path for name in compilers if (path := shutil.which(name))), None)
     if compiler is None:
-        raise OSError(f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name another")
+        raise OSError(
+            f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name another"
+        )
     command = [compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
     version = subprocess.run([compiler, "--version"], capture_output=True).stdout
-    key = hashlib.sha256(b"\0".join([shlex.join(command).encode(), version, jaxlib.__version__.encode(), _SOURCE.read_bytes()]))
+    key = hashlib.sha256(
+        b"\0".join(
+            [
+                shlex.join(command).encode(),
+                version,
+                jaxlib.__version__.encode(),
+                _SOURCE.read_bytes(),
+            ]
+        )
+    )
     library = folder / f"{_SOURCE.stem}_{real}_{key.hexdigest()[:16]}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as made:
-            result = subprocess.run([*command, "-o", f"{made}/made.so"], capture_output=True, text=True)
+            result = subprocess.run(
+                [*command, "-o", f"{made}/made.so"], capture_output=True, text=True
+            )
             if result.returncode:
-                raise OSError(f"{shlex.join(command)} failed: {result.stderr.strip().partition(os.linesep)[0]}")
+                raise OSError(
+                    f"{shlex.join(command)} failed: {result.stderr.strip().partition(os.linesep)[0]}"
+                )
             os.replace(f"{made}/made.so", library)
     return library

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from nas import tables
+from nas.data import table as tables
+from nas.data.table import COLUMNS, DATA_SETS, SPACE
 from nas.errors import UserError
-from nas.tables import COLUMNS, DATA_SETS, SPACE
+from nas.supernets.table import table_reward
 
 BENCHMARK = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "nasbench201.csv.gz"
 EVERY = SPACE.every()
@@ -59,7 +60,9 @@ def told(path):
 
 def test_a_table_is_read_into_the_order_of_the_space(tmp_path):
     table = tables.read_table(written(tmp_path, lines()))
-    assert set(table.accuracy) == {(data_set, split) for data_set in DATA_SETS for split in ("val", "test")}
+    assert set(table.accuracy) == {
+        (data_set, split) for data_set in DATA_SETS for split in ("val", "test")
+    }
     for c, column in enumerate(COLUMNS.values()):
         expected = np.array([accuracy_of(row, c) for row in range(COUNT)], np.float32)
         np.testing.assert_array_equal(table.accuracy[column], expected)
@@ -94,7 +97,9 @@ def test_what_is_written_is_read(tmp_path):
     tables.write_table(table, tmp_path / "table.csv.gz")
     again = tables.read_table(tmp_path / "table.csv.gz")
     for column in COLUMNS.values():
-        np.testing.assert_allclose(again.accuracy[column], table.accuracy[column], rtol=0, atol=6e-5)
+        np.testing.assert_allclose(
+            again.accuracy[column], table.accuracy[column], rtol=0, atol=6e-5
+        )
 
 
 def test_the_benchmarks_table():
@@ -103,7 +108,9 @@ def test_the_benchmarks_table():
     table = tables.read_table(BENCHMARK)
     text = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
     index = SPACE.index(SPACE.parse(text))  # the first line of the file
-    assert {column: float(values[index]) for column, values in table.accuracy.items()} == pytest.approx(
+    assert {
+        column: float(values[index]) for column, values in table.accuracy.items()
+    } == pytest.approx(
         {
             ("cifar10", "test"): 69.55,
             ("cifar10", "val"): 63.364,
@@ -115,7 +122,9 @@ def test_the_benchmarks_table():
         abs=1e-5,
     )
     nothing = SPACE.index(np.zeros(6, int))
-    assert table.accuracy["cifar10", "test"][nothing] == 10  # a cell that computes nothing guesses one of ten
+    assert (
+        table.accuracy["cifar10", "test"][nothing] == 10
+    )  # a cell that computes nothing guesses one of ten
     # Within classes accuracies differ by noise: far less than over all architectures.
     values = table.accuracy["cifar10", "test"]
     assert np.std(values - table.class_mean("cifar10", "test")) < np.std(values) / 10
@@ -124,7 +133,9 @@ def test_the_benchmarks_table():
 def test_class_means_by_hand():
     values = np.zeros(COUNT, np.float32)
     values[:4] = 1, 2, 6, 8
-    table = tables.Table({("cifar10", "val"): values}, np.concatenate([[2, 1, 2, 0], np.full(COUNT - 4, 3)]))
+    table = tables.AccuracyTable(
+        {("cifar10", "val"): values}, np.concatenate([[2, 1, 2, 0], np.full(COUNT - 4, 3)])
+    )
     assert table.class_mean("cifar10", "val")[:5].tolist() == [3.5, 2, 3.5, 8, 0]
 
 
@@ -132,7 +143,9 @@ def test_class_means_by_hand():
 
 
 def test_no_such_file(tmp_path):
-    assert "no such file; a table is a CSV file with the columns architecture, cifar10-val" in told(tmp_path / "none.csv")
+    assert "no such file; a table is a CSV file with the columns architecture, cifar10-val" in told(
+        tmp_path / "none.csv"
+    )
 
 
 def test_a_folder(tmp_path):
@@ -157,7 +170,9 @@ def test_wrong_columns(tmp_path, header, got):
 def test_missing_rows(tmp_path):
     rows = lines()
     kept = rows[:1] + [row for row in rows[1:] if not row.startswith((TEXTS[12], TEXTS[700]))]
-    assert f"2 of 15,625 architectures are missing, the first is {TEXTS[12]}" in told(written(tmp_path, kept))
+    assert f"2 of 15,625 architectures are missing, the first is {TEXTS[12]}" in told(
+        written(tmp_path, kept)
+    )
 
 
 def test_duplicate_rows(tmp_path):
@@ -176,7 +191,9 @@ def test_unknown_operation(tmp_path):
 def test_accuracy_out_of_range(tmp_path, value):
     rows = lines()
     rows[2] = f"{rows[2].partition(',')[0]},1,{value},1,1,1,1"
-    assert f"line 3: cifar10-test must be an accuracy in percent, 0 to 100, got {value!r}" in told(written(tmp_path, rows))
+    assert f"line 3: cifar10-test must be an accuracy in percent, 0 to 100, got {value!r}" in told(
+        written(tmp_path, rows)
+    )
 
 
 def test_too_few_fields(tmp_path):
@@ -266,20 +283,26 @@ def test_interaction_out_of_range(interaction):
 
 def test_rewards_are_looked_up_under_jit():
     accuracy = np.arange(COUNT, dtype=np.float32) / 200
-    reward = tables.table_reward(accuracy)
+    reward = table_reward(accuracy)
     state = reward.init(jax.random.key(0))
     score, evaluate = jax.jit(reward.score), jax.jit(reward.evaluate)
     rows = np.array([0, 1, 5, 15_624, 5])
     np.testing.assert_allclose(score(state, EVERY[rows], None), accuracy[rows] / 100, rtol=1e-6)
-    np.testing.assert_allclose(evaluate(state, EVERY[rows], None), 1 - accuracy[rows] / 100, rtol=1e-6)
-    np.testing.assert_allclose(score(2 * state, EVERY[rows], None), accuracy[rows] / 50, rtol=1e-6)  # another table
+    np.testing.assert_allclose(
+        evaluate(state, EVERY[rows], None), 1 - accuracy[rows] / 100, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        score(2 * state, EVERY[rows], None), accuracy[rows] / 50, rtol=1e-6
+    )  # another table
     assert score._cache_size() == 1
 
 
 def test_training_is_the_identity():
-    reward = tables.table_reward(np.arange(COUNT) / 200)
+    reward = table_reward(np.arange(COUNT) / 200)
     state = reward.init(jax.random.key(0))
-    after, carry, info = reward.train(state, reward.initial_carry(3), EVERY[0], None, jax.random.key(1), 0)
+    after, carry, info = reward.train(
+        state, reward.initial_carry(3), EVERY[0], None, jax.random.key(1), 0
+    )
     assert after is state and carry == () and info == {}
 
 

@@ -1,5 +1,5 @@
-// The time loop of the recurrent cell and its gradient, for processors: nas/supernets/time_loop.py says what they compute, and
-// nas/supernets/native_loop.py compiles this file and calls it.
+// The time loop of the recurrent cell and its gradient, for processors: time_loop.py says what they compute, and
+// native_loop.py compiles this file and calls it.
 //
 // The rows of a batch never meet in a time loop, so each thread takes a block of them through all steps and nodes without
 // waiting for the others, and their states stay in its own cache. The weights are packed once, into panels in the order in which

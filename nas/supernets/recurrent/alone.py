@@ -1,6 +1,6 @@
 """Language models of one fixed architecture: a recurrent cell compiled as itself, and baselines with as many parameters.
 
-A cell's decisions are Python constants, and only its N matrices exist; its equations are those of `nas.supernets.recurrent`,
+A cell's decisions are Python constants, and only its N matrices exist; its equations are those of `shared.py`,
 so that with the shared weights of its architecture it is the searched network. Embeddings, softmax and dropout are the same
 in all models.
 """
@@ -15,40 +15,74 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas.config import SupernetConfig
-from nas.spaces import RecurrentSpace
-from nas.spaces.recurrent import ACTIVATIONS
-from nas.supernets import recurrent
-from nas.supernets.recurrent import Dropout
-from nas.supernets.time_loop import clip_norm
-from nas.types import Array, Params
+from nas.data.tokens import Tokens
+from nas.spaces.recurrent import ACTIVATIONS, RecurrentSpace
+from nas.supernets.recurrent import shared
+from nas.supernets.recurrent.settings import LanguageModelSettings
+from nas.supernets.recurrent.shared import Dropout
+from nas.supernets.recurrent.softmax import blocked_cross_entropy
+from nas.supernets.recurrent.time_loop import clip_norm
+from nas.types import Array, Model, Params
 
 _NO_DROPOUT = Dropout(None, None, None)
-_FUNCTIONS = {"tanh": jnp.tanh, "relu": lambda x: jnp.maximum(x, 0), "identity": lambda x: x, "sigmoid": jax.nn.sigmoid}
+_FUNCTIONS = {
+    "tanh": jnp.tanh,
+    "relu": lambda x: jnp.maximum(x, 0),
+    "identity": lambda x: x,
+    "sigmoid": jax.nn.sigmoid,
+}
 
 
-class Model(NamedTuple):
-    """A language model as pure functions."""
+class Predictor(NamedTuple):
+    """A language model as pure functions of tokens and masks."""
 
-    config: SupernetConfig  # its width is that of this model
+    config: LanguageModelSettings  # its width is that of this model
     init: Callable[[Array], Params]  # key -> params
     initial_carry: Callable[[int], Any]  # rows B -> carry before the first token
-    loss: Callable[..., tuple[Array, Any]]  # (params, tokens [B, steps + 1], carry, dropout) -> [] nats a token, carry
+    # (params, tokens [B, steps + 1], carry, dropout) -> [] nats a token, carry
+    loss: Callable[..., tuple[Array, Any]]
 
 
-def build(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, architecture: str) -> Model:
-    """The cell of a decision vector's text form, or a baseline by name, of the width that `baseline_width` gives.
+def build(
+    space: RecurrentSpace, config: LanguageModelSettings, vocabulary: int, architecture: str
+) -> Model:
+    """The cell of a decision vector's text form, or a baseline of the width of `baseline_width`.
 
     Raises:
       UserError: neither a baseline nor decisions of the space.
     """
     if architecture not in BASELINES:
-        return cell(space, space.parse(architecture), config, vocabulary)
+        return model(cell(space, space.parse(architecture), config, vocabulary))
     make, products = BASELINES[architecture]
-    return make(dataclasses.replace(config, width=baseline_width(space, config.width, vocabulary, products)), vocabulary)
+    width = baseline_width(space, config.width, vocabulary, products)
+    return model(make(dataclasses.replace(config, width=width), vocabulary))
 
 
-def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, vocabulary: int) -> Model:
+def model(predictor: Predictor) -> Model:
+    """A predictor on windows of a token stream; dropout draws its masks from the key of a step."""
+
+    def loss(params: Params, batch: Tokens, carry: Any, key: Array | None) -> tuple[Array, Any]:
+        dropout = _NO_DROPOUT
+        if key is not None:
+            dropout = shared.sample_dropout(predictor.config, key, len(batch.tokens))
+        start = batch.start[:, None]
+        carry = jax.tree.map(lambda leaf: jnp.where(start, 0.0, leaf), carry)
+        return predictor.loss(params, batch.tokens, carry, dropout)
+
+    def evaluate(params: Params, batches: Tokens) -> Array:
+        def step(carry, tokens):
+            value, carry = predictor.loss(params, tokens, carry)
+            return carry, value
+
+        carry = predictor.initial_carry(batches.tokens.shape[1])
+        return jnp.mean(jax.lax.scan(step, carry, batches.tokens)[1])
+
+    return Model(predictor.init, predictor.initial_carry, loss, evaluate, predictor.config.width)
+
+
+def cell(
+    space: RecurrentSpace, decisions: np.ndarray, config: LanguageModelSettings, vocabulary: int
+) -> Predictor:
     """The recurrent cell of decisions [T].
 
     Parameters: embedding [V, H], bias [V], input [H, 2H], recurrent N times [H, 2H].
@@ -62,18 +96,29 @@ def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, v
     loose = np.flatnonzero(space.loose_ends(decisions)[0])
 
     def init(key: Array) -> Params:
-        shapes = {"embedding": (vocabulary, config.width), "input": (config.width, 2 * config.width)}
+        shapes = {
+            "embedding": (vocabulary, config.width),
+            "input": (config.width, 2 * config.width),
+        }
         shapes |= {f"recurrent {i}": shapes["input"] for i in range(space.num_nodes)}
-        drawn = recurrent.uniform(key, shapes, config.init_scale)
+        drawn = shared.uniform(key, shapes, config.init_scale)
         matrices = tuple(drawn.pop(f"recurrent {i}") for i in range(space.num_nodes))
         return drawn | {"recurrent": matrices, "bias": jnp.zeros(vocabulary)}
 
-    def loss(params: Params, tokens: Array, hidden: Array, dropout: Dropout = _NO_DROPOUT) -> tuple[Array, Array]:
+    def loss(
+        params: Params, tokens: Array, hidden: Array, dropout: Dropout = _NO_DROPOUT
+    ) -> tuple[Array, Array]:
         def step(hidden: Array, projected: Array) -> tuple[Array, Array]:
             nodes = []
-            for matrix, function, parent in zip(params["recurrent"], functions, parents, strict=True):
+            for matrix, function, parent in zip(
+                params["recurrent"], functions, parents, strict=True
+            ):
                 read = hidden if parent is None else nodes[parent]
-                pre = _mask(hidden, dropout.hidden) @ matrix + projected if parent is None else read @ matrix
+                pre = (
+                    _mask(hidden, dropout.hidden) @ matrix + projected
+                    if parent is None
+                    else read @ matrix
+                )
                 gate, candidate = jnp.split(pre, 2, axis=-1)
                 nodes.append(read + jax.nn.sigmoid(gate) * (function(candidate) - read))
             hidden = clip_norm(config.max_norm, sum(nodes[i] for i in loose) / len(loose))
@@ -81,15 +126,15 @@ def cell(space: RecurrentSpace, decisions: np.ndarray, config: SupernetConfig, v
 
         return _loss(step, params, tokens, hidden, dropout)
 
-    return Model(config, init, lambda rows: jnp.zeros((rows, config.width)), loss)
+    return Predictor(config, init, lambda rows: jnp.zeros((rows, config.width)), loss)
 
 
 def from_shared(space: RecurrentSpace, params: Params, decisions: np.ndarray) -> Params:
     """The parameters of `cell` that are an architecture's part of the shared weights."""
-    return recurrent.gather(params, recurrent.read_cell(space, jnp.asarray(decisions)))
+    return shared.gather(params, shared.read_cell(space, jnp.asarray(decisions)))
 
 
-def lstm(config: SupernetConfig, vocabulary: int) -> Model:
+def lstm(config: LanguageModelSettings, vocabulary: int) -> Predictor:
     """The LSTM (Gers et al. 2000): input gate, forget gate, candidate, output gate; the forget gate's bias starts at 1.
 
     Parameters: embedding [V, H], bias [V], input [H, 4H], recurrent [H, 4H], gates [4H]. The carry is (state, memory cell).
@@ -104,7 +149,7 @@ def lstm(config: SupernetConfig, vocabulary: int) -> Model:
     return _gated(config, vocabulary, (0.0, 1.0, 0.0, 0.0), 2, step)
 
 
-def highway(config: SupernetConfig, vocabulary: int) -> Model:
+def highway(config: LanguageModelSettings, vocabulary: int) -> Predictor:
     """One recurrent highway layer (Zilly et al. 2017), which is node 0 of a cell with tanh; the gate's bias starts at -1.
 
     Parameters: embedding [V, H], bias [V], input [H, 2H], recurrent [H, 2H], gates [2H].
@@ -117,7 +162,10 @@ def highway(config: SupernetConfig, vocabulary: int) -> Model:
     return _gated(config, vocabulary, (-1.0, 0.0), 1, step)
 
 
-BASELINES = {"lstm": (lstm, 4), "highway": (highway, 2)}  # and the products of state and matrix in them
+BASELINES = {
+    "lstm": (lstm, 4),
+    "highway": (highway, 2),
+}  # and the products of state and matrix in them
 
 
 def num_cell_parameters(space: RecurrentSpace, width: int, vocabulary: int) -> int:
@@ -131,16 +179,14 @@ def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products:
     One more in its width W are V + products (4 W + 3) parameters: the numbers differ by half of it at most, as a rule by less
     than one in a hundred.
     """
-    square, linear = 2 * products, vocabulary + products  # a baseline has square W^2 + linear W + V parameters
+    square, linear = (
+        2 * products,
+        vocabulary + products,
+    )  # a baseline has square W^2 + linear W + V parameters
     rest = num_cell_parameters(space, width, vocabulary) - vocabulary
     exact = (math.sqrt(linear**2 + 4 * square * rest) - linear) / (2 * square)
     candidates = range(max(1, math.floor(exact)), math.ceil(exact) + 1)
     return min(candidates, key=lambda w: abs(square * w**2 + linear * w - rest))
-
-
-def num_parameters(model: Model) -> int:
-    """How many numbers the model learns."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
 
 
 def _gated(config, vocabulary, biases, states, step):
@@ -148,28 +194,41 @@ def _gated(config, vocabulary, biases, states, step):
     width, size = config.width, len(biases) * config.width
 
     def init(key: Array) -> Params:
-        shapes = {"embedding": (vocabulary, width), "input": (width, size), "recurrent": (width, size)}
+        shapes = {
+            "embedding": (vocabulary, width),
+            "input": (width, size),
+            "recurrent": (width, size),
+        }
         gates = jnp.repeat(jnp.array(biases), width)
-        return recurrent.uniform(key, shapes, config.init_scale) | {"gates": gates, "bias": jnp.zeros(vocabulary)}
+        return shared.uniform(key, shapes, config.init_scale) | {
+            "gates": gates,
+            "bias": jnp.zeros(vocabulary),
+        }
 
-    def loss(params: Params, tokens: Array, carry: Any, dropout: Dropout = _NO_DROPOUT) -> tuple[Array, Any]:
+    def loss(
+        params: Params, tokens: Array, carry: Any, dropout: Dropout = _NO_DROPOUT
+    ) -> tuple[Array, Any]:
         def advance(carry: Any, projected: Array) -> tuple[Any, Array]:
-            pre = projected + _mask(carry[0], dropout.hidden) @ params["recurrent"] + params["gates"][None]
+            pre = (
+                projected
+                + _mask(carry[0], dropout.hidden) @ params["recurrent"]
+                + params["gates"][None]
+            )
             carry = step(pre, carry)
             return carry, carry[0]
 
         return _loss(advance, params, tokens, carry, dropout)
 
-    return Model(config, init, lambda rows: (jnp.zeros((rows, width)),) * states, loss)
+    return Predictor(config, init, lambda rows: (jnp.zeros((rows, width)),) * states, loss)
 
 
 def _loss(step, params, tokens, carry, dropout):
     """Of the model whose carry and state [B, H] after each token are `step`'s; it is given what the token's input adds."""
     chex.assert_rank(tokens, 2)
-    projected = recurrent.project(params, tokens[:, :-1], dropout.input)
+    projected = shared.project(params, tokens[:, :-1], dropout.input)
     carry, states = jax.lax.scan(step, carry, projected)
     outputs = states if dropout.output is None else states * dropout.output[None]
-    return recurrent.blocked_cross_entropy(params, outputs, tokens[:, 1:]), carry
+    return blocked_cross_entropy(params, outputs, tokens[:, 1:]), carry
 
 
 def _mask(values, mask):

@@ -1,4 +1,4 @@
-"""The shared-weight recurrent language model: every cell of the recurrent space as a path through one set of weights.
+"""The shared weights: every cell of the recurrent space is a path through one set of them.
 
 The highway cell of ENAS (Pham et al. 2018, section 2.1 and its appendix), for node i with parent j:
 
@@ -8,8 +8,8 @@ The highway cell of ENAS (Pham et al. 2018, section 2.1 and its appendix), for n
 The mean of the loose ends is the output and the next state. Input and output embeddings are tied. Decisions are traced:
 one compilation serves every cell. Only the N matrices that a cell uses are gathered, differentiated, clipped and updated.
 
-Weight gradients are formed once for all time steps (nas/supernets/time_loop.py). The softmax is taken in blocks, its gradient
-while their logits are at hand. `deferred=False` is plain automatic differentiation of the same loss.
+Weight gradients are formed once for all time steps (time_loop.py), and the softmax is taken in
+blocks (softmax.py). `deferred=False` is plain automatic differentiation of the same loss.
 """
 
 import functools
@@ -20,22 +20,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from nas.config import SupernetConfig
-from nas.spaces import RecurrentSpace
-from nas.supernets import time_loop
-from nas.supernets.products import as_right, by_rows, product, settle, times
+from nas.spaces.recurrent import RecurrentSpace
+from nas.supernets.recurrent import time_loop
+from nas.supernets.recurrent.products import product, settle
+from nas.supernets.recurrent.settings import LanguageModelSettings
+from nas.supernets.recurrent.softmax import blocked_cross_entropy, cross_entropy
+from nas.supernets.recurrent.time_loop import Cell, LoopInputs
 from nas.types import Array, Params
-
-_BLOCK = 2**22  # logits held at a time: 16 MiB, which a processor's cache holds
-
-
-class Cell(NamedTuple):
-    """One architecture, as the arrays that the time loop reads. Slot 0 is h_{t-1}, slot i + 1 is node i."""
-
-    edge: Array  # [N] int32; row of the stored matrices; row 0 is node 0's
-    slot: Array  # [N] int32; the slot that node i reads
-    activation: Array  # [N] int32
-    output: Array  # [N] float32; weight of node i in the mean of loose ends
 
 
 class Dropout(NamedTuple):
@@ -61,7 +52,9 @@ def read_cell(space: RecurrentSpace, decisions: Array) -> Cell:
     )
 
 
-def init(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, key: Array) -> Params:
+def init(
+    space: RecurrentSpace, config: LanguageModelSettings, vocabulary: int, key: Array
+) -> Params:
     """embedding [V, H], bias [V], input [H, 2H], recurrent [1 + N (N - 1) / 2, H, 2H].
 
     The first recurrent matrix is node 0's; then one per pair (j, i), j < i.
@@ -78,7 +71,10 @@ def init(space: RecurrentSpace, config: SupernetConfig, vocabulary: int, key: Ar
 def uniform(key: Array, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Params:
     """name -> weights of that shape, uniform in [-scale, scale]."""
     keys = jax.random.split(key, len(shapes))
-    return {n: jax.random.uniform(k, s, minval=-scale, maxval=scale) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+    return {
+        n: jax.random.uniform(k, s, minval=-scale, maxval=scale)
+        for k, (n, s) in zip(keys, shapes.items(), strict=True)
+    }
 
 
 def gather(params: Params, cell: Cell) -> Params:
@@ -97,51 +93,34 @@ def add(params: Params, cell: Cell, updates: Params) -> Params:
     recurrent = params["recurrent"]
     for edge, update in zip(cell.edge, updates["recurrent"], strict=True):
         recurrent = recurrent.at[edge].add(update)
-    return {name: params[name] + update for name, update in updates.items() if name != "recurrent"} | {"recurrent": recurrent}
+    return {
+        name: params[name] + update for name, update in updates.items() if name != "recurrent"
+    } | {"recurrent": recurrent}
 
 
-def sample_dropout(config: SupernetConfig, key: Array, rows: int) -> Dropout:
+def sample_dropout(config: LanguageModelSettings, key: Array, rows: int) -> Dropout:
     """Masks for B = `rows` sequences."""
 
     def mask(key, rate):
         if rate == 0:
             return None
-        return jax.random.bernoulli(key, 1 - rate, (rows, config.width)).astype(jnp.float32) / (1 - rate)
+        return jax.random.bernoulli(key, 1 - rate, (rows, config.width)).astype(jnp.float32) / (
+            1 - rate
+        )
 
     rates = (config.dropout_input, config.dropout_hidden, config.dropout_output)
     return Dropout(*map(mask, jax.random.split(key, 3), rates))
 
 
-def project(params: Params, tokens: Array, mask: Array | None = None, *, matmul: str = "float32") -> Array:
+def project(
+    params: Params, tokens: Array, mask: Array | None = None, *, matmul: str = "float32"
+) -> Array:
     """What the inputs tokens [B, steps] add to node 0's pre-activation: [steps, B, 2H], one product for all steps and cells."""
     inputs = params["embedding"][tokens.T]
     if mask is not None:
         inputs = inputs * mask[None]
     steps, rows, width = inputs.shape
     return product(matmul, inputs.reshape(-1, width), params["input"]).reshape(steps, rows, -1)
-
-
-def cross_entropy(params: Params, outputs: Array, targets: Array, *, matmul: str = "float32") -> Array:
-    """[] mean nats a token; outputs [steps, B, H], targets [B, steps]."""
-    outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
-    logits = product(matmul, outputs, params["embedding"].T) + params["bias"][None]
-    of_targets = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - of_targets)
-
-
-def blocked_cross_entropy(params: Params, outputs: Array, targets: Array, *, matmul: str = "float32") -> Array:
-    """`cross_entropy`, block by block of rows: never are the logits of more than one block held, nor computed twice."""
-    outputs, targets = outputs.reshape(-1, outputs.shape[-1]), targets.T.ravel()
-    rows, vocabulary = len(targets), len(params["bias"])
-    ones = jnp.ones((vocabulary, 1))
-    softmax = jnp.concatenate([params["embedding"], params["bias"][:, None], ones], axis=1)
-    states = jnp.concatenate([outputs, ones[:1].repeat(rows, 0), jnp.zeros((rows, 1))], axis=1)
-    of_targets = jnp.sum(states * softmax[targets])
-    blocks = -(-rows * vocabulary // _BLOCK)
-    short = -rows % blocks
-    states = jnp.pad(states, ((0, short), (0, 0))).reshape(blocks, -1, states.shape[-1])
-    counted = (jnp.arange(rows + short) < rows).astype(outputs.dtype).reshape(blocks, -1)
-    return (_sum_of_normalisers(matmul, softmax, states, counted) - of_targets) / rows
 
 
 def loss(
@@ -162,7 +141,7 @@ def loss(
       tokens: [B, steps + 1] int32.
       hidden: [B, H] state before the first token.
       max_norm: L2 norm to which the state of each sequence is clipped; 0: not.
-      matmul: to what operands of matrix products are rounded, as in nas/supernets/products.py.
+      matmul: to what operands of matrix products are rounded, as in products.py.
 
     Returns:
       [] nats a token, [B, H] state after the last input.
@@ -172,14 +151,21 @@ def loss(
     projected = project(used, tokens[:, :-1], dropout.input, matmul=matmul)
     mask = jnp.ones_like(hidden) if dropout.hidden is None else dropout.hidden
     unroll = time_loop.states if deferred else time_loop.plain_states
-    states = unroll(max_norm, matmul, cell, used["recurrent"], projected, mask, hidden)
+    states = unroll(max_norm, matmul, LoopInputs(cell, used["recurrent"], projected, mask, hidden))
     outputs = states if dropout.output is None else states * dropout.output[None]
     entropy = blocked_cross_entropy if deferred else cross_entropy
     return entropy(used, outputs, tokens[:, 1:], matmul=matmul), states[-1]
 
 
 def losses(
-    params: Params, cells: Cell, tokens: Array, hidden: Array, *, max_norm: float, matmul: str = "float32", chunk: int
+    params: Params,
+    cells: Cell,
+    tokens: Array,
+    hidden: Array,
+    *,
+    max_norm: float,
+    matmul: str = "float32",
+    chunk: int,
 ) -> tuple[Array, Array]:
     """`loss` of many cells on the same tokens, without dropout and without gradients.
 
@@ -200,7 +186,8 @@ def losses(
     def one(x):
         cell, hidden = x
         used = gather(params, cell)
-        states = time_loop.states(max_norm, matmul, cell, used["recurrent"], projected, mask, hidden)
+        inputs = LoopInputs(cell, used["recurrent"], projected, mask, hidden)
+        states = time_loop.states(max_norm, matmul, inputs)
         return blocked_cross_entropy(used, states, tokens[:, 1:], matmul=matmul), states[-1]
 
     one_by_one = functools.partial(jax.lax.map, one)
@@ -208,49 +195,3 @@ def losses(
         return one_by_one((cells, hidden))
     batches = functools.partial(jax.lax.map, one, batch_size=chunk)
     return jax.lax.platform_dependent((cells, hidden), cpu=one_by_one, default=batches)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_of_normalisers(matmul, softmax, states, weights):
-    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H + 2] with a column for the
-    bias and one of which the softmax's entries are 1, weights [blocks, rows].
-    """
-    to_logits = as_right(matmul, softmax.T)
-
-    def block(total, x):
-        states, weights = x
-        return total + jnp.sum(weights * jax.nn.logsumexp(times(matmul, states, to_logits), axis=-1)), None
-
-    return jax.lax.scan(block, jnp.zeros((), states.dtype), (states, weights))[0]
-
-
-def _sum_of_normalisers_forward(matmul, softmax, states, weights):
-    """The gradients are formed here, while the logits of a block are at hand: they are read once and written once, since the
-    sum of the exponentials is a column of a product that is needed anyway, and what it divides are the rows of products.
-    """
-    to_logits, to_states = as_right(matmul, softmax.T), as_right(matmul, softmax)
-
-    def block(carry, x):
-        total, of_softmax = carry
-        states, weights = x
-        logits = times(matmul, states, to_logits)
-        largest = jnp.max(logits, axis=-1, keepdims=True)
-        # Without the barrier they would be computed again for either product.
-        exponentials = jax.lax.optimization_barrier(jnp.exp(logits - largest))
-        sums = times(matmul, exponentials, to_states)
-        scale = weights[:, None] / sums[:, -1:]
-        total += jnp.sum(weights * (largest + jnp.log(sums[:, -1:]))[:, 0])
-        return (total, of_softmax + product(matmul, by_rows(matmul, exponentials.T), states * scale)), sums * scale
-
-    start = jnp.zeros((), states.dtype), jnp.zeros_like(softmax)
-    (total, of_softmax), of_states = jax.lax.scan(block, start, (states, weights))
-    return total, (of_softmax, of_states)
-
-
-def _sum_of_normalisers_backward(matmul, gradients, gradient):
-    del matmul
-    of_softmax, of_states = (gradient * leaf for leaf in gradients)
-    return of_softmax, of_states, None
-
-
-_sum_of_normalisers.defvjp(_sum_of_normalisers_forward, _sum_of_normalisers_backward)

@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from nas.supernets import native_loop
+from nas.supernets.recurrent import native_loop
 from nas.types import Array
 
 
 def settle(matmul: str) -> str:
     """How this machine computes what is asked for: a processor without instructions for bfloat16 is faster at `rounded`."""
-    emulated = matmul == "bfloat16" and native_loop.available("float32") and not native_loop.multiplies_bfloat16()
+    emulated = (
+        matmul == "bfloat16"
+        and native_loop.available("float32")
+        and not native_loop.multiplies_bfloat16()
+    )
     return "rounded" if emulated else matmul
 
 
@@ -33,7 +37,9 @@ def by_rows(matmul: str, matrix: Array) -> Array:
         return _operand(matmul, matrix)
     rows_first = Layout((0, 1))
     return jax.lax.platform_dependent(
-        _operand(matmul, matrix), cpu=lambda x: with_layout_constraint(x, rows_first), default=lambda x: x
+        _operand(matmul, matrix),
+        cpu=lambda x: with_layout_constraint(x, rows_first),
+        default=lambda x: x,
     )
 
 
@@ -59,7 +65,9 @@ def _operand(matmul, x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rounded_product(matmul, left, right):
-    return jnp.matmul(_operand(matmul, left), _operand(matmul, right), preferred_element_type=jnp.float32)
+    return jnp.matmul(
+        _operand(matmul, left), _operand(matmul, right), preferred_element_type=jnp.float32
+    )
 
 
 def _rounded_product_forward(matmul, left, right):

@@ -1,0 +1,92 @@
+"""The device that a program computes on. Imports no JAX at the top, so that --help is quick."""
+
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from absl import flags
+
+from launch import processes
+from nas.errors import UserError
+from nas.user_cache import user_cache
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+
+
+def define_flag() -> None:
+    """Defines --platform."""
+    flags.DEFINE_enum(
+        "platform",
+        "",
+        ("", *PLATFORMS),
+        "Device to compute on, an error if not there. Empty: the best there is.",
+    )
+
+
+def define_parallel_flag() -> None:
+    """Defines --parallel."""
+    flags.DEFINE_enum(
+        "parallel",
+        "",
+        ("", "jit", "pmap"),
+        "jit: one device; pmap: all devices. Empty: pmap where there are several.",
+    )
+
+
+def select_device(platform: str) -> list[Any]:
+    """Selects and returns JAX's devices; call it before anything else uses JAX.
+
+    Compiled programs are kept in the user's cache folder, so that a second start is quick.
+
+    Args:
+      platform: one of PLATFORMS, or empty for JAX's own choice.
+
+    Raises:
+      UserError: no such device; names what there is.
+    """
+    import jax
+
+    if processes.is_one_of_many():
+        processes.join()
+    if platform:
+        # Not "gpu": JAX then also demands the devices of other makers. None is its own choice, which is checked below.
+        jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
+    if not jax.config.jax_compilation_cache_dir and (folder := user_cache("jax")):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        devices = jax.devices()
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # the second where JAX_PLATFORMS names nothing that is there
+        asked = jax.config.jax_platforms
+        reason = (
+            f"JAX_PLATFORMS={asked}: there is no such device here"
+            if asked
+            else f"JAX cannot use the device here: {error}"
+        )
+        raise UserError(f"{reason}; --platform=cpu computes on the CPU") from None
+    found = devices[0].platform
+    if platform and found != platform:
+        extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform)
+        hint = f" (JAX for it comes with pip install -e '.[{extra}]')" if extra else ""
+        there = ", ".join(dict.fromkeys((found, "cpu")))
+        raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
+    if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
+        print(
+            "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e '.[cuda]', "
+            "or --platform=cpu if that is meant",
+            file=sys.stderr,
+        )
+    return devices
+
+
+def _nvidia_answers():
+    if not shutil.which("nvidia-smi"):
+        return False
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=10).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False

@@ -1,0 +1,174 @@
+"""What a search computes: its state, and the chunks of steps that devices run, as pure functions.
+
+Works on a strategy and a reward, and knows nothing of either's inside. Every random number comes
+from (seed, phase, step).
+"""
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from nas import tasks
+from nas.config import Config
+from nas.controllers import build_policy
+from nas.parallel import device_key, gather_over_devices, share
+from nas.strategies import build_strategy
+from nas.tasks import Task
+from nas.types import Array, Batch, Policy, Reward, Strategy
+
+_INIT, _SHARED, _CONTROLLER, _REFRESH, _VALIDATE, _MEASURE = range(6)  # streams of random numbers
+
+
+class Components(NamedTuple):
+    """What a configuration describes, as pure functions."""
+
+    task: Task
+    policy: Policy
+    strategy: Strategy
+    reward: Reward
+
+
+@flax.struct.dataclass
+class SearchState:
+    """All arrays that the continuation of a run depends on, but for the carry of the shared weights.
+
+    Equal on all devices.
+    """
+
+    seed: Array  # [] uint32; traced, so that one compilation serves every seed
+    strategy: Any
+    reward: Any
+    best_loss: Array  # [] of all architectures validated so far
+    best_decisions: Array  # [T] int32
+
+
+def components(config: Config) -> Components:
+    """The pure functions of a run.
+
+    Raises:
+      UserError: settings that are not allowed or do not go together.
+    """
+    task = tasks.build(config)
+    policy = build_policy(config.policy, task.space)
+    strategy = build_strategy(config.strategy, task.space, policy)
+    return Components(task, policy, strategy, task.network.reward(task.space, task.data))
+
+
+def initial_state(config: Config, parts: Components) -> SearchState:
+    """The state before the first step."""
+    seed = jnp.uint32(config.seed)
+    strategy_key, reward_key = jax.random.split(_key(seed, _INIT, 0))
+    return SearchState(
+        seed=seed,
+        strategy=parts.strategy.init(strategy_key),
+        reward=parts.reward.init(reward_key),
+        best_loss=jnp.float32(jnp.inf),
+        best_decisions=jnp.zeros(parts.task.space.num_decisions, jnp.int32),
+    )
+
+
+def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
+    """What a checkpoint holds, before the first step."""
+    carry = parts.reward.initial_carry(parts.task.data.batch)
+    return {"search": initial_state(config, parts), "carry": carry}
+
+
+def shared_chunk(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an architecture a device.
+
+    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does, and the
+    decisions [K, D, T] of all devices.
+    """
+
+    def run(state: SearchState, carry, batch: Batch, common, axis_name):
+        steps, epoch = common
+
+        def step(carried, x):
+            reward, carry = carried
+            batch, index = x
+            propose_key, train_key = jax.random.split(
+                device_key(_key(state.seed, _SHARED, index), axis_name)
+            )
+            decisions = parts.strategy.propose(state.strategy, propose_key, 1)
+            reward, carry, info = parts.reward.train(
+                reward, carry, decisions[0], batch, train_key, epoch, axis_name
+            )
+            return (reward, carry), (info, gather_over_devices(decisions, axis_name))
+
+        (reward, carry), logged = jax.lax.scan(step, (state.reward, carry), (batch, steps))
+        return state.replace(reward=reward), carry, logged
+
+    return run
+
+
+def controller_chunk(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A architectures a device.
+
+    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T] and rewards [K, D A].
+    """
+
+    def run(state: SearchState, carry, batch: Batch, common, axis_name):
+        steps, _ = common
+
+        def step(strategy, x):
+            batch, index = x
+            propose_key, update_key = jax.random.split(
+                device_key(_key(state.seed, _CONTROLLER, index), axis_name)
+            )
+            decisions = parts.strategy.propose(strategy, propose_key, config.search.architectures)
+            rewards = parts.reward.score(state.reward, decisions, batch)
+            strategy, info = parts.strategy.update(
+                strategy, decisions, rewards, update_key, axis_name
+            )
+            return strategy, (info, *gather_over_devices((decisions, rewards), axis_name))
+
+        strategy, logged = jax.lax.scan(step, state.strategy, (batch, steps))
+        return state.replace(strategy=strategy), carry, logged
+
+    return run
+
+
+def epoch_start(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the same key on every device."""
+
+    def run(state: SearchState, carry, batch, epoch, axis_name):
+        del batch, axis_name
+        strategy = parts.strategy.begin_epoch(
+            state.strategy, _key(state.seed, _REFRESH, epoch), epoch
+        )
+        return state.replace(strategy=strategy), carry, ()
+
+    return run
+
+
+def validation(config: Config, parts: Components):
+    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
+
+    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and what the
+    strategy measures.
+    """
+
+    def run(state: SearchState, carry, batch, common, axis_name):
+        del batch
+        batches, epoch = common
+        key = _key(state.seed, _VALIDATE, epoch)
+        decisions = parts.strategy.propose(state.strategy, key, config.search.valid_architectures)
+        values = share(
+            lambda own: parts.reward.evaluate(state.reward, own, batches), decisions, axis_name
+        )
+        best = jnp.nanargmin(values)
+        better = values[best] < state.best_loss
+        state = state.replace(
+            best_loss=jnp.where(better, values[best], state.best_loss),
+            best_decisions=jnp.where(better, decisions[best], state.best_decisions),
+        )
+        measured = parts.strategy.measure(state.strategy, _key(state.seed, _MEASURE, epoch))
+        return state, carry, (decisions, values, measured)
+
+    return run
+
+
+def _key(seed: Array, stream: int, step) -> Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)

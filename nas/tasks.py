@@ -1,0 +1,220 @@
+"""What is searched for, on what, and how it is judged: the registry of tasks. Imports no JAX.
+
+A task is a search space, a data set and a network with shared weights. Each is a frozen dataclass
+whose fields are the settings of its group of the configuration, defined and checked in the file
+that uses them. A new task is a line of TASKS; one outside this package is named in a configuration
+as module:attribute, the attribute being `Parts`.
+"""
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from nas import config as configs
+from nas.config import Config, Settings
+from nas.errors import UserError
+from nas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from nas.types import Model, Reward
+
+
+class Metric(NamedTuple):
+    """How a validation loss is read.
+
+    Of two architectures the better has the smaller loss, and the smaller shown number.
+    """
+
+    name: str  # of what is shown: "perplexity", "error (%)"
+    loss: str  # of the loss itself: "log perplexity", "error"
+    unit: str  # of the loss: "nats a token"
+    reward: str  # what a reward is: "80 / perplexity", "accuracy"
+    shown: Callable[[np.ndarray], np.ndarray]  # loss -> what is shown, of any shape
+    digits: int  # decimals of what is shown
+    guessing: float  # the loss of guessing: from there on an architecture has diverged
+
+    def text(self, loss: float) -> str:
+        """The name with what is shown: "perplexity 61.2"."""
+        return f"{self.name} {self.shown(loss):.{self.digits}f}"
+
+
+class Stream(Protocol):
+    """Batches by number: the same number is always the same batch, and after the last of a pass comes the first of the next."""
+
+    length: int  # batches in a pass
+    examples: int  # in a batch: images, or tokens to be predicted
+
+    def take(self, first: int, count: int) -> Any:
+        """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
+
+    def head(self, examples: int) -> Any:
+        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass), stacked."""
+
+    def share(self, rows: slice) -> "Stream":
+        """The stream of these rows of every batch: what one process reads."""
+
+    def halves(self, slices: int, seed: int) -> tuple[list[Any], list[Any]]:
+        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to choose on, one to report on.
+
+        Args:
+          slices: a power of two; halved while a slice would hold no batch.
+          seed: of the order of the slices of the first half.
+        """
+
+
+class Splits(NamedTuple):
+    """The streams of a data set."""
+
+    train: Stream
+    valid: Stream
+    test: Stream
+
+
+class Data(Protocol):
+    """A data set, cut into batches; its fields are the group `data`."""
+
+    name: str  # for sentences and titles
+    batch: int  # rows of a batch, training
+    eval_batch: int  # rows of a batch, rewards and validation
+
+    def examples(self, rows: int) -> int:
+        """What a batch of so many rows counts for: images, or tokens to be predicted."""
+
+    def load(self, *, raw_dir: str | None = None, data_dir: str | None = None) -> Splits:
+        """The batches, prepared on first use.
+
+        Args:
+          raw_dir: folder with raw files of the user's; None: downloaded, or installed.
+          data_dir: folder of prepared data; None: that of TFDS.
+
+        Raises:
+          UserError: the data cannot be had or is damaged, or holds too few examples.
+        """
+
+
+class Network(Protocol):
+    """A network with shared weights; its fields are the group `network`."""
+
+    baselines: tuple[str, ...]  # names that `model` also takes
+
+    def metric(self, data: Data) -> Metric:
+        """How its validation losses are read."""
+
+    def reward(self, space: SearchSpace, data: Data) -> "Reward":
+        """The shared weights as a source of rewards."""
+
+    def model(self, space: SearchSpace, data: Data, architecture: str) -> "Model":
+        """One architecture of the space, or a baseline with as many parameters, alone.
+
+        Raises:
+          UserError: neither decisions of the space nor a baseline.
+        """
+
+    def yardsticks(self, data: Data, train: Stream, held_out: Stream) -> dict[str, float]:
+        """name -> what a model without a network reaches on `held_out`, as it is shown."""
+
+
+class Task(NamedTuple):
+    """What a search works on."""
+
+    name: str
+    space: SearchSpace
+    data: Data
+    network: Network
+
+    @property
+    def metric(self) -> Metric:
+        return self.network.metric(self.data)
+
+
+class Parts(NamedTuple):
+    """The three classes of a task, or where they are, as module:class: imported when it is built."""
+
+    space: str | type
+    data: str | type
+    network: str | type
+
+
+SPACES = {
+    "recurrent": "nas.spaces.recurrent:RecurrentSpace",
+    "nasbench201": "nas.spaces.nasbench201:NASBench201Space",  # its task is a table of accuracies
+}
+TASKS = {
+    "recurrent": Parts(
+        SPACES["recurrent"],
+        "nas.data.text:Text",
+        "nas.supernets.recurrent.language_model:LanguageModel",
+    ),
+}
+
+
+def build(config: Config) -> Task:
+    """The task of a configuration.
+
+    Raises:
+      UserError: an unknown task, or a setting that a part does not have, lacks or does not allow;
+        names the field.
+    """
+    parts = (part(config.task, group, getattr(config, group)) for group in Parts._fields)
+    return Task(config.task, *parts)
+
+
+def part(task: str, group: str, settings: Settings) -> Any:
+    """The space, data or network of a task, from the settings of that group.
+
+    Raises:
+      UserError: as `build`.
+    """
+    kind = getattr(_parts(task), group)
+    return configs.read(_load(kind) if isinstance(kind, str) else kind, settings, group)
+
+
+def space(name: str, settings: Settings) -> SearchSpace:
+    """The space of that name of SPACES; settings that are not given are at their defaults.
+
+    Raises:
+      UserError: a setting that the space does not have or does not allow; names the field.
+    """
+    kind = _load(SPACES[name])
+    defaults = {of.name: of.default for of in dataclasses.fields(kind) if of.init}
+    return configs.read(kind, defaults | dict(settings), "space")
+
+
+def prepare(config: Config) -> None:
+    """Begins what the network takes long to make, while the caller goes on importing."""
+    kind = _parts(config.task).network
+    module = importlib.import_module(
+        kind.partition(":")[0] if isinstance(kind, str) else kind.__module__
+    )
+    if hasattr(module, "prepare"):
+        module.prepare()
+
+
+def _parts(task: str) -> Parts:
+    if task in TASKS:
+        return TASKS[task]
+    if ":" not in task:
+        names = ", ".join(TASKS)
+        raise UserError(
+            f"config field task: must be one of {names}, or module:attribute; got {task!r}"
+        )
+    try:
+        found = _load(task)
+    except (ImportError, AttributeError) as error:
+        hint = "its folder must be on the path: PYTHONPATH=FOLDER, or start there"
+        raise UserError(f"config field task: {task}: {error}; {hint}") from None
+    if not isinstance(found, Parts):
+        raise UserError(
+            f"config field task: {task} must be nas.tasks.Parts, got {type(found).__name__}"
+        )
+    return found
+
+
+@functools.cache
+def _load(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
