@@ -1,6 +1,8 @@
-"""The package and what it needs: `pip install -e '.[test]'`, with `cuda` or `tpu` where there is one.
+"""The package and what it needs: `pip install -e '.[test]'`, with `cuda` or `tpu` where there is
+one.
 
-Lower bounds are what the code needs; upper bounds stop at the next release that may change what it relies on.
+Lower bounds are what the code needs; upper bounds stop at the next release that may change what it
+relies on.
 """
 
 from setuptools import find_packages, setup
@@ -10,10 +12,14 @@ JAX = ">=0.10,<0.13"
 setup(
     name="nas-controllers",
     version="0.1.0",
-    description="What controllers of neural architecture search encode, and a memory that makes them condition on their past",
+    description=(
+        "What controllers of neural architecture search encode, and a memory that makes them "
+        "condition on their past"
+    ),
     python_requires=">=3.11",
     packages=find_packages(include=["nas", "nas.*"]),
-    # An editable install then puts the checkout itself on the path: `python -m launch.search` works from any folder.
+    # An editable install then puts the checkout itself on the path: `python -m launch.search` works
+    # from any folder.
     package_dir={"": "."},
     package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.cc"]},
     install_requires=[

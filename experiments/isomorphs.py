@@ -1,7 +1,9 @@
-"""The isomorph test: how much of the spread of cells under shared weights is the sharing's own artefact?
+"""The isomorph test: how much of the spread of cells under shared weights is the sharing's own
+artefact?
 
-Relabelled copies of a cell compute the same function with other matrices of the shared weights. Trained alone they would be
-equal; what their perplexities differ by tells nothing of the cell. Needs only the run directory of a search.
+Relabelled copies of a cell compute the same function with other matrices of the shared weights.
+Trained alone they would be equal; what their perplexities differ by tells nothing of the cell.
+Needs only the run directory of a search.
 """
 
 from absl import flags
@@ -36,7 +38,8 @@ def main():
 
 
 def measure(run, *, cells, copies, seed):
-    """Set -> [cells, copies] nats a token of relabelled copies under the run's shared weights, on its validation windows.
+    """Set -> [cells, copies] nats a token of relabelled copies under the run's shared weights, on
+    its validation windows.
 
     Cells of fewer different copies are left out.
     """
@@ -78,7 +81,9 @@ def measure(run, *, cells, copies, seed):
 
 
 def table(measured, vocabulary, command, *, seed=0):
-    """The variance components of each set, once more without cells a copy of which does no better than guessing."""
+    """The variance components of each set, once more without cells a copy of which does no better
+    than guessing.
+    """
     import numpy as np
 
     from nas.evaluation.statistics import variance_components
@@ -114,9 +119,12 @@ def table(measured, vocabulary, command, *, seed=0):
         ],
         rows,
         [
-            "Components of variance, nats a token; share: copies / (copies + cells), 95 % interval of a bootstrap over cells.",
-            "Copies are drawn from all numberings of a cell's nodes; the one that was sampled has no place of its own.",
-            "Diverged: a copy does no better than guessing (perplexity at or above the number of types).",
+            "Components of variance, nats a token; share: copies / (copies + cells), 95 % "
+            "interval of a bootstrap over cells.",
+            "Copies are drawn from all numberings of a cell's nodes; the one that was sampled has "
+            "no place of its own.",
+            "Diverged: a copy does no better than guessing (perplexity at or above the number of "
+            "types).",
         ],
         command,
     )

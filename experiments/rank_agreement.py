@@ -1,9 +1,11 @@
-"""Do shared weights rank cells as training them alone does? Rank correlations, with the ceilings that noise allows.
+"""Do shared weights rank cells as training them alone does? Rank correlations, with the ceilings
+that noise allows.
 
-Cells drawn uniformly, and as many of the best tenth of ten times as many under shared weights, are scored by the shared weights
-of two searches and trained from scratch with two seeds. No measurement agrees better with another than with its own repetition.
-Prints the table, writes CSV, PNG and report/index.html; finished pieces are kept, also those of experiments.table_search in the
-same folder.
+Cells drawn uniformly, and as many of the best tenth of ten times as many under shared weights, are
+scored by the shared weights of two searches and trained from scratch with two seeds. No measurement
+agrees better with another than with its own repetition. Prints the table, writes CSV, PNG and
+report/index.html; finished pieces are kept, also those of experiments.table_search in the same
+folder.
 """
 
 import pathlib
@@ -83,7 +85,10 @@ def main():
             )
         },
     )
-    caption = "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. Dotted: full agreement."
+    caption = (
+        "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. "
+        "Dotted: full agreement."
+    )
     written.answer(
         question,
         rank_tables.answer(measured),
@@ -100,7 +105,9 @@ def main():
 
 
 def _score(path, searched, count):
-    """Decisions [count, T] drawn uniformly, and [2, count] nats a token under the shared weights of both searches."""
+    """Decisions [count, T] drawn uniformly, and [2, count] nats a token under the shared weights of
+    both searches.
+    """
     import jax
     import numpy as np
 

@@ -11,18 +11,24 @@ _UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
 
 
 def strata(shared, cells):
-    """Stratum -> numbers of its cells in the pool, which log perplexities [2, P] under shared weights tell apart."""
+    """Stratum -> numbers of its cells in the pool, which log perplexities [2, P] under shared
+    weights tell apart.
+    """
     ranks = rankdata(np.nan_to_num(shared, nan=np.inf), axis=1).mean(axis=0)
     return {_UNIFORM: np.arange(cells), _BEST: np.argsort(ranks, kind="stable")[:cells]}
 
 
 def agreement(first, second, statistic):
-    """Mean of `statistic` over pairs of a measurement of [M, n] and one of [N, n]: single ones, as in a search."""
+    """Mean of `statistic` over pairs of a measurement of [M, n] and one of [N, n]: single ones, as
+    in a search.
+    """
     return np.mean([statistic(a, b).statistic for a in first for b in second])
 
 
 def table(measured, vocabulary, command):
-    """Kendall's tau and Spearman's correlation of each stratum, from (shared [2, n], alone [2, n]) nats a token."""
+    """Kendall's tau and Spearman's correlation of each stratum, from (shared [2, n], alone [2, n])
+    nats a token.
+    """
     rows = []
     for title, (shared, alone) in measured.items():
         diverged = float(np.sum(~np.all(shared < np.log(vocabulary), axis=0)))
@@ -46,10 +52,13 @@ def table(measured, vocabulary, command):
         Column("diverged", 0),
     ]
     notes = [
-        "Of single measurements: the mean over four pairs of a search and a training. 95 % intervals: bootstrap over cells.",
+        "Of single measurements: the mean over four pairs of a search and a training. 95 % "
+        "intervals: bootstrap over cells.",
         "Between rules: ceilings, a measurement against its repetition with another seed.",
-        "Diverged: no better than guessing under the weights of a search (perplexity at or above the number of types).",
-        "The best tenth is chosen by the mean rank under the same shared weights: a narrow range, harder to agree in.",
+        "Diverged: no better than guessing under the weights of a search (perplexity at or above "
+        "the number of types).",
+        "The best tenth is chosen by the mean rank under the same shared weights: a narrow range, "
+        "harder to agree in.",
     ]
     columns += [Column("Kendall's tau", 2), Column("Spearman", 2)]
     return Table(
@@ -68,7 +77,9 @@ def answer(measured):
 
 
 def figure(measured):
-    """Ranks under shared weights against ranks trained alone, a panel a stratum; ranks, since some cells diverge."""
+    """Ranks under shared weights against ranks trained alone, a panel a stratum; ranks, since some
+    cells diverge.
+    """
     with style():
         drawn = new_figure(6.8, 3.4, layout="constrained")
         axes = drawn.subplots(1, len(measured))

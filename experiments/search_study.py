@@ -1,11 +1,13 @@
-"""The pieces of the search study: the cells derived from searches, crossed scores and cells trained from scratch.
+"""The pieces of the search study: the cells derived from searches, crossed scores and cells trained
+from scratch.
 
 Each is kept in the study's folder and read again by later calls:
 
-    NAME-seedS/              the search of a strategy and seed (experiments.searches)
-      derived-N.npz          the cells derived from N samples, and their scores under the search's own shared weights
-      crossed-NAME.npz       scores of cells of the other strategies of the seed under these weights
-    from_scratch/            seedS-E-epochs-DECISIONS/, a run each (nas.runs): the same cell of two strategies is trained once
+    NAME-seedS/        the search of a strategy and seed (experiments.searches)
+      derived-N.npz    the cells derived from N samples, scored under the search's own weights
+      crossed-NAME.npz scores of cells of the other strategies of the seed under these weights
+    from_scratch/      seedS-E-epochs-DECISIONS/, a run each (nas.runs): a cell that two strategies
+                       found is trained once
 """
 
 import dataclasses
@@ -76,10 +78,11 @@ def derive(run: Run, samples: int) -> Cells:
 
 
 def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarray:
-    """[P, P] mean nats a token of cells of the policy in the row under the shared weights in the column, for one seed.
+    """[P, P] mean nats a token of cells of the policy in the row under the shared weights in the
+    column, for one seed.
 
-    At most `CROSSED` of the derived cells of each policy, drawn without regard to their rank: to choose them under their own
-    weights would favour the diagonal.
+    At most `CROSSED` of the derived cells of each policy, drawn without regard to their rank: to
+    choose them under their own weights would favour the diagonal.
     """
     values = np.zeros((len(searched), len(searched)))
     for row, (proposer, cells) in enumerate(derived.items()):
@@ -125,10 +128,12 @@ def from_scratch(
 def train(
     root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options
 ) -> dict[tuple[int, str], Trained]:
-    """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by side.
+    """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by
+    side.
 
     Args:
-      wanted: seed and architecture, as `nas.tasks.Network.model` reads it; the same pair is trained once.
+      wanted: seed and architecture, as `nas.tasks.Network.model` reads it; the same pair is trained
+        once.
       options: as for `nas.runs.train`.
 
     Raises:
@@ -152,14 +157,18 @@ def train(
 
 
 def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
-    """[T] the control of a seed: one cell of the uniform distribution, the same for all strategies."""
+    """[T] the control of a seed: one cell of the uniform distribution, the same for all
+    strategies.
+    """
     return np.asarray(
         space.sample_uniform(jax.random.fold_in(jax.random.key(_CONTROL_KEY), seed), 1)
     )[0]
 
 
 def best_so_far(lines: Iterable[dict]) -> np.ndarray:
-    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest perplexity validated so far."""
+    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest
+    perplexity validated so far.
+    """
     points, steps, seconds, best = [], 0, 0.0, np.inf
     for line in lines:
         seconds += line["seconds"]
@@ -172,7 +181,9 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 
 
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
-    """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate during the search."""
+    """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate
+    during the search.
+    """
     with progress.track("scores", total=len(decisions), unit="cell") as advance:
         return run.losses(decisions, run.valid_batches(), advance)
 

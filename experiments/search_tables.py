@@ -17,9 +17,12 @@ DRAWN, AGAIN = "a cell drawn at random, not searched", "the same cell, another s
 _TESTED_FROM = 10  # seeds; of fewer, intervals alone
 _NONE = Empty("-")
 _PUBLISHED = (
-    "Published, Penn Treebank, test perplexity: ENAS 55.8 (revised 56.3; about 63 with its released code); Li and Talwalkar "
-    "(2019): ENAS's cell 58.6, a random cell 59.4, random search with weight sharing 55.5. Sciuto et al. (2019), validation: "
-    "ENAS 61.91 ± .50, random 62.50 ± .86. These are of full training on 10,000 types; corpus, width and epochs here are those "
+    "Published, Penn Treebank, test perplexity: ENAS 55.8 (revised 56.3; about 63 with its "
+    "released code); Li and Talwalkar "
+    "(2019): ENAS's cell 58.6, a random cell 59.4, random search with weight sharing 55.5. Sciuto "
+    "et al. (2019), validation: "
+    "ENAS 61.91 ± .50, random 62.50 ± .86. These are of full training on 10,000 types; corpus, "
+    "width and epochs here are those "
     "of the command: compare orders, not levels. Differences below 1 are noise there."
 )
 
@@ -61,7 +64,8 @@ def search_table(
     Args:
       controls: title -> models; `DRAWN` and `AGAIN` are among them.
       seconds: title -> [S] of the search, of those of the controls that had one.
-      yardsticks: of the validation and the test split, name -> what a model without a network reaches.
+      yardsticks: of the validation and the test split, name -> what a model without a network
+        reaches.
     """
     rows = [
         Row(
@@ -102,15 +106,20 @@ def search_table(
     ]
     retrained = retraining_sd(controls[DRAWN], controls[AGAIN])
     notes = [
-        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: an interval holds both. "
+        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: "
+        "an interval holds both. "
         f"Of training alone, one cell with two seeds: standard deviation {retrained:.2f} on test.",
-        "Best: ranked on one half of the validation split, perplexity of the other half. Mean: each different cell, of log "
+        "Best: ranked on one half of the validation split, perplexity of the other half. Mean: "
+        "each different cell, of log "
         "perplexities, on the windows that validate during the search.",
-        f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; validation chooses the "
-        "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, one for all strategies. "
-        + _beside(yardsticks),
-        "Search: seconds of its steps and validations, compiling included (less where a cache has it), loading and saving not. "
-        "Without sharing: cells trained alone, together for steps of the arithmetic of a search; validation chooses.",
+        f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; "
+        "validation chooses the "
+        "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, "
+        "one for all strategies. " + _beside(yardsticks),
+        "Search: seconds of its steps and validations, compiling included (less where a cache has "
+        "it), loading and saving not. "
+        "Without sharing: cells trained alone, together for steps of the arithmetic of a search; "
+        "validation chooses.",
         _PUBLISHED,
     ]
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
@@ -119,7 +128,9 @@ def search_table(
 def differences_table(
     found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str
 ) -> Table:
-    """What each strategy, and each model found without shared weights, is worse by than random search with the same seed."""
+    """What each strategy, and each model found without shared weights, is worse by than random
+    search with the same seed.
+    """
     random, rows, tests = found[RANDOM], [], {}
     others = {name: of for name, of in found.items() if name != RANDOM}
     count = _count(found)
@@ -181,9 +192,11 @@ def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, comm
         Column("own pair beyond both effects", 3, True),
     ]
     notes = [
-        f"Nats a token, {seeds(len(values))}; the mean over at most {cells} derived cells of each policy, taken whatever their "
+        f"Nats a token, {seeds(len(values))}; the mean over at most {cells} derived cells of each "
+        "policy, taken whatever their "
         "rank, on the windows that validate during the search.",
-        "Beyond both effects: less the mean of the row and of the column, plus that of all. Negative: weights suit the cells "
+        "Beyond both effects: less the mean of the row and of the column, plus that of all. "
+        "Negative: weights suit the cells "
         "of the policy that trained them, whichever of the two are good in general.",
     ]
     return Table(
@@ -192,13 +205,17 @@ def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, comm
 
 
 def specialisation(values: np.ndarray) -> np.ndarray:
-    """[S] mean of the diagonal less that of the others, of [S, P, P]: effects of rows and of columns cancel."""
+    """[S] mean of the diagonal less that of the others, of [S, P, P]: effects of rows and of
+    columns cancel.
+    """
     own = np.eye(values.shape[1], dtype=bool)
     return values[:, own].mean(axis=1) - values[:, ~own].mean(axis=1)
 
 
 def retraining_sd(once: Scratch, again: Scratch) -> float:
-    """Standard deviation of test perplexity over seeds of training, from the same cells trained with two of them."""
+    """Standard deviation of test perplexity over seeds of training, from the same cells trained
+    with two of them.
+    """
     return float(np.sqrt(np.mean((np.exp(once.test) - np.exp(again.test)) ** 2) / 2))
 
 
@@ -210,17 +227,25 @@ def answer(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> str:
         f"{title} {_text(_difference(of.test, random.scratch.test))}"
         for title, of in others.items()
     ]
-    return f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative is better."
+    return (
+        f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative "
+        "is better."
+    )
 
 
 def crossed_answer(values: np.ndarray) -> str:
     """How much weights suit the policy that trained them, in a sentence."""
     told = _text(interval(specialisation(values), 3, "+"))
-    return f"Own pairs of policy and weights less all others, nats a token: {told}. Negative: weights suit their own policy."
+    return (
+        f"Own pairs of policy and weights less all others, nats a token: {told}. Negative: "
+        "weights suit their own policy."
+    )
 
 
 def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, Figure]:
-    """File name -> the lowest perplexity validated so far against steps, and against wall time, after the warm-up."""
+    """File name -> the lowest perplexity validated so far against steps, and against wall time,
+    after the warm-up.
+    """
     figures = {}
     for row, (name, x_label) in enumerate(
         {"curves_steps": "steps", "curves_time": "wall time (s)"}.items()

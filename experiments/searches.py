@@ -1,4 +1,6 @@
-"""The searches of a driver, one for every arm and seed: finished ones are kept, interrupted ones continue."""
+"""The searches of a driver, one for every arm and seed: finished ones are kept, interrupted ones
+continue.
+"""
 
 import dataclasses
 import pathlib
@@ -21,14 +23,16 @@ def search(
     then: Callable[[dict[str, list[pathlib.Path]]], list[Piece]] = lambda _: [],
     **options,
 ) -> dict[str, list[Run]]:
-    """Name -> its finished search of each seed, in `root`/NAME-seedS; nothing is opened but by the process that writes.
+    """Name -> its finished search of each seed, in `root`/NAME-seedS; nothing is opened but by the
+    process that writes.
 
     Args:
-      base: all settings that do not make an arm. Its recipe for training from scratch is left out: another one asks for no
-        other searches.
+      base: all settings that do not make an arm. Its recipe for training from scratch is left out:
+        another one asks for no other searches.
       names: of `experiments.arms.STRATEGIES`.
-      then: name -> folders of its searches, by seed -> pieces of the process that writes, which begin as soon as the searches
-        that they read have ended: a search's piece has the name of its folder.
+      then: name -> folders of its searches, by seed -> pieces of the process that writes, which
+        begin as soon as the searches that they read have ended: a search's piece has the name of
+        its folder.
       options: as for `nas.runs.finish`.
 
     Raises:

@@ -1,9 +1,11 @@
-"""Which settings does the memory's effect hang on? One setting at a time, and memory size against refresh period.
+"""Which settings does the memory's effect hang on? One setting at a time, and memory size against
+refresh period.
 
-On a generated table of architectures (see nas/tables.py), where many seeds are cheap. Every variant is searched with both
-supervised objectives: `reconstruct` is to shape the state, so its columns show how distances of states follow the operations in
-common; `next_decision` is to make the policy look back, so its columns show what the policy does, exactly. Prints tables,
-writes CSV, PNG and report/index.html; finished variants are kept.
+On a generated table of architectures (see nas/tables.py), where many seeds are cheap. Every variant
+is searched with both supervised objectives: `reconstruct` is to shape the state, so its columns
+show how distances of states follow the operations in common; `next_decision` is to make the policy
+look back, so its columns show what the policy does, exactly. Prints tables, writes CSV, PNG and
+report/index.html; finished variants are kept.
 """
 
 import pathlib
@@ -52,7 +54,10 @@ def main():
         pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "sensitivity")),
         runs.command(),
     )
-    about = "A generated table, on which every architecture's accuracy is known and many seeds are cheap."
+    about = (
+        "A generated table, on which every architecture's accuracy is known and many seeds are "
+        "cheap."
+    )
     written = Written(folder, command, "Which settings does the memory's effect hang on?", about)
     size = settings.Size(seeds=FLAGS.seeds, updates=FLAGS.updates, data_sets=())
     bench = variants.Bench(tables.synthetic_table(0, FLAGS.strength), size, folder / "pieces")

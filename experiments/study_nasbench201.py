@@ -1,8 +1,10 @@
-"""Does the memory cost or help a search, and what does a controller learn? On a table of all architectures of NAS-Bench-201.
+"""Does the memory cost or help a search, and what does a controller learn? On a table of all
+architectures of NAS-Bench-201.
 
-Runs random search, regularised evolution and the arms of the controller over many seeds, prints tables and one sentence a
-question, writes them as CSV, PNG and report/index.html. `--table=synthetic` needs no data: it runs all strategies on generated
-tables of rising interaction; `--table=synthetic:0.5` the whole study on one of them.
+Runs random search, regularised evolution and the arms of the controller over many seeds, prints
+tables and one sentence a question, writes them as CSV, PNG and report/index.html.
+`--table=synthetic` needs no data: it runs all strategies on generated tables of rising interaction;
+`--table=synthetic:0.5` the whole study on one of them.
 """
 
 import pathlib
@@ -18,7 +20,8 @@ common.define_flags()
 flags.DEFINE_string(
     "table",
     "",
-    "CSV file (.csv or .csv.gz) of accuracies, see nas/tables.py; synthetic; or synthetic:STRENGTH, 0 to 1.",
+    "CSV file (.csv or .csv.gz) of accuracies, see nas/tables.py; synthetic; or "
+    "synthetic:STRENGTH, 0 to 1.",
 )
 flags.DEFINE_enum(
     "config",

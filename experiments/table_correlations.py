@@ -1,4 +1,5 @@
-"""The paper's table: do distances between hidden states follow the similarity of architectures, with and without the memory?
+"""The paper's table: do distances between hidden states follow the similarity of architectures,
+with and without the memory?
 
 Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates
 them, prints what was found beside the paper's figures and writes the report, which holds all
@@ -17,7 +18,8 @@ common.define_device_flags()
 flags.DEFINE_list(
     "arms",
     "pg,memory,memory_next,fixed,uniform_memory,factorised,uniform",
-    "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the untrained its weights.",
+    "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the "
+    "untrained its weights.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 common.define_verbose_flag()

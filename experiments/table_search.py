@@ -1,9 +1,12 @@
-"""Does the controller matter? Strategies at one budget: search, derivation, training from scratch, test perplexity.
+"""Does the controller matter? Strategies at one budget: search, derivation, training from scratch,
+test perplexity.
 
-For every strategy and seed: a search, the cells derived from it, and the best of them trained from scratch, beside those of
-random search and successive halving without shared weights, a cell drawn at random and an LSTM with as many parameters. Shared
-weights also score the cells of the other strategies. Prints tables, writes CSV, PNG and report/index.html; finished pieces are
-kept, interrupted ones continue. The searches are kept as well where another recipe is asked for: --config.training.epochs=4.
+For every strategy and seed: a search, the cells derived from it, and the best of them trained from
+scratch, beside those of random search and successive halving without shared weights, a cell drawn
+at random and an LSTM with as many parameters. Shared weights also score the cells of the other
+strategies. Prints tables, writes CSV, PNG and report/index.html; finished pieces are kept,
+interrupted ones continue. The searches are kept as well where another recipe is asked for:
+--config.training.epochs=4.
 """
 
 import dataclasses
@@ -144,12 +147,18 @@ def main():
     if search_tables.RANDOM in found:
         tables["differences"] = search_tables.differences_table(found, controls, command)
     written.section("Tables", tables)
-    caption = "Means and 95 % intervals over seeds, at the end of each epoch after the warm-up. Wall time: mean over seeds."
+    caption = (
+        "Means and 95 % intervals over seeds, at the end of each epoch after the warm-up. Wall "
+        "time: mean over seeds."
+    )
     figures = [
         (name, figure, caption)
         for name, figure in search_tables.curves_figure(found, base.search.warmup_epochs).items()
     ]
-    caption = "The best derived cell of each search and, dashed, the controls: means and 95 % intervals over seeds."
+    caption = (
+        "The best derived cell of each search and, dashed, the controls: means and 95 % "
+        "intervals over seeds."
+    )
     if base.training.epochs > 1:
         figures.append(("from_scratch", search_tables.scratch_figure(found, controls), caption))
     sentence = (

@@ -1,9 +1,11 @@
-"""Search without shared weights, at the arithmetic of one search with them: random search, and successive halving.
+"""Search without shared weights, at the arithmetic of one search with them: random search, and
+successive halving.
 
-Cells are drawn uniformly and trained alone by the recipe of `nas.training`. Random search trains as many to the end as the
-arithmetic pays for, at least one. Successive halving (Jamieson and Talwalkar 2016; ASHA of Li et al. 2020 is the same out of
-order) trains many for a while, and the better quarter of them four times as long, until one is left. That one, or the best, is
-then trained like the cells of the other strategies.
+Cells are drawn uniformly and trained alone by the recipe of `nas.training`. Random search trains as
+many to the end as the arithmetic pays for, at least one. Successive halving (Jamieson and Talwalkar
+2016; ASHA of Li et al. 2020 is the same out of order) trains many for a while, and the better
+quarter of them four times as long, until one is left. That one, or the best, is then trained like
+the cells of the other strategies.
 """
 
 import pathlib
@@ -46,7 +48,8 @@ def random_cells(config: Config, epoch: int) -> list[str]:
 
 
 def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **options) -> list[Halved]:
-    """Successive halving for the seed of each configuration, several side by side; kept in `root`/halving.
+    """Successive halving for the seed of each configuration, several side by side; kept in
+    `root`/halving.
 
     Args:
       cells: at the start.
@@ -69,7 +72,9 @@ def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **optio
 
 
 def first_rung(count: int, budget: int) -> int:
-    """Steps with which each of so many candidates starts, if all of them take `budget` steps together; one at least."""
+    """Steps with which each of so many candidates starts, if all of them take `budget` steps
+    together; one at least.
+    """
     return max(1, budget // _units(count))
 
 
@@ -85,7 +90,8 @@ def successive_halving(
 
     Args:
       unit: steps of the first rung; later ones are longer by powers of four.
-      advance: (candidate, steps that it shall have taken by then) -> its loss; what is not finite is worst.
+      advance: (candidate, steps that it shall have taken by then) -> its loss; what is not finite
+        is worst.
     """
     steps, losses = np.zeros(count, int), np.full(count, np.inf)
     for size, end in _rungs(count):

@@ -13,7 +13,9 @@ from nas.report.tables import Table
 
 
 class Written:
-    """Prints tables and sentences, writes them as CSV, and figures as PNG; the report at the end."""
+    """Prints tables and sentences, writes them as CSV, and figures as PNG; the report at the
+    end.
+    """
 
     def __init__(self, folder: pathlib.Path, command: str, title: str, summary: str):
         self._folder, self._command, self._report = folder, command, Report(title, summary)

@@ -104,7 +104,8 @@ def workdir() -> pathlib.Path:
 
 
 def decisions(space: Any) -> Any:
-    """The decisions [T] that --decisions, a flag of the script, gives for a search space; None where it is empty.
+    """The decisions [T] that --decisions, a flag of the script, gives for a search space; None
+    where it is empty.
 
     Raises:
       UserError: they are not of the space.
@@ -123,7 +124,8 @@ def seeds() -> list[int]:
     """
     if not FLAGS.seeds or not all(seed.isdigit() for seed in FLAGS.seeds):
         raise UserError(
-            f"--seeds: whole numbers separated by commas, at least one; got {','.join(FLAGS.seeds)!r}"
+            "--seeds: whole numbers separated by commas, at least one; got "
+            f"{','.join(FLAGS.seeds)!r}"
         )
     return list(dict.fromkeys(map(int, FLAGS.seeds)))
 
@@ -131,9 +133,10 @@ def seeds() -> list[int]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
-    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a pipe that nobody reads any
-    more with 141, and `Interrupted` with its line and code; a bug keeps its traceback.
-    A process of several is watched by a parent of its own, which says what became of it when it cannot.
+    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a
+    pipe that nobody reads any more with 141, and `Interrupted` with its line and code; a bug keeps
+    its traceback. A process of several is watched by a parent of its own, which says what became of
+    it when it cannot.
     """
     try:
         try:
@@ -206,7 +209,9 @@ def _parse(argv):
 
 
 def _explain(message):
-    """absl's message, with what would be right where absl only quotes the conversion that failed."""
+    """absl's message, with what would be right where absl only quotes the conversion that
+    failed.
+    """
     if match := re.match(
         r"flag --([\w.]+)=(.*?): (invalid literal|could not convert|\('Non-boolean)",
         message,

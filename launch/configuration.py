@@ -1,4 +1,6 @@
-"""The configuration of a program: --config=NAME or FILE, and --config.FIELD=VALUE. Imports no JAX."""
+"""The configuration of a program: --config=NAME or FILE, and --config.FIELD=VALUE. Imports no
+JAX.
+"""
 
 import dataclasses
 import pathlib
@@ -167,7 +169,8 @@ def _read(path):
         ) from None
     if not hasattr(values, "items"):
         raise UserError(
-            f"get_config() must return a ConfigDict with fields of nas.config.Config, got {type(values).__name__}"
+            "get_config() must return a ConfigDict with fields of nas.config.Config, got "
+            f"{type(values).__name__}"
         )
     return dict(values.items())
 

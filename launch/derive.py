@@ -1,4 +1,5 @@
-"""Derives an architecture from a search: ranks samples of its strategy under its shared weights, without test data.
+"""Derives an architecture from a search: ranks samples of its strategy under its shared weights,
+without test data.
 
 Needs only the run directory. Writes derived.csv and derived.json into it and prints the best.
 """
@@ -97,8 +98,10 @@ def _table(task, rows, derived):
         ],
         rows,
         [
-            f"{len(derived.decisions)} architectures; {derived.repeated} of {FLAGS.architectures} samples repeated others.",
-            "Halves of the validation split, in rows by turns; the search took its rewards from both. No test data.",
+            f"{len(derived.decisions)} architectures; {derived.repeated} of {FLAGS.architectures} "
+            "samples repeated others.",
+            "Halves of the validation split, in rows by turns; the search took its rewards from "
+            "both. No test data.",
             *(
                 ["Between rules: the architecture of --decisions."]
                 if any(row.reference for row in rows)

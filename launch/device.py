@@ -50,7 +50,8 @@ def select_device(platform: str) -> list[Any]:
     if processes.is_one_of_many():
         processes.join()
     if platform:
-        # Not "gpu": JAX then also demands the devices of other makers. None is its own choice, which is checked below.
+        # Not "gpu": JAX then also demands the devices of other makers. None is its own choice,
+        # which is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
     if not jax.config.jax_compilation_cache_dir and (folder := user_cache("jax")):
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -76,7 +77,8 @@ def select_device(platform: str) -> list[Any]:
         raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
     if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
         print(
-            "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e '.[cuda]', "
+            "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e "
+            "'.[cuda]', "
             "or --platform=cpu if that is meant",
             file=sys.stderr,
         )

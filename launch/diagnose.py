@@ -1,21 +1,25 @@
-"""Reports on a controller of any make, from arrays: does it know what it is building? Needs neither JAX nor a run.
+"""Reports on a controller of any make, from arrays: does it know what it is building? Needs neither
+JAX nor a run.
 
-Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in every file):
+Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in
+every file):
 
-  --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ... with activations f_i in 0..3
-                 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1; nasbench201: operations 0..4 of the six edges.
+  --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ... with
+                 activations f_i in 0..3 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1;
+                 nasbench201: operations 0..4 of the six edges.
   --embeddings   [n, H] numbers: the controller's hidden state after the last decision.
-  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the most choices; -inf where there is
-                 no such choice.
+  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the most
+                 choices; -inf where there is no such choice.
   --performance  [n] numbers, on any scale: log perplexity, accuracy, ...
 
-Each is a .npy file, or an .npz file with one array or with an array of the flag's name. Written with numpy:
+Each is a .npy file, or an .npz file with one array or with an array of the flag's name. Written
+with numpy:
 
   numpy.savez("decisions.npz", decisions=decisions)
   numpy.save("embeddings.npy", hidden[:, -1])
 
-Writes index.html, its tables (.csv) and its figures (.png) into --out. Of more than 200 architectures the first 200 are
-compared pair by pair; all are probed.
+Writes index.html, its tables (.csv) and its figures (.png) into --out. Of more than 200
+architectures the first 200 are compared pair by pair; all are probed.
 """
 
 import pathlib
@@ -77,7 +81,9 @@ def _space():
 
 
 def _read(space):
-    """Decisions, embeddings, log-probabilities and performance, checked; the last two None where there are none."""
+    """Decisions, embeddings, log-probabilities and performance, checked; the last two None where
+    there are none.
+    """
     import numpy as np
 
     from nas.errors import UserError
@@ -98,7 +104,8 @@ def _read(space):
     if log_probs is not None:
         if log_probs.shape[2] < space.max_choices:
             raise UserError(
-                f"--log_probs={FLAGS.log_probs}: K must be at least {space.max_choices}, got {log_probs.shape[2]}"
+                f"--log_probs={FLAGS.log_probs}: K must be at least {space.max_choices}, got "
+                f"{log_probs.shape[2]}"
             )
         log_probs = np.where(space.choice_mask(), log_probs[:, :, : space.max_choices], -np.inf)
         totals = np.exp(log_probs).sum(axis=2)
@@ -106,7 +113,8 @@ def _read(space):
         if len(wrong):
             row, t = wrong[0]
             raise UserError(
-                f"--log_probs={FLAGS.log_probs}: architecture {row}, position {t}: the probabilities of its "
+                f"--log_probs={FLAGS.log_probs}: architecture {row}, position {t}: the "
+                "probabilities of its "
                 f"{space.num_choices[t]} choices must sum to 1, got {totals[row, t]:.4g}"
             )
     return decisions, embeddings, log_probs, performance
@@ -129,7 +137,8 @@ def _numbers(name, *shape):
     if not fits:
         expected = ", ".join(map(str, shape))
         raise UserError(
-            f"{where}: must be of shape [{expected}], with an entry for each of the decisions, got {list(array.shape)}"
+            f"{where}: must be of shape [{expected}], with an entry for each of the decisions, "
+            f"got {list(array.shape)}"
         )
     if array.dtype.kind not in "iuf":
         raise UserError(f"{where}: must hold numbers, got {array.dtype}")
@@ -156,7 +165,8 @@ def _load(name):
             chosen = name if name in loaded.files or len(loaded.files) != 1 else loaded.files[0]
             if chosen not in loaded.files:
                 raise UserError(
-                    f"{where}: must hold one array, or one named {name}; it has {', '.join(loaded.files) or 'none'}"
+                    f"{where}: must hold one array, or one named {name}; it has "
+                    f"{', '.join(loaded.files) or 'none'}"
                 )
             return loaded[chosen]
     except FileNotFoundError:

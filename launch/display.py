@@ -1,6 +1,8 @@
-"""Shows how far a program is, on standard error: a line for each piece of work, and one for all together.
+"""Shows how far a program is, on standard error: a line for each piece of work, and one for all
+together.
 
-A terminal that is wide enough gets lines that move; a pipe, a file and a narrow terminal get plain ones, every half minute.
+A terminal that is wide enough gets lines that move; a pipe, a file and a narrow terminal get plain
+ones, every half minute.
 """
 
 import collections
@@ -24,11 +26,12 @@ _BRIEF = 1.0  # ... at least
 
 
 class Display:
-    """What is running, by label; a context manager. Whatever thread or process works, one thread draws.
+    """What is running, by label; a context manager. Whatever thread or process works, one thread
+    draws.
 
     Args:
-      plan: label -> work of every piece of the program, in any unit; tells how far all of them are together. Without a plan
-        labels come and go, and the display ends with the last of them.
+      plan: label -> work of every piece of the program, in any unit; tells how far all of them are
+        together. Without a plan labels come and go, and the display ends with the last of them.
     """
 
     def __init__(self, plan: Mapping[str, float] | None = None):
@@ -125,7 +128,9 @@ class Display:
 
 
 class _Row:
-    """The work of one piece that is running: the outermost says how far it is, the innermost what it does."""
+    """The work of one piece that is running: the outermost says how far it is, the innermost what
+    it does.
+    """
 
     def __init__(self):
         self.running: dict[int, Status] = {}

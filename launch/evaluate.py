@@ -1,4 +1,5 @@
-"""Evaluates a run: do distances between its controller's hidden states follow the similarity of architectures?
+"""Evaluates a run: do distances between its controller's hidden states follow the similarity of
+architectures?
 
 Needs only the run directory. Prints the answer and writes evaluation.npz and the folder report
 (index.html, tables, figures) into it.

@@ -49,11 +49,14 @@ def is_one_of_many():
 
 
 def join():
-    """Meets the other processes of the run; a lost one is noticed within HEARTBEAT seconds, and this one then aborts."""
+    """Meets the other processes of the run; a lost one is noticed within HEARTBEAT seconds, and
+    this one then aborts.
+    """
     import jax
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Those that are done wait for process 0, which may have much to evaluate still; it is missed if it is lost.
+    # Those that are done wait for process 0, which may have much to evaluate still; it is missed if
+    # it is lost.
     options = {
         "heartbeat_timeout_seconds": HEARTBEAT,
         "initialization_timeout": 60,
@@ -82,7 +85,9 @@ def join():
 
 
 def supervise():
-    """Runs this command in a child and returns its exit code; explains an abort, of which the child cannot speak."""
+    """Runs this command in a child and returns its exit code; explains an abort, of which the child
+    cannot speak.
+    """
     child = subprocess.Popen(sys.orig_argv, env=os.environ | {SUPERVISED: str(os.getpid())})
     handlers = {
         n: signal.signal(n, lambda number, _: child.send_signal(number))
@@ -100,14 +105,18 @@ def supervise():
 
 
 def _end_with_parent():
-    """Ends this process once its parent was killed: whoever kills the one that they started means this one."""
+    """Ends this process once its parent was killed: whoever kills the one that they started means
+    this one.
+    """
     while os.getppid() == int(os.environ[SUPERVISED]):
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def end(code: int) -> None:
-    """Ends; one of many at once, since JAX would first wait for the others, who wait for this one."""
+    """Ends; one of many at once, since JAX would first wait for the others, who wait for this
+    one.
+    """
     if SUPERVISED not in os.environ:
         sys.exit(code)
     sys.stdout.flush()

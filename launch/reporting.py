@@ -32,9 +32,10 @@ def report(
     """Measures the runs, writes `folder`/report and prints the answer; returns the page's path.
 
     Args:
-      arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The untrained controller is measured
-        under the weights of the first arm that has a hidden state. Where `COMMON` is among them, its shared weights of the
-        same seed measure the architectures of every arm as well.
+      arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The
+        untrained controller is measured under the weights of the first arm that has a hidden state.
+        Where `COMMON` is among them, its shared weights of the same seed measure the architectures
+        of every arm as well.
       architectures: of each evaluation set; 0: as many as the configuration says.
       verbose: print all tables before the answer.
     """
@@ -104,10 +105,12 @@ def evaluations(
     *,
     architectures: int = 0,
 ) -> list[Piece]:
-    """The measurements that `report` would make of runs which may still have to be searched; they are kept.
+    """The measurements that `report` would make of runs which may still have to be searched; they
+    are kept.
 
     Args:
-      folders: key -> run directory of each seed, keys as for `report`. Its piece begins after those of the folders' names.
+      folders: key -> run directory of each seed, keys as for `report`. Its piece begins after those
+        of the folders' names.
       configs: key -> configuration of a run, its seed aside.
       architectures: as for `report`.
     """
@@ -138,7 +141,9 @@ def evaluations(
 
 
 def _lender(with_state: Mapping[str, bool]) -> str:
-    """The arm under whose weights the untrained controller is measured: the first that has a hidden state."""
+    """The arm under whose weights the untrained controller is measured: the first that has a hidden
+    state.
+    """
     return next((key for key, has_state in with_state.items() if has_state), next(iter(with_state)))
 
 

@@ -1,7 +1,9 @@
-"""Pieces of a study side by side, each in a process of its own with a share of the processor's cores.
+"""Pieces of a study side by side, each in a process of its own with a share of the processor's
+cores.
 
-The products of a small model are too short to occupy several cores: two searches on one core each end sooner than one after
-the other on both. A piece is a function that leaves its result in files; whoever reads them does what is missing.
+The products of a small model are too short to occupy several cores: two searches on one core each
+end sooner than one after the other on both. A piece is a function that leaves its result in files;
+whoever reads them does what is missing.
 """
 
 import contextlib
@@ -48,8 +50,10 @@ def define_flag() -> None:
     flags.DEFINE_integer(
         "jobs",
         0,
-        "Searches, trainings and evaluations side by side on a CPU, each in a process with a share of the cores. 0: one for "
-        f"each core, {_MOST} at most; devices of another kind, or several, work together on one at a time.",
+        "Searches, trainings and evaluations side by side on a CPU, each in a process with a "
+        "share of the cores. 0: one for "
+        f"each core, {_MOST} at most; devices of another kind, or several, work together on one "
+        "at a time.",
         lower_bound=0,
     )
 
@@ -57,7 +61,8 @@ def define_flag() -> None:
 def run(pieces: Sequence[Piece]) -> None:
     """Makes the pieces as --jobs says and shows how far they are, each and all of them.
 
-    A signal reaches all of them: searches save and stop. The first that fails ends the others in the same way, and the program.
+    A signal reaches all of them: searches save and stop. The first that fails ends the others in
+    the same way, and the program.
 
     Raises:
       UserError: --jobs cannot be had, a process was killed, or what a piece raises.
@@ -162,7 +167,8 @@ def _in_processes(pieces, jobs, display):
         code = failure.process.exitcode
         if code < 0:
             raise UserError(
-                f"--jobs: one of {jobs} processes was ended by signal {-code}, as the system does where memory is short; "
+                f"--jobs: one of {jobs} processes was ended by signal {-code}, as the system does "
+                "where memory is short; "
                 "with fewer the same command continues"
             )
         sys.exit(code)  # it has said why
@@ -186,7 +192,9 @@ def _cores():
 
 
 def _begin(cores, piece, messages):
-    """What a process does; it has read the same command line as its parent, and ends as a program does."""
+    """What a process does; it has read the same command line as its parent, and ends as a program
+    does.
+    """
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the parent, which receives it too, tells this process what to do

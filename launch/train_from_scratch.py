@@ -1,7 +1,8 @@
 """Trains one architecture from scratch: SGD, then averaged SGD, and the test split once at the end.
 
-Give --decisions, an architecture's numbers as a search prints them, or --baseline. Run again with the same --workdir it
-continues after the last whole epoch; without, the folder is runs/from_scratch/NAME-ARCHITECTURE.
+Give --decisions, an architecture's numbers as a search prints them, or --baseline. Run again with
+the same --workdir it continues after the last whole epoch; without, the folder is
+runs/from_scratch/NAME-ARCHITECTURE.
 
 The cell of the ENAS paper: --decisions='0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1'
 """
@@ -18,7 +19,8 @@ flags.DEFINE_string("decisions", "", "The architecture: its whole numbers, separ
 flags.DEFINE_string(
     "baseline",
     "",
-    "In place of --decisions: a model with as many parameters as an architecture has; recurrent: lstm"
+    "In place of --decisions: a model with as many parameters as an architecture has; recurrent: "
+    "lstm"
     " or highway.",
 )
 FLAGS = flags.FLAGS

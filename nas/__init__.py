@@ -1,4 +1,5 @@
-"""Does a neural-architecture-search controller know what it is building? The library behind the study.
+"""Does a neural-architecture-search controller know what it is building? The library behind the
+study.
 
 The public names are loaded when they are first used: `import nas` imports no JAX.
 """

@@ -1,7 +1,8 @@
-"""Checkpoints: written atomically by orbax, verified by a SHA-256 over every leaf when they are read.
+"""Checkpoints: written atomically by orbax, verified by a SHA-256 over every leaf when they are
+read.
 
-Storage errors reach the reader as wrong numbers as easily as they reach it as an exception; the digest is what turns both into
-"this checkpoint is damaged", and the one before it is used instead.
+Storage errors reach the reader as wrong numbers as easily as they reach it as an exception; the
+digest is what turns both into "this checkpoint is damaged", and the one before it is used instead.
 """
 
 import hashlib
@@ -59,10 +60,12 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same step and damaged ones.
+        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same
+        step and damaged ones.
 
         Raises:
-          UserError: the disk is full or the folder cannot be written; older checkpoints are as they were.
+          UserError: the disk is full or the folder cannot be written; older checkpoints are as they
+            were.
         """
         state = jax.tree.map(np.asarray, state)
         try:
@@ -120,7 +123,8 @@ class Checkpoints:
             return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
             raise UserError(
-                f"all checkpoints in {self._folder} are damaged: delete the run directory and start again"
+                f"all checkpoints in {self._folder} are damaged: delete the run directory and "
+                "start again"
             )
         return None
 
@@ -169,7 +173,9 @@ def digest(state: Any, progress: dict[str, Any]) -> str:
 
 
 def _hide_late_reads():
-    """Hides the tracebacks of reads that go on in other threads after the first of them has failed: that one is enough."""
+    """Hides the tracebacks of reads that go on in other threads after the first of them has failed:
+    that one is enough.
+    """
     hook = sys.unraisablehook
 
     def but_for_late_reads(unraisable):
@@ -184,7 +190,8 @@ def _hide_late_reads():
 
 
 def _one_line(error):
-    # tensorstore ends with annotations, which may be as long as a whole specification: [os_error_code='28', ...]
+    # tensorstore ends with annotations, which may be as long as a whole specification:
+    # [os_error_code='28', ...]
     text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
     return (
         text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"

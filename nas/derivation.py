@@ -1,7 +1,9 @@
-"""From a finished search to the cell it found: many samples of its strategy, ranked under its shared weights.
+"""From a finished search to the cell it found: many samples of its strategy, ranked under its
+shared weights.
 
-One half of the validation split ranks, by successive halving (Jamieson, Talwalkar 2016); the other reports what the ranking is
-worth: the best of many looks better than it is on what chose it. Test data is not read.
+One half of the validation split ranks, by successive halving (Jamieson, Talwalkar 2016); the other
+reports what the ranking is worth: the best of many looks better than it is on what chose it. Test
+data is not read.
 """
 
 from typing import NamedTuple
@@ -18,7 +20,9 @@ _SLICES = 8  # of each half, at most
 
 
 class Derived(NamedTuple):
-    """Different architectures from the best to the worst: those that lasted longer first, equals by their loss."""
+    """Different architectures from the best to the worst: those that lasted longer first, equals by
+    their loss.
+    """
 
     decisions: np.ndarray  # [n, T] int32
     given: np.ndarray  # [n] bool; the user's own
@@ -33,8 +37,9 @@ def derive(
 ) -> Derived:
     """Ranks so many samples of the run's strategy as it is now, each of them once.
 
-    In every round the worse half leaves, and the others are read on twice as many slices of the half of the validation split
-    that ranks: those before and new ones, the same for all architectures.
+    In every round the worse half leaves, and the others are read on twice as many slices of the
+    half of the validation split that ranks: those before and new ones, the same for all
+    architectures.
 
     Args:
       seed: of the samples and of the places.
@@ -76,7 +81,8 @@ def derive(
     order = np.lexsort((values, -read))
     if not np.isfinite(values[order[0]]):
         raise UserError(
-            f"--workdir: no architecture of {run.workdir} has a finite loss under its shared weights"
+            f"--workdir: no architecture of {run.workdir} has a finite loss under its shared "
+            "weights"
         )
     examples = read * length * run.splits.valid.examples
     columns = (column[order] for column in (decisions, is_given, examples, values, held_out))

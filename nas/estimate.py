@@ -21,7 +21,8 @@ _WORTH_IT = 100_000  # steps: of fewer, what is shown meanwhile tells soon enoug
 def announce(config: Config, workdir: pathlib.Path, **options) -> None:
     """Says on standard error how long a long search will take, unless `workdir` holds one already.
 
-    It is measured in a folder that is removed; compiling is left out. All processes of the search must call it.
+    It is measured in a folder that is removed; compiling is left out. All processes of the search
+    must call it.
 
     Args:
       options: as for `nas.runs.start`.
@@ -32,7 +33,8 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
     devices = choose_devices(options.get("parallel", ""))
     if not is_long(config) or devices.agree(devices.is_main and (workdir / runs.CONFIG).is_file()):
         return
-    # The second epoch compiles nothing. One batch is validated, and the time multiplied: all of them take minutes.
+    # The second epoch compiles nothing. One batch is validated, and the time multiplied: all of
+    # them take minutes.
     plan = {
         "epochs": 2,
         "warmup_epochs": 0,
@@ -59,7 +61,8 @@ def is_long(config: Config) -> bool:
 
 
 def scaled(lines: Iterable[dict], config: Config, *, batches: int) -> float:
-    """Seconds of the search of `config`, from the lines that a short one has logged after its first epoch.
+    """Seconds of the search of `config`, from the lines that a short one has logged after its first
+    epoch.
 
     Args:
       batches: of validation that are read at the end of an epoch; the short search has read one.

@@ -1,8 +1,10 @@
-"""From a run directory to arrays: the architectures that an evaluation compares, their embeddings and perplexities.
+"""From a run directory to arrays: the architectures that an evaluation compares, their embeddings
+and perplexities.
 
-Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the controller. For the
-controller that the run started from the same is measured under the run's shared weights. How each policy decides is
-measured beside. Saved as evaluation.npz, which later calls read.
+Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the
+controller. For the controller that the run started from the same is measured under the run's shared
+weights. How each policy decides is measured beside. Saved as evaluation.npz, which later calls
+read.
 """
 
 from typing import NamedTuple
@@ -102,7 +104,9 @@ def measure(
 
 
 def _stamp(run):
-    """What identifies a checkpoint among those that this run directory, or one like it, ever held."""
+    """What identifies a checkpoint among those that this run directory, or one like it, ever
+    held.
+    """
     return [
         run.config.seed,
         run.progress["epoch"],

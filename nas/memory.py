@@ -1,13 +1,18 @@
-"""The memory: architectures drawn from OLD controller parameters, and the queue that keeps those parameters.
+"""The memory: architectures drawn from OLD controller parameters, and the queue that keeps those
+parameters.
 
-Why old: trained on its own fresh samples a controller could lower the supervised loss by making its samples easier to predict
-(Adam & Lorraine 2019). The sources other than `old` are controls for that argument:
-  old                    sampled from the parameters of `lag` epochs ago, at each refresh
-  shuffled               as old, each position permuted over the sequences of a refresh: their marginals stay, all else goes
-  snapshot               sampled afresh at every update, from the parameters that the last refresh of `old` used
-  uniform                sampled uniformly, at each refresh
-  current                sampled from the current parameters at every update; the samples are constants
-  current_with_gradient  the same, and the gradient also goes through the sampling (score-function term)
+Why old: trained on its own fresh samples a controller could lower the supervised loss by making its
+samples easier to predict (Adam & Lorraine 2019). The sources other than `old` are controls for that
+argument:
+
+  old        sampled from the parameters of `lag` epochs ago, at each refresh
+  shuffled   as old, each position permuted over the sequences of a refresh: their marginals stay,
+             all else goes
+  snapshot   sampled afresh at every update, from the parameters that the last refresh of `old` used
+  uniform    sampled uniformly, at each refresh
+  current    sampled from the current parameters at every update; the samples are constants
+  current_with_gradient
+             the same, and the gradient also goes through the sampling (score-function term)
 """
 
 import dataclasses
@@ -72,12 +77,16 @@ def write(memory: Memory, decisions: Array) -> Memory:
 
 
 def sample(memory: Memory, key: Array, n: int) -> Array:
-    """[n, T] rows drawn uniformly with replacement from those that are filled (at least one must be)."""
+    """[n, T] rows drawn uniformly with replacement from those that are filled (at least one must
+    be).
+    """
     return memory.decisions[jax.random.randint(key, (n,), 0, memory.size)]
 
 
 def start_history(params: Params, lag: int) -> Params:
-    """A queue of the parameters at the end of the last `lag` epochs, stacked on a leading axis, oldest first."""
+    """A queue of the parameters at the end of the last `lag` epochs, stacked on a leading axis,
+    oldest first.
+    """
     return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], lag, axis=0), params)
 
 

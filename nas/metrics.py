@@ -1,4 +1,5 @@
-"""What a run logs: every step as a line of JSON in metrics.jsonl, the last step of each chunk as TensorBoard events.
+"""What a run logs: every step as a line of JSON in metrics.jsonl, the last step of each chunk as
+TensorBoard events.
 
 The first line says what a loss and a reward are. Every other is one step of one phase: {"phase":
 "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the phase over
@@ -33,7 +34,8 @@ class Writer:
         Raises:
           UserError: the disk is full or the folder cannot be written.
         """
-        # Not its SummaryWriter: that writes in a thread, which a full disk ends, and then waits for the thread for ever.
+        # Not its SummaryWriter: that writes in a thread, which a full disk ends, and then waits for
+        # the thread for ever.
         from tensorboardX.event_file_writer import EventsWriter
 
         self._path, folder = workdir / FILE, workdir / "tensorboard"

@@ -1,11 +1,16 @@
 """The two losses of the controller, each written for one sequence, and the baseline.
 
-L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a moving-average baseline and
-an entropy bonus. For L_Sup there are two readings of the paper:
-  next_decision  predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears to do)
-  reconstruct    predict every decision from the state after the last one (what its text speaks of)
+L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a
+moving-average baseline and an entropy bonus. For L_Sup there are two readings of the paper:
+
+  next_decision   predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears
+                  to do)
+  reconstruct     predict every decision from the state after the last one (what its text speaks of)
+
 and one ablation:
-  double_softmax as next_decision, but the cross-entropy takes probabilities for logits, as the paper's code appears to do
+
+  double_softmax  as next_decision, but the cross-entropy takes probabilities for logits, as the
+                  paper's code appears to do
 """
 
 import chex
@@ -20,10 +25,12 @@ from nas.types import Array, Params
 def policy_gradient_loss(
     log_prob: Array, entropy: Array, advantage: Array, entropy_weight: Array
 ) -> Array:
-    """-(advantage * log p(a) + entropy_weight * H): its expected gradient is that of -(E[R] + entropy_weight * entropy).
+    """-(advantage * log p(a) + entropy_weight * H): its expected gradient is that of -(E[R] +
+    entropy_weight * entropy).
 
-    The exact entropies H_t of the conditionals depend on the parameters directly and through the prefixes that
-    were sampled; `advantage` must therefore hold R + entropy_weight * sum_t H_t - baseline, as a constant.
+    The exact entropies H_t of the conditionals depend on the parameters directly and through the
+    prefixes that were sampled; `advantage` must therefore hold R + entropy_weight * sum_t H_t -
+    baseline, as a constant.
 
     Args:
       log_prob: [T] log p(a_t | a_<t).
@@ -39,13 +46,16 @@ def policy_gradient_loss(
 
 
 def next_decision_loss(log_prob: Array) -> Array:
-    """Mean cross-entropy of decisions 1..T-1 given those before them, nats, from log_prob [T] under teacher forcing."""
+    """Mean cross-entropy of decisions 1..T-1 given those before them, nats, from log_prob [T] under
+    teacher forcing.
+    """
     chex.assert_rank(log_prob, 1)
     return -jnp.mean(log_prob[1:])
 
 
 def double_softmax_loss(log_probs: Array, decisions: Array, mask: Array) -> Array:
-    """`next_decision_loss` with the probabilities in the place of logits: .744 at best where there are four choices.
+    """`next_decision_loss` with the probabilities in the place of logits: .744 at best where there
+    are four choices.
 
     Args:
       log_probs: [T, K] log p(. | a_<t).
@@ -93,7 +103,9 @@ def start_baseline() -> Baseline:
 
 
 def current_baseline(baseline: Baseline, reward: Array) -> Array:
-    """[] what to subtract from rewards whose mean is `reward`: that mean itself before any update."""
+    """[] what to subtract from rewards whose mean is `reward`: that mean itself before any
+    update.
+    """
     return jnp.where(baseline.started, baseline.value, reward)
 
 

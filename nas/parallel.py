@@ -1,8 +1,10 @@
-"""Lays a per-device update over one device (jit), several (pmap), or the devices of several processes.
+"""Lays a per-device update over one device (jit), several (pmap), or the devices of several
+processes.
 
-An update is written for one device: `fn(state, carry, batch, common, axis_name) -> state, carry, logged`. The state is the same
-on every device and stays so, since whatever enters it was averaged or gathered over the axis; the carry and the rows of
-the batch are the device's own; `common` is the same everywhere; what is logged must be too.
+An update is written for one device: `fn(state, carry, batch, common, axis_name) -> state, carry,
+logged`. The state is the same on every device and stays so, since whatever enters it was averaged
+or gathered over the axis; the carry and the rows of the batch are the device's own; `common` is the
+same everywhere; what is logged must be too.
 """
 
 import dataclasses
@@ -20,12 +22,16 @@ AXIS = "devices"
 
 
 def mean_over_devices(tree: Any, axis_name: str | None) -> Any:
-    """The mean of every leaf over the devices of `axis_name`; the tree itself on one device (None)."""
+    """The mean of every leaf over the devices of `axis_name`; the tree itself on one device
+    (None).
+    """
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def gather_over_devices(tree: Any, axis_name: str | None) -> Any:
-    """Leaves [a, ...] of all devices, one below the other: [D * a, ...], in the order of the devices."""
+    """Leaves [a, ...] of all devices, one below the other: [D * a, ...], in the order of the
+    devices.
+    """
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
 
 
@@ -35,7 +41,9 @@ def device_key(key: Array, axis_name: str | None) -> Array:
 
 
 def share(fn: Callable[[Array], Array], values: Array, axis_name: str | None) -> Array:
-    """fn(values) for a function that works row by row, each device computing its share of the rows [n, ...]."""
+    """fn(values) for a function that works row by row, each device computing its share of the rows
+    [n, ...].
+    """
     if axis_name is None:
         return fn(values)
     devices, n = jax.lax.axis_size(axis_name), len(values)
@@ -66,7 +74,8 @@ class Devices:
         """This process's share of a batch of `total` rows.
 
         Raises:
-          UserError: the rows cannot be divided evenly; `name` is the setting that the message names.
+          UserError: the rows cannot be divided evenly; `name` is the setting that the message
+            names.
         """
         if total % self.total:
             raise UserError(
@@ -76,11 +85,12 @@ class Devices:
         return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     def lift(self, fn: Callable[..., tuple]) -> Callable[..., tuple]:
-        """The compiled form of `fn(state, carry, batch, common, axis_name)`; state and carry are donated.
+        """The compiled form of `fn(state, carry, batch, common, axis_name)`; state and carry are
+        donated.
 
-        Called with a state from `replicate`, a carry from `split`, stacked batches of this process's rows (or None) and any
-        tree.
-        Returns state and carry in the same form, and what was logged as numpy arrays.
+        Called with a state from `replicate`, a carry from `split`, stacked batches of this
+        process's rows (or None) and any tree. Returns state and carry in the same form, and what
+        was logged as numpy arrays.
         """
 
         def per_device(state, carry, batch, common):
@@ -121,7 +131,9 @@ class Devices:
         )
 
     def join(self, tree: Any) -> Any:
-        """Rows of all devices of all processes, as numpy arrays; the inverse of `split`. All processes must call it."""
+        """Rows of all devices of all processes, as numpy arrays; the inverse of `split`. All
+        processes must call it.
+        """
         if self.kind == "jit":
             return jax.tree.map(np.asarray, tree)
         local = jax.tree.map(
@@ -164,7 +176,9 @@ class Devices:
         return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
     def from_main(self, tree: Any) -> Any:
-        """The main process's tree, on every process. All processes must call it, with trees of the same shapes."""
+        """The main process's tree, on every process. All processes must call it, with trees of the
+        same shapes.
+        """
         if jax.process_count() == 1:
             return tree
         from jax.experimental import multihost_utils
@@ -172,7 +186,9 @@ class Devices:
         return multihost_utils.broadcast_one_to_all(tree)
 
     def _place(self, tree: Any) -> Any:
-        """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would be compiled twice."""
+        """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would
+        be compiled twice.
+        """
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()[: self.local]), (AXIS,))
         return jax.device_put(
             tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
@@ -180,7 +196,8 @@ class Devices:
 
 
 def choose_devices(kind: str = "") -> Devices:
-    """All devices (pmap) where there are several, else the one there is (jit); `kind` forces one or the other.
+    """All devices (pmap) where there are several, else the one there is (jit); `kind` forces one or
+    the other.
 
     Raises:
       UserError: jit with several processes.
@@ -196,7 +213,9 @@ def choose_devices(kind: str = "") -> Devices:
 
 
 def _bits(leaf: Array) -> Array:
-    """Whole numbers that are equal exactly where the bits of `leaf` are, so that NaN equals itself."""
+    """Whole numbers that are equal exactly where the bits of `leaf` are, so that NaN equals
+    itself.
+    """
     return (
         jax.lax.bitcast_convert_type(leaf, jnp.int32)
         if leaf.dtype == jnp.float32

@@ -1,7 +1,7 @@
 """How far long work is: whoever does it tells, and whoever started the program listens.
 
-The library writes nothing to a terminal. A program listens and shows what it is told; where nobody listens, as in a test or
-a notebook, nobody is told:
+The library writes nothing to a terminal. A program listens and shows what it is told; where nobody
+listens, as in a test or a notebook, nobody is told:
 
     with progress.track("derivation", total=1000, unit="cell") as advance:
         for cell in cells:
@@ -37,7 +37,9 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Calls `listener` at every step of the work of this process, in place of who listened before; None: nobody."""
+    """Calls `listener` at every step of the work of this process, in place of who listened before;
+    None: nobody.
+    """
     global _listener
     before, _listener = _listener, listener
     try:
@@ -55,7 +57,8 @@ def track(name: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callab
       done: how many of them an earlier run has done.
 
     Yields:
-      `advance(count=0, **facts)`: so many more units are done, and what else there is to show; facts stay until replaced.
+      `advance(count=0, **facts)`: so many more units are done, and what else there is to show;
+        facts stay until replaced.
     """
     number, facts = next(_numbers), {}
 

@@ -6,9 +6,10 @@ One process writes it, whatever their number:
     run.json             command, device and versions of the last start; where its data is
     checkpoints/         nas.checkpoint
     metrics.jsonl        nas.metrics; tensorboard/ holds the same
-    architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored, in order
+    architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored
     evaluation.npz       nas.measurements
-    result.json          nas.training, in place of architectures and evaluation where one model is trained from scratch
+    result.json          nas.training; in place of architectures and evaluation where one model is
+                         trained from scratch
 """
 
 import contextlib
@@ -74,7 +75,8 @@ class Run:
         params = steps.components(self.config).strategy.policy_params(self.state.strategy)
         if params is None:
             raise UserError(
-                f"--workdir: {self.workdir} is a search by {self.config.strategy['name']}, which has no controller"
+                f"--workdir: {self.workdir} is a search by {self.config.strategy['name']}, which "
+                "has no controller"
             )
         return params
 
@@ -95,7 +97,9 @@ class Run:
         return self.task.data.load(data_dir=self.metadata["data_dir"])
 
     def valid_batches(self, *, whole: bool = False) -> Batch:
-        """The validation batches that an evaluation reads, stacked: `evaluation.examples`, or all."""
+        """The validation batches that an evaluation reads, stacked: `evaluation.examples`, or
+        all.
+        """
         return self.splits.valid.head(0 if whole else self.config.evaluation.examples)
 
     def losses(
@@ -132,12 +136,14 @@ def start(
       parallel: as for `nas.parallel.choose_devices`.
 
     Raises:
-      UserError: the directory holds another configuration (the fields are listed), cannot be written or is in use by another
-        process; the data cannot be had; or what `nas.search.run` raises.
+      UserError: the directory holds another configuration (the fields are listed), cannot be
+        written or is in use by another process; the data cannot be had; or what `nas.search.run`
+        raises.
     """
     if config.training.architecture:
         raise UserError(
-            "config field training.architecture: must be empty in a search; launch.train_from_scratch trains it"
+            "config field training.architecture: must be empty in a search; "
+            "launch.train_from_scratch trains it"
         )
     devices = choose_devices(parallel)
     search.check(config, devices)
@@ -155,13 +161,15 @@ def train(
     raw_dir: str | None = None,
     data_dir: str | None = None,
 ) -> training.Result:
-    """Trains the model of `config.training` from scratch in `workdir`, continues the one there or reads what it found.
+    """Trains the model of `config.training` from scratch in `workdir`, continues the one there or
+    reads what it found.
 
     Args:
       raw_dir, data_dir: as for `nas.tasks.Data.load`.
 
     Raises:
-      UserError: as `start`; an architecture that is not of the space; or what `nas.training.run` raises.
+      UserError: as `start`; an architecture that is not of the space; or what `nas.training.run`
+        raises.
     """
     task = tasks.build(config)
     model = task.network.model(task.space, task.data, config.training.architecture)

@@ -155,28 +155,32 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     writer = None
     if devices.is_main:
         writer = metrics.Writer(workdir, task.metric, _limits(config, of))
-    with _releasing(writer, checkpoints), _tracked(config, devices, done) as advance:
-        with _received_signals() as signals, np.errstate(over="ignore"):  # of a run that diverges
-            yield (
-                _Search(
-                    config=config,
-                    workdir=workdir,
-                    devices=devices,
-                    task=task,
-                    train=train,
-                    valid=splits.valid.share(valid_rows),
-                    eval_batches=splits.valid.head(config.evaluation.examples),
-                    shared=shared,
-                    controller=devices.lift(steps.controller_chunk(config, parts)),
-                    epoch_start=devices.lift(steps.epoch_start(config, parts)),
-                    validation=devices.lift(steps.validation(config, parts)),
-                    checkpoints=checkpoints,
-                    writer=writer,
-                    advance=advance,
-                    signals=signals,
-                ),
-                at,
-            )
+    with (
+        _releasing(writer, checkpoints),
+        _tracked(config, devices, done) as advance,
+        _received_signals() as signals,
+        np.errstate(over="ignore"),  # of a run that diverges
+    ):
+        yield (
+            _Search(
+                config=config,
+                workdir=workdir,
+                devices=devices,
+                task=task,
+                train=train,
+                valid=splits.valid.share(valid_rows),
+                eval_batches=splits.valid.head(config.evaluation.examples),
+                shared=shared,
+                controller=devices.lift(steps.controller_chunk(config, parts)),
+                epoch_start=devices.lift(steps.epoch_start(config, parts)),
+                validation=devices.lift(steps.validation(config, parts)),
+                checkpoints=checkpoints,
+                writer=writer,
+                advance=advance,
+                signals=signals,
+            ),
+            at,
+        )
 
 
 def _train_shared(search: _Search, at: _At) -> _At:
@@ -384,7 +388,9 @@ def _done():
 
 
 def _for_one_call():
-    """Options of a program that runs once: on processors, optimising it takes longer than it saves."""
+    """Options of a program that runs once: on processors, optimising it takes longer than it
+    saves.
+    """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 

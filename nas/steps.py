@@ -32,7 +32,8 @@ class Components(NamedTuple):
 
 @flax.struct.dataclass
 class SearchState:
-    """All arrays that the continuation of a run depends on, but for the carry of the shared weights.
+    """All arrays that the continuation of a run depends on, but for the carry of the shared
+    weights.
 
     Equal on all devices.
     """
@@ -76,10 +77,11 @@ def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
 
 
 def shared_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an architecture a device.
+    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an
+    architecture a device.
 
-    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does, and the
-    decisions [K, D, T] of all devices.
+    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does,
+    and the decisions [K, D, T] of all devices.
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
@@ -104,9 +106,11 @@ def shared_chunk(config: Config, parts: Components):
 
 
 def controller_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A architectures a device.
+    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A
+    architectures a device.
 
-    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T] and rewards [K, D A].
+    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T]
+    and rewards [K, D A].
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
@@ -131,7 +135,9 @@ def controller_chunk(config: Config, parts: Components):
 
 
 def epoch_start(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the same key on every device."""
+    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the
+    same key on every device.
+    """
 
     def run(state: SearchState, carry, batch, epoch, axis_name):
         del batch, axis_name
@@ -144,10 +150,11 @@ def epoch_start(config: Config, parts: Components):
 
 
 def validation(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and keeps the best.
+    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and
+    keeps the best.
 
-    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and what the
-    strategy measures.
+    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and
+    what the strategy measures.
     """
 
     def run(state: SearchState, carry, batch, common, axis_name):

@@ -43,7 +43,9 @@ class Metric(NamedTuple):
 
 
 class Stream(Protocol):
-    """Batches by number: the same number is always the same batch, and after the last of a pass comes the first of the next."""
+    """Batches by number: the same number is always the same batch, and after the last of a pass
+    comes the first of the next.
+    """
 
     length: int  # batches in a pass
     examples: int  # in a batch: images, or tokens to be predicted
@@ -52,13 +54,16 @@ class Stream(Protocol):
         """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
 
     def head(self, examples: int) -> Any:
-        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass), stacked."""
+        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass),
+        stacked.
+        """
 
     def share(self, rows: slice) -> "Stream":
         """The stream of these rows of every batch: what one process reads."""
 
     def halves(self, slices: int, seed: int) -> tuple[list[Any], list[Any]]:
-        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to choose on, one to report on.
+        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to
+        choose on, one to report on.
 
         Args:
           slices: a power of two; halved while a slice would hold no batch.
@@ -132,7 +137,9 @@ class Task(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The three classes of a task, or where they are, as module:class: imported when it is built."""
+    """The three classes of a task, or where they are, as module:class: imported when it is
+    built.
+    """
 
     space: str | type
     data: str | type

@@ -1,9 +1,11 @@
-"""Trains one fixed model from scratch: SGD, then averaged SGD, and one look at the test split at the end.
+"""Trains one fixed model from scratch: SGD, then averaged SGD, and one look at the test split at
+the end.
 
-The published recipe: plain SGD, the gradient clipped by its global norm, the learning rate decayed by a factor an epoch, weight
-decay; once validation has not improved for a number of epochs, the iterates from there on are averaged at
-a constant rate (NT-ASGD, Merity et al. 2018, algorithm 1), and the average is what is validated. The parameters of the best
-epoch are kept. An epoch is one pass; a run is saved after each, and every random number comes from (seed, step).
+The published recipe: plain SGD, the gradient clipped by its global norm, the learning rate decayed
+by a factor an epoch, weight decay; once validation has not improved for a number of epochs, the
+iterates from there on are averaged at a constant rate (NT-ASGD, Merity et al. 2018, algorithm 1),
+and the average is what is validated. The parameters of the best epoch are kept. An epoch is one
+pass; a run is saved after each, and every random number comes from (seed, step).
 """
 
 import math
@@ -56,7 +58,8 @@ def initial_state(model: Model, seed: int) -> TrainState:
 def averaging_start(valid: list[float], patience: int) -> int | None:
     """The first epoch of averaged SGD after validation losses [epochs so far]; None: not yet.
 
-    It follows the first epoch whose loss is above the best of those more than `patience` epochs before it.
+    It follows the first epoch whose loss is above the best of those more than `patience` epochs
+    before it.
     """
     for epoch in range(patience + 1, len(valid)):
         if valid[epoch] > min(valid[: epoch - patience]):
@@ -73,8 +76,9 @@ def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None
 
 
 def train_chunk(model: Model, *, clip: float, weight_decay: float):
-    """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate, averaging)
-    -> state, carry, info [K]."""
+    """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate,
+    averaging) -> state, carry, info [K].
+    """
     direction = optax.chain(
         optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay)
     )
@@ -120,11 +124,12 @@ def run(
     task: Task,
     splits: Splits,
 ) -> Result:
-    """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one device.
+    """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one
+    device.
 
     Raises:
-      UserError: a loss that is not finite (step and last good checkpoint are named), or a checkpoint that cannot be read or
-        written.
+      UserError: a loss that is not finite (step and last good checkpoint are named), or a
+        checkpoint that cannot be read or written.
     """
     settings, steps = config.training, splits.train.length
     chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
@@ -144,7 +149,8 @@ def run(
             if len(bad := np.flatnonzero(~np.isfinite(column))):
                 last = (checkpoints.steps() or ["none"])[-1]
                 raise UserError(
-                    f"{name} is not finite at {phase} step {first_step + bad[0]}, epoch {epoch}; last good checkpoint: {last} "
+                    f"{name} is not finite at {phase} step {first_step + bad[0]}, epoch {epoch}; "
+                    f"last good checkpoint: {last} "
                     f"in {workdir}; lower training.learning_rate or training.clip"
                 )
         writer.write(phase, epoch, first_step, values, time.perf_counter() - started)

@@ -1,6 +1,7 @@
 """Array types and state containers that more than one room uses.
 
-Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a batch; K batches may be stacked.
+Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a batch; K batches may be
+stacked.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import jax
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
-Batch = Any  # a pytree; every leaf is [B, ...], a row an example; [K, B, ...] where K batches are stacked
+# a pytree; every leaf is [B, ...], a row an example; [K, B, ...] where K batches are stacked
+Batch = Any
 Info = dict[str, Array]  # what a step logs: name -> scalar or array
 
 
@@ -30,8 +32,8 @@ class Trace(NamedTuple):
         """[n, H] the state that stands for an architecture.
 
         Args:
-          reading: "after" the last decision was consumed (ours), or "before" it, the state that produced it (the
-            paper's code).
+          reading: "after" the last decision was consumed (ours), or "before" it, the state that
+            produced it (the paper's code).
 
         Raises:
           ValueError: another reading, or a policy without a hidden state.
@@ -84,7 +86,9 @@ class Update(Protocol):
         key: Array,
         axis_name: str | None = None,
     ) -> tuple[Any, Info]:
-        """The next state and what is logged, from decisions [A, T] and rewards [A] of this device."""
+        """The next state and what is logged, from decisions [A, T] and rewards [A] of this
+        device.
+        """
 
 
 class Strategy(NamedTuple):

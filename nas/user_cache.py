@@ -12,7 +12,8 @@ _PROJECT = "nas-controllers"
 def user_cache(name: str) -> pathlib.Path | None:
     """The folder of what `name` keeps, made if need be; None where it cannot be written.
 
-    One for each kind of processor: machines that share a home folder must not run each other's instructions.
+    One for each kind of processor: machines that share a home folder must not run each other's
+    instructions.
     """
     try:
         folder = (

@@ -1,4 +1,6 @@
-"""Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave lenient."""
+"""Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave
+lenient.
+"""
 
 import functools
 import os
@@ -11,21 +13,24 @@ from nas.user_cache import user_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEVICES = 8
-# Most programs of the tests run once or twice, so that optimising them costs more than it gives back: 5.2 s of compiling the
-# gradient of an LSTM are .8 s so, or 1.9 s with jaxlib 0.12, which has no other emitters of fusions to fall back on.
+# Most programs of the tests run once or twice, so that optimising them costs more than it gives
+# back: 5.2 s of compiling the gradient of an LSTM are .8 s so, or 1.9 s with jaxlib 0.12, which has
+# no other emitters of fusions to fall back on.
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 OPTIMISED = {"xla_backend_optimization_level": 3}
 if jaxlib.version.__version_info__ < (0, 11):
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
     OPTIMISED["xla_cpu_use_fusion_emitters"] = True
-# Without what is set below: a worker of pytest-xdist starts with the environment of the process that has set it.
+# Without what is set below: a worker of pytest-xdist starts with the environment of the process
+# that has set it.
 _USERS_ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")
 }
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES} {QUICK_TO_COMPILE}"
-# XLA sizes its thread pool by NPROC; with fewer threads, collectives between fake devices may wait for each other for ever.
+# XLA sizes its thread pool by NPROC; with fewer threads, collectives between fake devices may wait
+# for each other for ever.
 os.environ["NPROC"] = str(4 * DEVICES)
 
 import jax  # noqa: E402
@@ -38,7 +43,8 @@ if folder := user_cache("jax"):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# Adam raises a Python float to the integer number of its step, which strict promotion rejects; that is optax's own affair.
+# Adam raises a Python float to the integer number of its step, which strict promotion rejects; that
+# is optax's own affair.
 optax.tree.bias_correction = jax.numpy_dtype_promotion("standard")(optax.tree.bias_correction)
 
 
@@ -51,13 +57,17 @@ def compiled_programs():
 
 @pytest.fixture(scope="session")
 def optimised() -> dict[str, int]:
-    """Options of `jax.jit` for a program whose bits or speed matter: it is compiled as for users."""
+    """Options of `jax.jit` for a program whose bits or speed matter: it is compiled as for
+    users.
+    """
     return OPTIMISED
 
 
 @pytest.fixture(scope="session")
 def user_environment() -> dict[str, str]:
-    """The environment of a program that a user starts on a machine without accelerator: one device, nothing strict."""
+    """The environment of a program that a user starts on a machine without accelerator: one device,
+    nothing strict.
+    """
     return _USERS_ENVIRONMENT | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
 
 
@@ -69,7 +79,9 @@ def quick_environment(user_environment) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def compiled_once():
-    """All searches of one configuration share their compiled functions; so do those who sample and score its policy."""
+    """All searches of one configuration share their compiled functions; so do those who sample and
+    score its policy.
+    """
     from nas import steps
     from nas.parallel import Devices
 

@@ -1,7 +1,8 @@
-"""Programs that are forked from a process which has imported what they import: starting one costs no second.
+"""Programs that are forked from a process which has imported what they import: starting one costs
+no second.
 
-For programs that are run to their end. What they import, signals from outside, and several processes at once need a process of
-its own (`helpers.start_program`).
+For programs that are run to their end. What they import, signals from outside, and several
+processes at once need a process of its own (`helpers.start_program`).
 """
 
 import multiprocessing

@@ -1,4 +1,6 @@
-"""A search small enough to be run many times, programs to run it, and comparisons of what it leaves behind."""
+"""A search small enough to be run many times, programs to run it, and comparisons of what it leaves
+behind.
+"""
 
 import contextlib
 import dataclasses
@@ -63,7 +65,9 @@ def tiny(**groups) -> Config:
 
 
 def splits_of(config, train, valid) -> Splits:
-    """Windows of two token streams [n], as the task's data would cut them; validation is also test."""
+    """Windows of two token streams [n], as the task's data would cut them; validation is also
+    test.
+    """
     data = tasks.build(config).data
     valid = Windows.of(valid, data.eval_batch, data.steps)
     return Splits(Windows.of(train, data.batch, data.steps), valid, valid)
@@ -110,8 +114,8 @@ if wanted := os.environ.get("TEST_SIGNAL"):
 def write_config(path: pathlib.Path, config: Config) -> None:
     """A configuration file for --config, which is Python that the program runs.
 
-    Where SIGNAL is set, the program sends itself that signal when it has logged so many lines: whoever sent it from outside
-    might come too late.
+    Where SIGNAL is set, the program sends itself that signal when it has logged so many lines:
+    whoever sent it from outside might come too late.
     """
     path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n{_SIGNALLED}")
 
@@ -129,7 +133,8 @@ def start_program(environment, module, *arguments) -> subprocess.Popen:
 def start_python(environment, *arguments) -> subprocess.Popen:
     """Starts Python with its output in pipes, and Ctrl-C as it is in a terminal.
 
-    A shell withholds Ctrl-C from what a script starts in the background, and so from what that starts.
+    A shell withholds Ctrl-C from what a script starts in the background, and so from what that
+    starts.
     """
     command = [sys.executable, *map(str, arguments)]
     handler = signal.signal(
@@ -154,7 +159,9 @@ def finish_program(process) -> subprocess.CompletedProcess:
 
 
 def wait_until(condition, *processes) -> None:
-    """Waits for what only the file system tells, while the processes run; the guard is for one that hangs."""
+    """Waits for what only the file system tells, while the processes run; the guard is for one that
+    hangs.
+    """
     end = time.monotonic() + TIMEOUT
     while not condition():
         assert all(process.poll() is None for process in processes), [
@@ -184,7 +191,9 @@ def assert_one_line(process, *parts):
 
 
 def figure_texts(figure, width: float) -> str:
-    """Draws a figure, no wider than so many inches, then returns all that is written in it, none of it too small to read."""
+    """Draws a figure, no wider than so many inches, then returns all that is written in it, none of
+    it too small to read.
+    """
     from matplotlib.text import Text
 
     figure.canvas.draw()
@@ -198,7 +207,8 @@ def figure_texts(figure, width: float) -> str:
 
 @contextlib.contextmanager
 def mounted(folder: pathlib.Path, kilobytes: int):
-    """A file system of that size at `folder`, which is made; skips the test where mounting is not allowed.
+    """A file system of that size at `folder`, which is made; skips the test where mounting is not
+    allowed.
 
     Yields:
       a function that makes it read-only.
@@ -226,7 +236,9 @@ def fill(disk: pathlib.Path) -> pathlib.Path:
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Path -> content of all files below a folder, which must not change where nothing may be written."""
+    """Path -> content of all files below a folder, which must not change where nothing may be
+    written.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -276,7 +288,9 @@ def expected_lines(config: Config) -> set[tuple[str, int]]:
 
 
 def assert_same_run(config: Config, workdir: pathlib.Path, reference: pathlib.Path):
-    """Two finished runs are the same, bit for bit: all that a checkpoint holds, metrics but for times, architectures."""
+    """Two finished runs are the same, bit for bit: all that a checkpoint holds, metrics but for
+    times, architectures.
+    """
     (state, progress), (expected, expected_progress) = (
         restore(config, path) for path in (workdir, reference)
     )

@@ -1,4 +1,6 @@
-"""Checkpoints: what comes back is what was saved or is called damaged, whatever happened to the files in between."""
+"""Checkpoints: what comes back is what was saved or is called damaged, whatever happened to the
+files in between.
+"""
 
 import collections
 import contextlib
@@ -94,7 +96,9 @@ def flip(path, rng):
 
 
 def what_became_of(workdir, damage, capfd):
-    """ "detected" or "harmless", after checkpoint 2 was damaged and the files are as they were again."""
+    """ "detected" or "harmless", after checkpoint 2 was damaged and the files are as they were
+    again.
+    """
     folder = workdir / FOLDER / "2"
     keep = workdir.parent / "keep"
     shutil.copytree(folder, keep)
@@ -150,7 +154,9 @@ def test_a_step_that_is_saved_again_is_replaced(workdir):
 
 
 def flips(workdir, number, capfd):
-    """Flips one bit a time, in files chosen evenly and by their size in turn; counts what became of them."""
+    """Flips one bit a time, in files chosen evenly and by their size in turn; counts what became of
+    them.
+    """
     rng, counts = np.random.default_rng(0), collections.Counter()
     names = [name for name, content in files(workdir / FOLDER / "2").items() if content]
     sizes = np.array([(workdir / FOLDER / "2" / name).stat().st_size for name in names])
@@ -172,7 +178,8 @@ def test_a_thousand_flipped_bits(workdir, capfd):
     counts = flips(workdir, 1000, capfd)
     with capfd.disabled():
         print(
-            f"\nof {counts.total()} flipped bits {counts['detected']} were detected, {counts['harmless']} harmless"
+            f"\nof {counts.total()} flipped bits {counts['detected']} were detected, "
+            f"{counts['harmless']} harmless"
         )
     assert counts.total() == 1000
 
@@ -305,9 +312,14 @@ def test_a_full_disk_leaves_the_older_ones(disk, capfd):
 
 
 def test_the_reason_is_told_whatever_stands_around_it():
-    """tensorstore writes whole paths before the reason, and may write a whole specification after it."""
+    """tensorstore writes whole paths before the reason, and may write a whole specification after
+    it.
+    """
     spec = "{'driver': 'zarr', 'metadata': " + "x" * 300 + "}"
-    text = f"RESOURCE_EXHAUSTED: Error writing {'/path' * 80}: No space left on device [os_error_code='28', spec='{spec}']"
+    text = (
+        f"RESOURCE_EXHAUSTED: Error writing {'/path' * 80}: No space left on device "
+        f"[os_error_code='28', spec='{spec}']"
+    )
     told = checkpoint._one_line(OSError(text))
     assert (
         told.endswith("No space left on device")

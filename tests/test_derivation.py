@@ -1,4 +1,6 @@
-"""Deriving a cell: who is ranked, on what text, and that the order is the one that an exhaustive ranking gives."""
+"""Deriving a cell: who is ranked, on what text, and that the order is the one that an exhaustive
+ranking gives.
+"""
 
 import dataclasses
 import pathlib
@@ -36,7 +38,9 @@ def derived(run):
 
 
 def evaluate(run, decisions, rows):
-    """[n] log perplexities on rows of text, four rows and one architecture at a time (in shapes that are compiled anyway)."""
+    """[n] log perplexities on rows of text, four rows and one architecture at a time (in shapes
+    that are compiled anyway).
+    """
     one, values = jax.jit(run.reward.evaluate), np.zeros(len(decisions))
     parts = [
         Windows(part.ravel(), part, CONFIG.data["steps"]).head(0)
@@ -82,7 +86,9 @@ def test_the_halves_of_the_validation_split(run, derived):
 
 
 def test_who_left_was_worse_on_the_same_text(run, derived):
-    """Every cell on the slice that all were read on: those that left in the first round are the worse half."""
+    """Every cell on the slice that all were read on: those that left in the first round are the
+    worse half.
+    """
     (left,) = np.nonzero(derived.examples == derived.examples.min())
     rows = np.random.default_rng(SEED).permutation(
         run.splits.valid.tokens[: 64 * 9].reshape(64, 9)[::2]

@@ -1,4 +1,6 @@
-"""The estimate of a search's time: known lines scale as they should, and a long search says it before it starts."""
+"""The estimate of a search's time: known lines scale as they should, and a long search says it
+before it starts.
+"""
 
 import signal
 

@@ -1,4 +1,6 @@
-"""The ring buffer of decision vectors and the queue of old parameters, by hand and against plain Python."""
+"""The ring buffer of decision vectors and the queue of old parameters, by hand and against plain
+Python.
+"""
 
 import collections
 import functools
@@ -111,7 +113,8 @@ def test_the_queue_gives_back_what_was_pushed_lag_pushes_ago(lag):
     assert value(oldest(history)) == 0
     for k in range(1, 7):
         history = push(history, params(k))
-        # The last that was pushed is one push ago with a lag of 1; before enough were pushed, what the queue started with.
+        # The last that was pushed is one push ago with a lag of 1; before enough were pushed, what
+        # the queue started with.
         assert value(oldest(history)) == max(0, k - lag + 1)
         assert history["a"].shape == (lag, 2)
         assert history["b"]["c"].tolist() == [max(0, i) for i in range(k - lag + 1, k + 1)]

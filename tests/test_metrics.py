@@ -1,4 +1,6 @@
-"""metrics.jsonl: what is written is what is read, whatever a kill leaves behind, and a run that continues repeats no step."""
+"""metrics.jsonl: what is written is what is read, whatever a kill leaves behind, and a run that
+continues repeats no step.
+"""
 
 import json
 
@@ -35,7 +37,9 @@ def names(lines):
 
 
 def events(workdir):
-    """All events of a run, in the order of their files; TFRecord: length, its checksum, data, its checksum."""
+    """All events of a run, in the order of their files; TFRecord: length, its checksum, data, its
+    checksum.
+    """
     found = []
     for path in sorted(
         (workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns

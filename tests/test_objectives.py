@@ -1,4 +1,6 @@
-"""The losses: numbers worked out by hand, finite differences, and the policy gradient against exact enumeration."""
+"""The losses: numbers worked out by hand, finite differences, and the policy gradient against exact
+enumeration.
+"""
 
 import functools
 import math
@@ -41,7 +43,8 @@ reconstruction_loss = jax.jit(objectives.reconstruction_loss)
 
 
 def test_policy_gradient_loss_by_hand():
-    # Probabilities 1/2, 1/4: log p(a) = -3 ln 2. Advantage 2, entropies .6 and .4, weight .5: -(2 (-3 ln 2) + .5).
+    # Probabilities 1/2, 1/4: log p(a) = -3 ln 2. Advantage 2, entropies .6 and .4, weight .5: -(2
+    # (-3 ln 2) + .5).
     log_prob, entropy = np.log(np.array([0.5, 0.25], np.float32)), np.array([0.6, 0.4], np.float32)
     loss = jax.jit(functools.partial(objectives.policy_gradient_loss, entropy_weight=0.5))
     assert loss(log_prob, entropy, np.float32(2)) == pytest.approx(6 * LN2 - 0.5, rel=1e-6)
@@ -53,7 +56,8 @@ def test_policy_gradient_loss_by_hand():
 
 
 def test_next_decision_loss_by_hand():
-    # The first decision has nothing before it to be predicted from; -(ln 1/2 + ln 1 + ln 1/8) / 3 = (4 / 3) ln 2.
+    # The first decision has nothing before it to be predicted from; -(ln 1/2 + ln 1 + ln 1/8) / 3 =
+    # (4 / 3) ln 2.
     log_prob = np.log(np.array([1e-3, 0.5, 1, 0.125], np.float32))
     value, gradient = jax.jit(jax.value_and_grad(objectives.next_decision_loss))(log_prob)
     assert value == pytest.approx(4 / 3 * LN2, rel=1e-6)
@@ -61,7 +65,8 @@ def test_next_decision_loss_by_hand():
 
 
 def test_double_softmax_loss_by_hand():
-    # Certain of each decision, t = 0 left out: logits 1, 0, 0, 0 and 1, 0: -ln(e / (e + 3)) = .7437, -ln(e / (e + 1)) = .3133.
+    # Certain of each decision, t = 0 left out: logits 1, 0, 0, 0 and 1, 0: -ln(e / (e + 3)) =
+    # .7437, -ln(e / (e + 1)) = .3133.
     mask = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
     log_probs = np.where(np.eye(4, dtype=bool)[[2, 3, 0]], np.float32(0), np.float32(-1e9))
     loss = jax.jit(objectives.double_softmax_loss)(log_probs, np.array([0, 3, 0]), mask)
@@ -69,8 +74,9 @@ def test_double_softmax_loss_by_hand():
 
 
 def test_reconstruction_loss_by_hand():
-    # Two decisions of three and two choices, H = 2, state (1, 2). First logits: 0 + 0, ln 2 + 0, 2 (ln 2) + ln(5 / 4) are
-    # ln of 1, 2 and 5: the second choice has probability 2 / 8. Second logits: ln 3, 0 and one that does not exist: 3 / 4.
+    # Two decisions of three and two choices, H = 2, state (1, 2). First logits: 0 + 0, ln 2 + 0, 2
+    # (ln 2) + ln(5 / 4) are ln of 1, 2 and 5: the second choice has probability 2 / 8. Second
+    # logits: ln 3, 0 and one that does not exist: 3 / 4.
     weight = np.zeros((2, 2, 3), np.float32)
     weight[0, :, 1] = LN2, 0
     weight[0, :, 2] = 0, LN2
@@ -118,7 +124,8 @@ def test_losses_are_of_one_sequence():
         )
 
 
-# Finite differences, in double precision: with steps of 1e-5 truncation and rounding are both about 1e-10.
+# Finite differences, in double precision: with steps of 1e-5 truncation and rounding are both about
+# 1e-10.
 
 
 def assert_gradient(fn, params, step=1e-5):
@@ -185,7 +192,8 @@ def test_gradient_of_all_losses_through_decoder_and_controller():
 def gradients(name):
     """(entropy weight, baseline, factor of the entropies in the advantage) -> two gradients.
 
-    Of the loss, in expectation over the policy's sequences; and of -(E[R] + entropy weight * H(p)) itself.
+    Of the loss, in expectation over the policy's sequences; and of -(E[R] + entropy weight * H(p))
+    itself.
     """
     policy, params = policy_and_parameters(name, seed=2)
     rewards = jnp.asarray(np.random.default_rng(3).normal(size=len(EVERY)))

@@ -1,4 +1,6 @@
-"""Run directories: which may be started, continued and opened, and what is said of those that may not."""
+"""Run directories: which may be started, continued and opened, and what is said of those that may
+not.
+"""
 
 import contextlib
 import dataclasses
@@ -172,7 +174,10 @@ def test_a_second_process(workdir):
 
 
 def test_a_lock_ends_with_its_process(workdir):
-    code = f"import fcntl, os; fcntl.flock(open({str(workdir / runs.LOCK)!r}, 'w'), fcntl.LOCK_EX); os.kill(os.getpid(), 9)"
+    code = (
+        f"import fcntl, os; fcntl.flock(open({str(workdir / runs.LOCK)!r}, 'w'), fcntl.LOCK_EX); "
+        "os.kill(os.getpid(), 9)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     start(CONFIG, workdir)
 

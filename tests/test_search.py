@@ -1,4 +1,6 @@
-"""The search loop: the same numbers from the same seed, however often it is interrupted, and none that is not finite."""
+"""The search loop: the same numbers from the same seed, however often it is interrupted, and none
+that is not finite.
+"""
 
 import functools
 import json
@@ -250,7 +252,9 @@ class Killed(BaseException):
 
 
 def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monkeypatch):
-    """The i-th process dies at the i-th place; between two of them the last line of the metrics is cut off."""
+    """The i-th process dies at the i-th place; between two of them the last line of the metrics is
+    cut off.
+    """
     calls, last = [], [0]
 
     def guard(function):
@@ -355,7 +359,9 @@ def spoiled_rewards(monkeypatch):
 def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp_path):
     with pytest.raises(
         UserError,
-        match="^reward of an architecture is not finite at controller step [0-3], architecture '2 0 ",
+        match=(
+            "^reward of an architecture is not finite at controller step [0-3], architecture '2 0 "
+        ),
     ):
         run(quick(), tmp_path)
 
@@ -397,7 +403,10 @@ def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "components", functools.cache(steps.components.__wrapped__))
     with pytest.raises(
         UserError,
-        match="^loss of an architecture is not finite at validation step 0, architecture '2 .*: none in",
+        match=(
+            "^loss of an architecture is not finite at validation step 0, architecture '2 .*: "
+            "none in"
+        ),
     ):
         run(quick(epochs=1, valid_architectures=30), tmp_path / "stop")
     state = run(quick(epochs=1, valid_architectures=30, on_nonfinite="skip"), tmp_path / "skip")

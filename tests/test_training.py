@@ -1,4 +1,6 @@
-"""Training from scratch: single updates by hand, when averaging begins, and the same bits however often it was interrupted."""
+"""Training from scratch: single updates by hand, when averaging begins, and the same bits however
+often it was interrupted.
+"""
 
 import dataclasses
 import functools
@@ -91,7 +93,9 @@ def gradient_of(model):
 
 
 def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False, rate=0.5):
-    """One update without dropout, from a zero state, with weight decay .1; the new state, what is logged, and the gradient."""
+    """One update without dropout, from a zero state, with weight decay .1; the new state, what is
+    logged, and the gradient.
+    """
     model = model_of(CELL, dropout_input=0.0)
     state = training.TrainState(params, params if average is None else average, np.int32(averaged))
     batch = Tokens(tokens[None], np.ones((1, len(tokens)), bool))
@@ -144,7 +148,8 @@ def test_the_average_is_the_mean_of_the_iterates_since_it_began(problem, average
 
 
 def test_when_averaging_begins():
-    # Each loss is compared with the best of those more than two epochs before it: 4.5 at epoch 5 with 5, 4, 4.6.
+    # Each loss is compared with the best of those more than two epochs before it: 4.5 at epoch 5
+    # with 5, 4, 4.6.
     losses = [5, 4, 4.6, 3.9, 3.8, 4.5, 1]
     assert [training.averaging_start(losses[:n], 2) for n in range(8)] == [None] * 6 + [6, 6]
     assert training.averaging_start([3, 2, 1, 1, 1, 1], 0) is None  # no worse is not worse
@@ -221,7 +226,9 @@ def test_the_seed_is_obeyed(whole, tmp_path):
 
 
 def test_averaging_in_a_run(whole, tmp_path, monkeypatch):
-    """With patience 0 and a validation that gets worse at epoch 1, epochs 2 and 3 are averaged, at the rate of epoch 1."""
+    """With patience 0 and a validation that gets worse at epoch 1, epochs 2 and 3 are averaged, at
+    the rate of epoch 1.
+    """
     monkeypatch.setattr(
         training, "averaging_start", lambda losses, patience: 2 if len(losses) >= 2 else None
     )

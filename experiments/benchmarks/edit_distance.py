@@ -1,8 +1,9 @@
 """How fast is the exact edit distance, and how much faster than networkx?
 
-Prints pairs per second of one core (process CPU time, compiling excluded) and search nodes per pair for several families of
-graphs, the time of networkx on small cells, and the time of all pairs of 1,000 cells. Writes them to edit_distance.json and
-draws edit_distance.png, time against nodes. Takes about a minute and a half.
+Prints pairs per second of one core (process CPU time, compiling excluded) and search nodes per pair
+for several families of graphs, the time of networkx on small cells, and the time of all pairs of
+1,000 cells. Writes them to edit_distance.json and draws edit_distance.png, time against nodes.
+Takes about a minute and a half.
 """
 
 import importlib.metadata
@@ -57,7 +58,8 @@ from nas.evaluation.edit_distance import pairwise_edit_distance
 from nas.spaces.recurrent import RecurrentSpace
 imported, cpu_imported = time.perf_counter(), time.process_time()
 pairwise_edit_distance(RecurrentSpace(), [[0] * 23, [1] + [0] * 22])
-print(imported - start, cpu_imported - cpu, time.perf_counter() - imported, time.process_time() - cpu_imported)
+print(imported - start, cpu_imported - cpu)
+print(time.perf_counter() - imported, time.process_time() - cpu_imported)
 """
 
 
@@ -110,7 +112,9 @@ def _families() -> dict[str, tuple[PackedGraphs, int]]:
 
 
 def _sample_cells(nodes: int, n: int, chain: float = 0.0) -> tuple[RecurrentSpace, np.ndarray]:
-    """Random cells; a node reads the one before it with probability `chain`, else any earlier one."""
+    """Random cells; a node reads the one before it with probability `chain`, else any earlier
+    one.
+    """
     rng = np.random.default_rng(0)
     space = RecurrentSpace(num_nodes=nodes)
     decisions = rng.integers(0, space.num_choices, (n, space.num_decisions))
@@ -140,8 +144,8 @@ def _measure(packed: PackedGraphs, num_pairs: int) -> dict:
     chosen = np.random.default_rng(0).choice(len(first), min(num_pairs, len(first)), replace=False)
     first, second = first[chosen], second[chosen]
     searched = compare(packed, first, second, threads=1).searched  # compiles
-    # The slowest pair is looked for among those with the most search nodes. A pair is a call of its own: many copies in one
-    # call would teach the processor to predict its branches.
+    # The slowest pair is looked for among those with the most search nodes. A pair is a call of its
+    # own: many copies in one call would teach the processor to predict its branches.
     slow = [[pair] for pair in np.argsort(searched)[-5:]]
     worst = max(
         _cpu_seconds(lambda one=one: compare(packed, first[one], second[one], threads=1))
@@ -319,8 +323,10 @@ def _print(results: dict) -> None:
     print("\n" + _table(results["first_approximation"], keys, headers, ("", ".2f", ".2f")))
     whole, compiling, environment = results["all_pairs"], results["compile"], results["environment"]
     print(
-        f"\nall {whole['pairs']:,} pairs of {whole['architectures']:,} cells, 14 nodes, forced: {whole['seconds']:.1f} s with "
-        f"{environment['threads']} threads\ncompiling, with an empty cache: {compiling['compile_seconds']:.1f} s "
+        f"\nall {whole['pairs']:,} pairs of {whole['architectures']:,} cells, 14 nodes, forced: "
+        f"{whole['seconds']:.1f} s with "
+        f"{environment['threads']} threads\ncompiling, with an empty cache: "
+        f"{compiling['compile_seconds']:.1f} s "
         f"(process CPU {compiling['compile_cpu_seconds']:.1f} s)\n"
         f"{environment['processor']}; "
         + ", ".join(f"{name} {environment[name]}" for name in ("python", *PACKAGES))

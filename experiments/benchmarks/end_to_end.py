@@ -1,8 +1,9 @@
 """What surrounds the steps of a search, and how long does one take to start?
 
-Runs the search of --config for a few epochs, logging, progress bar and checkpoints on, with a clock around its compiled calls;
-then its shared chunk alone. Then starts `launch.search`, with an empty and with a filled cache of compiled programs, up to the
-first chunk that it logs, and asks it for --help. Prints tables, writes end_to_end.json and performance.html.
+Runs the search of --config for a few epochs, logging, progress bar and checkpoints on, with a clock
+around its compiled calls; then its shared chunk alone. Then starts `launch.search`, with an empty
+and with a filled cache of compiled programs, up to the first chunk that it logs, and asks it for
+--help. Prints tables, writes end_to_end.json and performance.html.
 
 Command:   python -m experiments.benchmarks.end_to_end --config.network.width=200
 """
@@ -56,7 +57,9 @@ def main():
 
 
 def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Seconds of a search's parts from the end of its first epoch to that of its last, and its speed beside a bare chunk's."""
+    """Seconds of a search's parts from the end of its first epoch to that of its last, and its
+    speed beside a bare chunk's.
+    """
     from nas import search, steps
     from nas.parallel import Devices
 

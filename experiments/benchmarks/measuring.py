@@ -1,4 +1,6 @@
-"""What benchmarks share: repetitions that take turns, peak memory, and where and on what they were run."""
+"""What benchmarks share: repetitions that take turns, peak memory, and where and on what they were
+run.
+"""
 
 import contextlib
 import json
@@ -23,8 +25,8 @@ SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performa
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
     """name -> seconds of each repetition [repeats].
 
-    Every call is made once before the next repetition starts, so that whatever else the machine does meets all of them
-    alike. One round before is not timed.
+    Every call is made once before the next repetition starts, so that whatever else the machine
+    does meets all of them alike. One round before is not timed.
     """
     seconds = {name: np.zeros(repeats) for name in calls}
     for repeat in range(-1, repeats):
@@ -53,7 +55,9 @@ def peak_memory() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """The command, the processor, its load (means of 1, 5 and 15 minutes), and versions with the device."""
+    """The command, the processor, its load (means of 1, 5 and 15 minutes), and versions with the
+    device.
+    """
     return {
         "command": runs.command(),
         "processor": processor(),
@@ -66,7 +70,9 @@ def environment() -> dict[str, Any]:
 
 
 def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.Path:
-    """Writes `results` to the file `name` of the folder `out`, and the page of all that is there; returns its path."""
+    """Writes `results` to the file `name` of the folder `out`, and the page of all that is there;
+    returns its path.
+    """
     write_atomic(out / name, json.dumps(results, indent=1) + "\n")
     found = [
         json.loads((out / n).read_text()) if (out / n).exists() else None

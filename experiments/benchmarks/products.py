@@ -1,4 +1,6 @@
-"""The matrix products that a shared step consists of: their shapes, and calls that make them and nothing else."""
+"""The matrix products that a shared step consists of: their shapes, and calls that make them and
+nothing else.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -49,7 +51,9 @@ def products(point: Point) -> dict[str, Product]:
 
 
 def used_products(operation: str) -> dict[str, int]:
-    """How often an operation makes each of `products`: step, plain step, forward, or "reward of A"."""
+    """How often an operation makes each of `products`: step, plain step, forward, or "reward
+    of A".
+    """
     if operation in ("step", "plain step"):
         return dict.fromkeys(products(Point(1, 1, 1, 1, 1)), 1)
     architectures = 1 if operation == "forward" else int(operation.rpartition(" ")[2])
@@ -59,9 +63,10 @@ def used_products(operation: str) -> dict[str, int]:
 def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]]:
     """name -> a call that makes the `products` of that name and nothing else, sums in float32.
 
-    XLA makes them, of operands stored as it is fastest at: of the right operands that a time loop or the softmax uses again and
-    again, float32 has the summed axis last. Products of a time loop wait for one another, as they do there: an entry of each
-    result goes into the next operand. On processors a step's own loop is not XLA's, and may take less time than these.
+    XLA makes them, of operands stored as it is fastest at: of the right operands that a time loop
+    or the softmax uses again and again, float32 has the summed axis last. Products of a time loop
+    wait for one another, as they do there: an entry of each result goes into the next operand. On
+    processors a step's own loop is not XLA's, and may take less time than these.
     """
     width, nodes, batch, vocabulary, steps = point
     rows = batch * steps
@@ -125,7 +130,9 @@ def large_product(side: int, dtype: jnp.dtype) -> Callable[[], Any]:
 
 
 def _ready(function, *operands):
-    """A call of `function`, compiled. It writes over its last result: fresh memory would be paid for page by page."""
+    """A call of `function`, compiled. It writes over its last result: fresh memory would be paid
+    for page by page.
+    """
     compiled = jax.jit(lambda _, *operands: function(*operands), donate_argnums=0, keep_unused=True)
     held = [jax.jit(function)(*operands)]
 

@@ -1,10 +1,12 @@
 """How near do shared steps and rewards come to the matrix products that they consist of?
 
-For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD, several to a compiled call,
-donated state), of its forward pass and of the rewards of several architectures, beside the bare products of the same shapes
-and the time that the same arithmetic takes at the rate of one large product. All take turns in one process; ratios are
-medians over repetitions. Then how a step grows when its width, nodes, batch or vocabulary are doubled. Prints tables, writes
-search_step.json and performance.html. The defaults take several minutes on two cores.
+For every point of a grid: the time of a shared step as a search runs it (dropout, clipping, SGD,
+several to a compiled call, donated state), of its forward pass and of the rewards of several
+architectures, beside the bare products of the same shapes and the time that the same arithmetic
+takes at the rate of one large product. All take turns in one process; ratios are medians over
+repetitions. Then how a step grows when its width, nodes, batch or vocabulary are doubled. Prints
+tables, writes search_step.json and performance.html. The defaults take several minutes on two
+cores.
 """
 
 import itertools
@@ -86,7 +88,8 @@ def main():
     architectures, base = _numbers("architectures"), _numbers("growth")
     if len(base) not in (0, 4):
         raise UserError(
-            f"--growth: must be width,nodes,batch,vocabulary or empty, got {','.join(FLAGS.growth)!r}"
+            "--growth: must be width,nodes,batch,vocabulary or empty, got "
+            f"{','.join(FLAGS.growth)!r}"
         )
     platform = device.select_device(FLAGS.platform)[0].platform
     jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
@@ -122,7 +125,8 @@ def _numbers(name: str) -> list[int]:
     values = FLAGS[name].value
     if not all(value.isdigit() and int(value) for value in values):
         raise UserError(
-            f"--{name}: must be positive whole numbers separated by commas, got {','.join(values)!r}"
+            f"--{name}: must be positive whole numbers separated by commas, got "
+            f"{','.join(values)!r}"
         )
     return [int(value) for value in values]
 
@@ -196,7 +200,9 @@ def measure(
 
 
 def measure_growth(base: Point) -> list[dict]:
-    """The shared step in float32 as each of the four sizes is doubled, twice: all points take turns."""
+    """The shared step in float32 as each of the four sizes is doubled, twice: all points take
+    turns.
+    """
     points = {("base", 1): base}
     for axis in ("width", "nodes", "batch", "vocabulary"):
         for factor in (2, 4):

@@ -1,4 +1,6 @@
-"""What a table itself says, before any search: how good the best are, how far validation ranks test, how much is noise."""
+"""What a table itself says, before any search: how good the best are, how far validation ranks
+test, how much is noise.
+"""
 
 import itertools
 
@@ -22,9 +24,11 @@ def facts_tables(table: AccuracyTable, command: str) -> list[Printed]:
         for data_set in DATA_SETS
     ]
     notes = [
-        f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that compute the same. Accuracies in "
+        f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that "
+        "compute the same. Accuracies in "
         "percent, differences in points.",
-        "Within a class: deviations from its mean, of architectures that share it with others; best tenth: by that mean.",
+        "Within a class: deviations from its mean, of architectures that share it with others; "
+        "best tenth: by that mean.",
         *(
             f"Best by validation, {data_set}: {text}"
             for data_set, text in zip(DATA_SETS, best, strict=True)

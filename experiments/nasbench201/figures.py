@@ -1,4 +1,6 @@
-"""Figures of the study: curves with bands, and points of arms beside a curve. Arrays in, matplotlib figures out."""
+"""Figures of the study: curves with bands, and points of arms beside a curve. Arrays in, matplotlib
+figures out.
+"""
 
 from collections.abc import Mapping
 

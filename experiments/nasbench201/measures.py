@@ -1,4 +1,6 @@
-"""What is measured of searches and policies on a table: regret, conditioning, what embeddings say. Arrays in, numbers out."""
+"""What is measured of searches and policies on a table: regret, conditioning, what embeddings say.
+Arrays in, numbers out.
+"""
 
 from typing import NamedTuple
 
@@ -29,7 +31,9 @@ class Judge(NamedTuple):
         return cls(table.accuracy[data_set, "val"], table.class_mean(data_set, "test"))
 
     def incumbents(self, queries: np.ndarray) -> np.ndarray:
-        """[S, Q]: of the first q queries [S, Q] the one with the best validation accuracy, the earliest of equals."""
+        """[S, Q]: of the first q queries [S, Q] the one with the best validation accuracy, the
+        earliest of equals.
+        """
         seen = self.seen[queries]
         before = np.maximum.accumulate(seen, axis=1)[:, :-1]
         better = np.concatenate([np.ones((len(seen), 1), bool), seen[:, 1:] > before], axis=1)
@@ -37,11 +41,15 @@ class Judge(NamedTuple):
         return np.take_along_axis(queries, position, axis=1)
 
     def regret(self, queries: np.ndarray) -> np.ndarray:
-        """[S, Q] points by which the incumbent's class is worse on the test split than the best class."""
+        """[S, Q] points by which the incumbent's class is worse on the test split than the best
+        class.
+        """
         return self.test.max() - self.test[self.incumbents(queries)]
 
     def in_top(self, queries: np.ndarray) -> np.ndarray:
-        """bool[S, Q]: whether the incumbent's class is as good on the test split as the top 1 % of architectures."""
+        """bool[S, Q]: whether the incumbent's class is as good on the test split as the top 1 % of
+        architectures.
+        """
         least = np.sort(self.test)[::-1][round(TOP * len(self.test)) - 1]
         return self.test[self.incumbents(queries)] >= least
 
@@ -58,10 +66,11 @@ def policy_total_correlation(log_probs: np.ndarray) -> float:
 
 
 def gibbs_curve(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Entropies [b], rising, and total correlations [b], nats, of the Gibbs policies p ~ exp(accuracy / beta).
+    """Entropies [b], rising, and total correlations [b], nats, of the Gibbs policies p ~
+    exp(accuracy / beta).
 
-    Of all policies of an entropy, that one has the highest expected accuracy: its total correlation is what a policy of that
-    entropy has reason to have.
+    Of all policies of an entropy, that one has the highest expected accuracy: its total correlation
+    is what a policy of that entropy has reason to have.
     """
     accuracy = np.asarray(accuracy, np.float64) - np.max(accuracy)
     scaled = (accuracy / beta for beta in np.logspace(-3, 5, 250))
@@ -88,7 +97,8 @@ def uniform_sample(table: AccuracyTable, n: int) -> np.ndarray:
 
 
 def pair_measures(rows: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> [P]: common operations, exact edit distance of the pruned graphs and |difference| of accuracy, of all pairs.
+    """name -> [P]: common operations, exact edit distance of the pruned graphs and |difference| of
+    accuracy, of all pairs.
 
     Args:
       rows: [n] architectures.
@@ -103,16 +113,19 @@ def pair_measures(rows: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def pair_correlations(embedding: np.ndarray, measured: dict[str, np.ndarray]) -> dict[str, float]:
-    """name -> Spearman's correlation over all pairs of the distance of embeddings [n, H] with each of `pair_measures`."""
+    """name -> Spearman's correlation over all pairs of the distance of embeddings [n, H] with each
+    of `pair_measures`.
+    """
     distance = correlations.distances(embedding)
     return {name: correlations.spearman(distance, values) for name, values in measured.items()}
 
 
 def prediction(embedding: np.ndarray, accuracy: np.ndarray) -> tuple[float, float]:
-    """Spearman's correlation of accuracies [n] with their predictions from embeddings [n, H]: ridge, nearest neighbours.
+    """Spearman's correlation of accuracies [n] with their predictions from embeddings [n, H]:
+    ridge, nearest neighbours.
 
-    Five-fold cross-validation; the penalty, and the number of neighbours, are those with the least squared error when each
-    architecture of the other four folds is left out in turn.
+    Five-fold cross-validation; the penalty, and the number of neighbours, are those with the least
+    squared error when each architecture of the other four folds is left out in turn.
     """
     n = len(accuracy)
     folds = np.random.default_rng(0).permutation(n) % FOLDS

@@ -56,7 +56,8 @@ def study(table: tables.AccuracyTable, size_name: str, folder: pathlib.Path) -> 
     )
     if size_name == "full":
         print(
-            f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished is kept",
+            f"about {found.estimate() / 3600:.1f} h, from one epoch of each arm; what is finished "
+            "is kept",
             flush=True,
         )
     with progress.track("searches", total=found.epochs, unit="epoch") as advance:
@@ -100,7 +101,9 @@ def tune(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
 
 
 def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
-    """Seed-updates a second of every arm: one seed, 50 side by side (vmap), 50 one after another (map), on all devices."""
+    """Seed-updates a second of every arm: one seed, 50 side by side (vmap), 50 one after another
+    (map), on all devices.
+    """
     size, rows = settings.SIZES["quick"], []
     accuracy = table.accuracy[settings.TUNING_SET, "val"]
     for name in settings.STRATEGIES:
@@ -121,7 +124,8 @@ def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
         *(Column(name, 0) for name in ("one seed", "50, vmap", "50, map")),
     ]
     notes = [
-        f"Seed-updates a second; best of 3 epochs of {size.epoch} updates, state made included; {runs.versions()['device']}."
+        f"Seed-updates a second; best of 3 epochs of {size.epoch} updates, state made included; "
+        f"{runs.versions()['device']}."
     ]
     Written(folder, "", "", "").section(
         "", {"timing": Table("Many seeds in one program", columns, rows, notes, runs.command())}

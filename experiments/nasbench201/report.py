@@ -46,7 +46,10 @@ class Answers(NamedTuple):
 
 LEARNS = "Does L_Sup cost or help the search?"
 PREDICTS = "Does conditioning predict regret across arms and seeds?"
-ENCODES = "Does the embedding predict the accuracy of held-out architectures better than one-hot decisions do?"
+ENCODES = (
+    "Does the embedding predict the accuracy of held-out architectures better than one-hot "
+    "decisions do?"
+)
 
 
 class _Tests:
@@ -128,7 +131,8 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
             "Regret at the end on generated tables, points",
             found.regret,
             [
-                f"Mean over {seeds} seeds, each with tables of its own [95 % interval]; accuracies span 10 to 95 percent."
+                f"Mean over {seeds} seeds, each with tables of its own [95 % interval]; "
+                "accuracies span 10 to 95 percent."
             ],
         ),
         "conditioning": table(
@@ -137,7 +141,8 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
             ["Of all 15,625 architectures, exact."],
         ),
         "gibbs": table(
-            "Total correlation of the Gibbs policy p ~ exp(accuracy / beta) of the same entropy, nats",
+            "Total correlation of the Gibbs policy p ~ exp(accuracy / beta) of the same entropy, "
+            "nats",
             found.warranted,
             ["What a policy of that entropy has reason to condition."],
         ),
@@ -179,7 +184,8 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
         f"{statistics.paired_difference(factorised[i], lstm[i]).mean:+.2f}" for i in (0, len(x) - 1)
     )
     return (
-        f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing but.",
+        f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing "
+        "but.",
         tables,
         drawn,
     )
@@ -205,8 +211,10 @@ def _regret_table(data, command) -> Table:
         *(Column(f"{q} queries", 3) for q in shown),
     ]
     notes = [
-        f"Mean over {len(regret)} seeds [95 % interval]: points of test accuracy by which the class of the best architecture "
-        "so far (on validation) is worse than the best class. A query is one evaluated architecture, again if it was before.",
+        f"Mean over {len(regret)} seeds [95 % interval]: points of test accuracy by which the "
+        "class of the best architecture "
+        "so far (on validation) is worse than the best class. A query is one evaluated "
+        "architecture, again if it was before.",
     ]
     return Table(f"{data.name}: class-mean regret", columns, rows, notes, command)
 
@@ -221,7 +229,8 @@ def _top_table(data, command) -> Table:
         )
     columns = [Column("strategy"), *(Column(f"{q} queries", 2) for q in shown)]
     notes = [
-        "Share of seeds whose best architecture so far is of a class as good as the top 1 % [Wilson's 95 % interval]."
+        "Share of seeds whose best architecture so far is of a class as good as the top 1 % "
+        "[Wilson's 95 % interval]."
     ]
     return Table(f"{data.name}: probability of the top 1 %", columns, rows, notes, command)
 
@@ -253,7 +262,8 @@ def _comparison_table(data, tests, command) -> Table:
         Column("p, Holm"),
     ]
     notes = [
-        f"One family of {len(rows)} tests: paired t tests over seeds, and Spearman's test over the seeds of an arm."
+        f"One family of {len(rows)} tests: paired t tests over seeds, and Spearman's test over "
+        "the seeds of an arm."
     ]
     return Table(f"{data.name}: comparisons", columns, rows, notes, command)
 
@@ -275,8 +285,10 @@ def _conditioning_table(data, tests, command) -> Table:
         Column("Spearman with mean regret", 3, True),
     ]
     notes = [
-        "Exact, of the final policy over all 15,625 architectures; mean over seeds [95 % interval].",
-        "Gibbs policy: p ~ exp(validation accuracy / beta), which has the highest expected accuracy of all of its entropy.",
+        "Exact, of the final policy over all 15,625 architectures; mean over seeds [95 % "
+        "interval].",
+        "Gibbs policy: p ~ exp(validation accuracy / beta), which has the highest expected "
+        "accuracy of all of its entropy.",
     ]
     return Table(f"{data.name}: conditioning", columns, rows, notes, command)
 
@@ -291,10 +303,14 @@ def _embedding_table(data, command) -> Table:
     for title, numbers in data.references.items():
         rows.append(Row([title, *(numbers.get(key, Empty("-")) for key in keys)], reference=True))
     notes = [
-        f"Spearman's correlation of the L2 distance of embeddings (state after the last decision) with each measure, all pairs "
-        f"of {settings.OWN_SAMPLES} architectures; edit distances: exact, of pruned graphs; accuracies: class means on test.",
-        f"Ridge and nearest neighbours: Spearman's correlation of predicted and true accuracy of {settings.UNIFORM_SAMPLE} "
-        f"architectures, no two of one class, {measures.FOLDS}-fold cross-validated, settings chosen inside the other folds.",
+        "Spearman's correlation of the L2 distance of embeddings (state after the last decision) "
+        "with each measure, all pairs "
+        f"of {settings.OWN_SAMPLES} architectures; edit distances: exact, of pruned graphs; "
+        "accuracies: class means on test.",
+        "Ridge and nearest neighbours: Spearman's correlation of predicted and true accuracy of "
+        f"{settings.UNIFORM_SAMPLE} "
+        f"architectures, no two of one class, {measures.FOLDS}-fold cross-validated, settings "
+        "chosen inside the other folds.",
         "Mean over seeds [95 % interval].",
     ]
     return Table(f"{data.name}: embeddings", columns, rows, notes, command)
@@ -418,7 +434,10 @@ def _learns(data, tests) -> str:
         )
         said.append(f"{settings.TITLES[name]} {_signed(found)} (p = {_p(p)}: {verdict})")
     regret = _interval(tests.mean[settings.PG])
-    return f"Regret averaged over queries, less that of PG only ({regret} points), on {data.name}: {'; '.join(said)}."
+    return (
+        f"Regret averaged over queries, less that of PG only ({regret} points), on {data.name}: "
+        f"{'; '.join(said)}."
+    )
 
 
 def _predicts(data, tests) -> str:
@@ -432,7 +451,8 @@ def _predicts(data, tests) -> str:
     ]
     across, _ = _spearman(*np.transpose(means))
     return (
-        f"Spearman's correlation of total correlation and mean regret over the seeds of an arm on {data.name}: "
+        "Spearman's correlation of total correlation and mean regret over the seeds of an arm on "
+        f"{data.name}: "
         f"{'; '.join(within)}; over the means of these {len(means)} arms {across:+.2f}."
     )
 
@@ -446,9 +466,11 @@ def _encodes(data, tests) -> str:
         best = ranked[0]
         found, p = tests.prediction[best, how], tests.adjusted[best, how]
         said.append(
-            f"{how}: one-hot {data.references[ONE_HOT][how]:.3f}, untrained {_interval(data.untrained[how])}, PG only "
+            f"{how}: one-hot {data.references[ONE_HOT][how]:.3f}, untrained "
+            f"{_interval(data.untrained[how])}, PG only "
             f"{_interval(data.arms[settings.PG].numbers[how])}, best {settings.TITLES[best]} "
-            f"{_interval(data.arms[best].numbers[how])}, {_signed(found)} from one-hot (p = {_p(p)})"
+            f"{_interval(data.arms[best].numbers[how])}, {_signed(found)} from one-hot (p = "
+            f"{_p(p)})"
         )
     return (
         f"Spearman's correlation of predicted and true accuracy on {data.name}, {'; '.join(said)}."

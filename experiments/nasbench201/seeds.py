@@ -1,7 +1,8 @@
-"""One arm over many seeds in one program: the update steps of the search, on a table instead of shared weights.
+"""One arm over many seeds in one program: the update steps of the search, on a table instead of
+shared weights.
 
-Seeds are spread over all devices. On a device they run one after another inside the compiled program on CPUs, where that is
-faster, and side by side (`vmap`) on accelerators.
+Seeds are spread over all devices. On a device they run one after another inside the compiled
+program on CPUs, where that is faster, and side by side (`vmap`) on accelerators.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,8 @@ class Searches(NamedTuple):
     queries: (
         np.ndarray
     )  # [S, Q] int32; the row in `SPACE.every()` of each architecture that was evaluated, in order
-    entropy: np.ndarray  # [S, U] float32; nats, mean over the architectures of an update; NaN where there is no policy
+    # [S, U] float32; nats, mean over the architectures of an update; NaN where there is no policy
+    entropy: np.ndarray
     policy: Params | None  # parameters with a leading axis S
 
 
@@ -137,7 +139,8 @@ def run(
       seeds: [S].
       accuracy: [15625] or [S, 15625] percent, what the searches see.
       epochs: how many to run.
-      weights: numbers of the objective (fields of `Weights`) by seed, in the place of the configuration's.
+      weights: numbers of the objective (fields of `Weights`) by seed, in the place of the
+        configuration's.
       progress: called after every epoch.
     """
     states, logged = start(compiled, seeds, accuracy, weights), []
@@ -165,14 +168,18 @@ def start(
 
 
 def every_log_prob(policy: Policy, params: Params) -> Array:
-    """[15625] log probability of every architecture: their first five decisions, then all choices of the last."""
+    """[15625] log probability of every architecture: their first five decisions, then all choices
+    of the last.
+    """
     every = jnp.asarray(SPACE.every())
     trace = policy.score(params, every[:: SPACE.max_choices])
     return (jnp.sum(trace.log_prob[:, :-1], axis=1)[:, None] + trace.log_probs[:, -1]).ravel()
 
 
 def _over_seeds(fn, mapped, mesh, donated=()):
-    """`fn(lane, common)` for lanes stacked on a leading axis, a share to each device; the rest of a last share is repeated."""
+    """`fn(lane, common)` for lanes stacked on a leading axis, a share to each device; the rest of a
+    last share is repeated.
+    """
 
     def per_device(lanes, common):
         if mapped:

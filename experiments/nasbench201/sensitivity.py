@@ -50,8 +50,10 @@ def variants_table(measured: Mapping[tuple[str, str, str], Numbers], command: st
         rows.append(Row([setting, value, *cells]))
     notes = [
         _seeds(measured),
-        "Sets: Spearman's correlation of the distance of states with the operations in common, over all pairs of 100 "
-        "architectures (negative: the state keeps them). Total correlation: how far decisions depend on each other. It and the "
+        "Sets: Spearman's correlation of the distance of states with the operations in common, "
+        "over all pairs of 100 "
+        "architectures (negative: the state keeps them). Total correlation: how far decisions "
+        "depend on each other. It and the "
         "entropy are exact.",
     ]
     columns = [
@@ -69,7 +71,8 @@ def phase_table(phase: Mapping[tuple[int, int], Numbers], command: str) -> Table
             [
                 f"{size:,}",
                 *(
-                    f"{_mean(phase, size, p, CONDITIONING):.2f} ({_mean(phase, size, p, ENTROPY):.1f})"
+                    f"{_mean(phase, size, p, CONDITIONING):.2f} "
+                    f"({_mean(phase, size, p, ENTROPY):.1f})"
                     for p in PERIODS
                 ),
             ]
@@ -120,4 +123,7 @@ def _mean(phase, size, period, name):
 
 
 def _seeds(measured):
-    return f"Mean over {len(next(iter(measured.values()))[ENTROPY])} seeds ± half its 95 % interval where one is given."
+    return (
+        f"Mean over {len(next(iter(measured.values()))[ENTROPY])} seeds ± half its 95 % interval "
+        "where one is given."
+    )

@@ -1,7 +1,8 @@
 """What the study runs: its sizes, its strategies, and their settings.
 
-Learning rate and entropy weight of each arm, and population and tournament of evolution, are those with the lowest regret on
-CIFAR-10, averaged over 1,000 queries and seeds of their own. This command chose them; it prints the whole grid:
+Learning rate and entropy weight of each arm, and population and tournament of evolution, are those
+with the lowest regret on CIFAR-10, averaged over 1,000 queries and seeds of their own. This command
+chose them; it prints the whole grid:
 
     python -m experiments.study_nasbench201 --table=nasbench201.csv.gz --tune
 """

@@ -80,7 +80,9 @@ class Study:
         )
 
     def estimate(self) -> float:
-        """Seconds that all searches will take, from one epoch of each arm that is compiled first."""
+        """Seconds that all searches will take, from one epoch of each arm that is compiled
+        first.
+        """
         seconds = 0.0
         for name in settings.STRATEGIES:
             parts, program = self._program(name)
@@ -201,7 +203,9 @@ class Sweep:
 
 
 def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
-    """Every arm on generated tables of every strength of interaction; seed s has table s of each."""
+    """Every arm on generated tables of every strength of interaction; seed s has table s of
+    each.
+    """
     lanes = [(strength, seed) for strength in settings.STRENGTHS for seed in range(size.seeds)]
     judges = [
         Judge.of(tables.synthetic_table(seed, strength), size.data_sets[0])

@@ -12,7 +12,9 @@ from nas.report.tables import Column, Row, Table
 
 
 def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[], None]) -> Table:
-    """Regret of every setting of every arm, mean over queries and seeds; the best of an arm first."""
+    """Regret of every setting of every arm, mean over queries and seeds; the best of an arm
+    first.
+    """
     epochs = size.updates // size.epoch
     rows = []
     for name in settings.TUNED:
@@ -58,7 +60,8 @@ def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[],
         settings.EVOLUTION, [f"population {p}, tournament {t}" for p, t in every], regret
     )
     return Table(
-        f"Settings tried on {settings.TUNING_SET}, {size.seeds} seeds, {size.updates * size.architectures} queries",
+        f"Settings tried on {settings.TUNING_SET}, {size.seeds} seeds, "
+        f"{size.updates * size.architectures} queries",
         [
             Column("strategy"),
             Column("setting"),

@@ -1,4 +1,6 @@
-"""Variants of the arms with a memory: what is changed, one setting at a time, and what is measured of each."""
+"""Variants of the arms with a memory: what is changed, one setting at a time, and what is measured
+of each.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,9 @@ SIZES, PERIODS = (
 )  # sequences; epochs between refreshes, 0: filled once
 UNIFORM, OWN, CONDITIONING, ENTROPY = "uniform set", "own samples", "total correlation", "entropy"
 _FIRST_SEED = 200  # of no other study
-_TANH_OFF = 1e3  # constant * tanh(logits / (constant * temperature)) is logits / temperature: the paper's code at evaluation
+# constant * tanh(logits / (constant * temperature)) is logits / temperature: the paper's code at
+# evaluation
+_TANH_OFF = 1e3
 
 
 class Variant(NamedTuple):
@@ -90,8 +94,10 @@ class Bench(NamedTuple):
     folder: pathlib.Path  # of finished pieces
 
     def measure(self, arm: str, variant: Variant) -> dict[str, np.ndarray]:
-        """UNIFORM, OWN, CONDITIONING, ENTROPY -> [S]: two correlations of the distance of states with the operations in common,
-        and two numbers of the policy in nats, both exact. What was measured before is read."""
+        """UNIFORM, OWN, CONDITIONING, ENTROPY -> [S]: two correlations of the distance of states
+        with the operations in common, and two numbers of the policy in nats, both exact. What was
+        measured before is read.
+        """
         config = configure(arm, variant, self.size)
         epochs = max(1, round(self.size.updates * variant.longer / self.size.epoch))
         described = [

@@ -1,1 +1,3 @@
-"""Presets: one file each, whose name is that of the configuration and whose docstring is its command and expected result."""
+"""Presets: one file each, whose name is that of the configuration and whose docstring is its
+command and expected result.
+"""

@@ -1,9 +1,11 @@
-"""The King James text at full size: width 200, 20 epochs of 400 shared and 100 controller steps, ten passes in all.
+"""The King James text at full size: width 200, 20 epochs of 400 shared and 100 controller steps,
+ten passes in all.
 
 The evaluation reads the whole validation split. Initial weights are uniform within 1 / sqrt(width).
 
 Command:   python -m launch.search --config=kjv --workdir=runs/kjv
-Expected:  best cell below the Kneser-Ney bigram (56.1) after 4 epochs, at perplexity 27.0 after 20 (seed 0)
+Expected:  best cell below the Kneser-Ney bigram (56.1) after 4 epochs, at perplexity 27.0 after 20
+           (seed 0)
 Time:      22 minutes
 Hardware:  2 CPU cores (AMD EPYC)
 """

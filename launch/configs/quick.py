@@ -1,7 +1,8 @@
 """The quick search study: the searches of kjv_quick, and one epoch of training from scratch.
 
 Command:   python -m experiments.table_search --config=quick
-Expected:  test perplexities of 51 to 53 for the best cells of all strategies, 48 for the LSTM (seeds 0 to 2)
+Expected:  test perplexities of 51 to 53 for the best cells of all strategies, 48 for the LSTM
+           (seeds 0 to 2)
 Time:      67 minutes
 Hardware:  2 CPU cores (AMD EPYC)
 """

@@ -33,7 +33,9 @@ class UniformSettings:
 
 
 def factorised_policy(space: SearchSpace, config: FactorisedSettings) -> Policy:
-    """One free categorical distribution per position (logits [T, K], squashed like the controller's); starts uniform."""
+    """One free categorical distribution per position (logits [T, K], squashed like the
+    controller's); starts uniform.
+    """
     shape = (space.num_decisions, space.max_choices)
 
     def init(key: Array) -> Params:
@@ -63,7 +65,9 @@ def factorised_policy(space: SearchSpace, config: FactorisedSettings) -> Policy:
 
 
 def uniform_policy(space: SearchSpace, config: UniformSettings = UniformSettings()) -> Policy:
-    """Every choice equally likely, nothing to learn: the factorised policy with its logits held at zero."""
+    """Every choice equally likely, nothing to learn: the factorised policy with its logits held at
+    zero.
+    """
     del config
     free = factorised_policy(space, FactorisedSettings())
     zeros = free.init(None)

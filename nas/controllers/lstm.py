@@ -1,8 +1,8 @@
 """The LSTM controller of ENAS (Pham et al. 2018, section 2.1; settings in section 3).
 
-One step a decision: the input is the embedding of the decision before it (a learned start for the first), the output
-goes through the head of that position. After the last decision one more step consumes it, so that `hidden[:, T]` has
-seen the whole architecture.
+One step a decision: the input is the embedding of the decision before it (a learned start for the
+first), the output goes through the head of that position. After the last decision one more step
+consumes it, so that `hidden[:, T]` has seen the whole architecture.
 """
 
 import dataclasses
@@ -38,10 +38,11 @@ class LSTMSettings:
 
 
 def lstm_policy(space: SearchSpace, config: LSTMSettings) -> Policy:
-    """The controller: `config.width` units, one embedding per (kind, choice), one head per position.
+    """The controller: `config.width` units, one embedding per (kind, choice), one head per
+    position.
 
-    Parameters, with H the width, R the number of (kind, choice) pairs: start [H], embedding [R, H], input and recurrent
-    [H, 4H], bias [4H], head [T, H, K], head_bias [T, K].
+    Parameters, with H the width, R the number of (kind, choice) pairs: start [H], embedding [R, H],
+    input and recurrent [H, 4H], bias [4H], head [T, H, K], head_bias [T, K].
     """
     width, length = config.width, space.num_decisions
     first_row, num_rows = _embedding_rows(space)
@@ -128,7 +129,9 @@ def _lstm_cell(recurrent: Array, hidden: Array, cell: Array, gates: Array) -> tu
 
 
 def _outputs(cell: Array, gates: Array) -> tuple[Array, Array]:
-    """Next state and cell [n, H] from the cell and the gates [n, 4H], before their nonlinearities."""
+    """Next state and cell [n, H] from the cell and the gates [n, 4H], before their
+    nonlinearities.
+    """
     i, f, o, g = jnp.split(gates, 4, axis=-1)
     cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
@@ -138,8 +141,8 @@ def _outputs(cell: Array, gates: Array) -> tuple[Array, Array]:
 def _hidden_states(recurrent: Array, inputs: Array, rows: Array) -> Array:
     """[S, n, H] the states after each of S steps from zero.
 
-    The gradients of the weights are formed by one product over all steps, where plain differentiation would add one a step,
-    and rows of `inputs` one by one.
+    The gradients of the weights are formed by one product over all steps, where plain
+    differentiation would add one a step, and rows of `inputs` one by one.
 
     Args:
       recurrent: [H, 4H].
@@ -182,7 +185,9 @@ _hidden_states.defvjp(_forward, _backward)
 
 
 def _embedding_rows(space: SearchSpace) -> tuple[np.ndarray, int]:
-    """int32[T]: the row of choice 0 at each position, and the number of rows; positions of one kind share rows."""
+    """int32[T]: the row of choice 0 at each position, and the number of rows; positions of one kind
+    share rows.
+    """
     sizes: dict[str, int] = {}
     for kind, choices in zip(space.kinds, space.num_choices, strict=True):
         sizes[kind] = max(sizes.get(kind, 0), choices)

@@ -11,7 +11,8 @@ MASKED = -1e9  # log probability of a choice that does not exist; finite, so tha
 def log_probabilities(
     logits: Array, mask: Array, *, temperature: float, tanh_constant: float
 ) -> Array:
-    """Log softmax of `tanh_constant * tanh(logits / temperature)` over the choices that exist (ENAS, section 3).
+    """Log softmax of `tanh_constant * tanh(logits / temperature)` over the choices that exist
+    (ENAS, section 3).
 
     Args:
       logits: [..., K] float32.
@@ -35,7 +36,9 @@ def take(log_probs: Array, decisions: Array) -> Array:
 
 
 def forced(prefix: Array | None, n: int, length: int) -> Array:
-    """[n, length] int32: a prefix [P] or [n, P] of forced decisions, then -1 where the policy is free."""
+    """[n, length] int32: a prefix [P] or [n, P] of forced decisions, then -1 where the policy is
+    free.
+    """
     if prefix is None:
         return jnp.full((n, length), -1, jnp.int32)
     prefix = jnp.asarray(prefix, jnp.int32)

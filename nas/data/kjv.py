@@ -1,4 +1,6 @@
-"""The King James text as a TFDS dataset: public domain, the size of the Penn Treebank, and it comes with the installation."""
+"""The King James text as a TFDS dataset: public domain, the size of the Penn Treebank, and it comes
+with the installation.
+"""
 
 import importlib.metadata
 import itertools
@@ -16,7 +18,9 @@ _WORDS = re.compile(r"\n|[a-z]+|[^\sa-z]")
 
 
 class KjvText(tfds.core.GeneratorBasedBuilder):
-    """One example per chapter, its verses as lines. Every 20 chapters give one to validation and one to test."""
+    """One example per chapter, its verses as lines. Every 20 chapters give one to validation and
+    one to test.
+    """
 
     VERSION = tfds.core.Version(
         "1.0.0"
@@ -58,7 +62,9 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
 
 
 def split_of(chapter: int) -> str:
-    """The split of the chapter with this running number, 0..1188. Interleaved, so that every split sees most books."""
+    """The split of the chapter with this running number, 0..1188. Interleaved, so that every split
+    sees most books.
+    """
     return {7: "validation", 13: "test"}.get(chapter % 20, "train")
 
 
@@ -67,7 +73,8 @@ def _chapter(verse):
 
 
 def _path():
-    try:  # not importlib.resources: that would import the package, which needs the removed pkg_resources
+    # not importlib.resources: that would import the package, which needs the removed pkg_resources
+    try:
         return importlib.metadata.distribution(PACKAGE).locate_file(FILE)
     except importlib.metadata.PackageNotFoundError:
         raise UserError(

@@ -11,7 +11,8 @@ from nas.errors import UserError
 
 
 def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary_size: int) -> float:
-    """Perplexity of `held_out` [m] under the add-one unigram of `train` [n]: p(w) = (c(w) + 1) / (n + V).
+    """Perplexity of `held_out` [m] under the add-one unigram of `train` [n]: p(w) = (c(w) + 1) / (n
+    + V).
 
     Raises:
       UserError: an empty array, or a token outside 0..vocabulary_size-1.
@@ -25,7 +26,8 @@ def unigram_perplexity(train: np.ndarray, held_out: np.ndarray, vocabulary_size:
 def kneser_ney_bigram_perplexity(
     train: np.ndarray, held_out: np.ndarray, vocabulary_size: int
 ) -> float:
-    """Perplexity of `held_out` [m], all but its first token, under `kneser_ney_bigram` of `train` [n].
+    """Perplexity of `held_out` [m], all but its first token, under `kneser_ney_bigram` of `train`
+    [n].
 
     Raises:
       UserError: fewer than two tokens, or a token outside 0..vocabulary_size-1.
@@ -40,13 +42,15 @@ def kneser_ney_bigram(
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Interpolated Kneser-Ney bigram of `train` [n] (Kneser and Ney 1995, Chen and Goodman 1999).
 
-    p(w | v) = max(c(v w) - D, 0) / c(v) + D N(v .) / c(v) p'(w), where N(v .) counts the types seen after v, and p' is made
-    the same way from the number N(. w) of types seen before w, backed off to 1 / V. An unseen context gives p'. Each of the
-    two levels has its own D = n_1 / (n_1 + 2 n_2), n_k being how many counts equal k; with n_1 = 0 it is one half, so that
-    no probability is zero.
+    p(w | v) = max(c(v w) - D, 0) / c(v) + D N(v .) / c(v) p'(w), where N(v .) counts the types seen
+    after v, and p' is made the same way from the number N(. w) of types seen before w, backed off
+    to 1 / V. An unseen context gives p'. Each of the two levels has its own D = n_1 / (n_1 + 2
+    n_2), n_k being how many counts equal k; with n_1 = 0 it is one half, so that no probability is
+    zero.
 
     Returns:
-      A function of contexts and words, integer arrays of equal shapes, that returns p(word | context) in that shape. For every
+      A function of contexts and words, integer arrays of equal shapes, that returns p(word |
+        context) in that shape. For every
       context the probabilities of all words sum to one.
 
     Raises:

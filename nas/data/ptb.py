@@ -1,4 +1,6 @@
-"""The Penn Treebank of language modelling (Mikolov et al. 2010) as a TFDS dataset, from a folder or from the network."""
+"""The Penn Treebank of language modelling (Mikolov et al. 2010) as a TFDS dataset, from a folder or
+from the network.
+"""
 
 import http.client
 import os
@@ -19,7 +21,9 @@ _WORDS = re.compile(r"\n|\S+")
 
 
 class PtbText(tfds.core.GeneratorBasedBuilder):
-    """One example per 100 lines, in order. The SHA-256 of every file is checked, wherever it comes from."""
+    """One example per 100 lines, in order. The SHA-256 of every file is checked, wherever it comes
+    from.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     SHA256 = {  # of the files, and of the text of the splits: they are the same
@@ -36,7 +40,9 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Penn Treebank, 10,000 types, one sentence per line, in its original order.",
+            description=(
+                "Penn Treebank, 10,000 types, one sentence per line, in its original order."
+            ),
             features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
             disable_shuffling=True,
         )
@@ -85,14 +91,17 @@ def _download(sha256):
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
-                f"cannot download the ptb corpus ({reason}): put {_names()} in a folder and pass --raw_dir=FOLDER"
+                f"cannot download the ptb corpus ({reason}): put {_names()} in a folder and pass "
+                "--raw_dir=FOLDER"
             ) from None
         texts[split] = check_text(URL + name, content, sha256[split])
     return texts
 
 
 def _open(url):
-    """The response of `url`. In a thread, since no timeout of the standard library bounds the look-up of a host name."""
+    """The response of `url`. In a thread, since no timeout of the standard library bounds the
+    look-up of a host name.
+    """
     answers = []
 
     def fetch():

@@ -10,7 +10,8 @@ def read_text(path: str | os.PathLike, sha256: str) -> str:
     """The text of a file.
 
     Raises:
-      UserError: the file is missing or unreadable, or `check_text` rejects its content; names the path.
+      UserError: the file is missing or unreadable, or `check_text` rejects its content; names the
+        path.
     """
     try:
         with open(path, "rb") as file:
@@ -23,7 +24,8 @@ def read_text(path: str | os.PathLike, sha256: str) -> str:
 
 
 def check_text(name: str, content: bytes, sha256: str) -> str:
-    """`content` decoded. The checks run from the most telling to the least: a checksum alone does not say what is wrong.
+    """`content` decoded. The checks run from the most telling to the least: a checksum alone does
+    not say what is wrong.
 
     Raises:
       UserError: `content` is empty, is not UTF-8 or has another SHA-256; names `name`.

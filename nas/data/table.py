@@ -1,7 +1,8 @@
 """A table of the accuracy of every architecture of NAS-Bench-201, read from a file or generated.
 
-A file is text, CSV or gzipped CSV, one line an architecture: its text form under `architecture`, and accuracies in percent
-under the names in COLUMNS, in any order; a column `index` is ignored. A pickle is never read: loading one runs the code in it.
+A file is text, CSV or gzipped CSV, one line an architecture: its text form under `architecture`,
+and accuracies in percent under the names in COLUMNS, in any order; a column `index` is ignored. A
+pickle is never read: loading one runs the code in it.
 """
 
 import csv
@@ -38,7 +39,9 @@ class AccuracyTable:
     """What is known of all architectures, in the order of `SPACE.every()`."""
 
     accuracy: dict[tuple[str, str], np.ndarray]  # (data set, split) -> [15625] float32, percent
-    classes: np.ndarray  # [15625] int32; architectures of one class compute the same and differ in accuracy by noise only
+    # [15625] int32; architectures of one class compute the same and differ in accuracy by noise
+    # only
+    classes: np.ndarray
 
     def class_mean(self, data_set: str, split: str) -> np.ndarray:
         """[15625] float64: the mean accuracy of each architecture's class, percent."""
@@ -51,8 +54,8 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
     """The table in a CSV or gzipped CSV file.
 
     Raises:
-      UserError: no such file, not text, other columns, an unknown operation, an accuracy that is not in 0..100, an architecture
-        that is missing or there twice; names the file and the line.
+      UserError: no such file, not text, other columns, an unknown operation, an accuracy that is
+        not in 0..100, an architecture that is missing or there twice; names the file and the line.
     """
     rows = _rows(pathlib.Path(path))
     _, header = next(rows, ("", []))
@@ -60,7 +63,8 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
     unknown = sorted(set(header) - {"index", "architecture", *COLUMNS})
     if missing or unknown or len(set(header)) < len(header):
         raise UserError(
-            f"{path}: columns must be architecture, {', '.join(COLUMNS)}; got {', '.join(header) or 'none'}"
+            f"{path}: columns must be architecture, {', '.join(COLUMNS)}; got "
+            f"{', '.join(header) or 'none'}"
         )
     name = header.index("architecture")
     places = [header.index(column) for column in COLUMNS]
@@ -79,7 +83,8 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
     if len(absent):
         first = SPACE.format(SPACE.every()[absent[0]])
         raise UserError(
-            f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is {first}"
+            f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is "
+            f"{first}"
         )
     columns = zip(COLUMNS.values(), values.T.astype(np.float32), strict=True)
     return AccuracyTable(dict(columns), SPACE.canonical_class(SPACE.every()))
@@ -96,11 +101,12 @@ def write_table(table: AccuracyTable, path: str | os.PathLike) -> None:
 
 
 def synthetic_table(seed: int, interaction: float) -> AccuracyTable:
-    """A generated table: effects of single operations, and of pairs of them that share no part of the former.
+    """A generated table: effects of single operations, and of pairs of them that share no part of
+    the former.
 
-    On the test split an architecture has the accuracy that its effects give it, 10 to 95 percent; on the validation split noise
-    of 0.3 points is added. Every architecture is a class of its own. Half of the variance of the effects is common to the data
-    sets.
+    On the test split an architecture has the accuracy that its effects give it, 10 to 95 percent;
+    on the validation split noise of 0.3 points is added. Every architecture is a class of its own.
+    Half of the variance of the effects is common to the data sets.
 
     Args:
       seed: of the effects and the noise.
@@ -129,9 +135,11 @@ def synthetic_table(seed: int, interaction: float) -> AccuracyTable:
 
 
 def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> AccuracyTable:
-    """The table of an official NATS-Bench file (topology search space), means over its training seeds.
+    """The table of an official NATS-Bench file (topology search space), means over its training
+    seeds.
 
-    Reads it through the benchmark's own package, which unpickles it: only for a file whose origin is trusted.
+    Reads it through the benchmark's own package, which unpickles it: only for a file whose origin
+    is trusted.
 
     Args:
       path: the file or folder as its authors publish it, such as `NATS-tss-v1_0-3ffb9-simple`.
@@ -149,7 +157,8 @@ def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Accuracy
     if not pathlib.Path(path).exists():
         raise UserError(f"{path}: no such file or folder")
     api = nats_bench.create(str(path), "tss", fast_mode=pathlib.Path(path).is_dir(), verbose=False)
-    sources = {  # validation accuracy on CIFAR-10 is that of networks trained on half of the training data
+    # validation accuracy on CIFAR-10 is that of networks trained on half of the training data
+    sources = {
         ("cifar10", "val"): ("cifar10-valid", "valid-accuracy"),
         ("cifar10", "test"): ("cifar10", "test-accuracy"),
         ("cifar100", "val"): ("cifar100", "valid-accuracy"),
@@ -181,7 +190,8 @@ def _read_text(path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; a table is a CSV file with the columns architecture, {', '.join(COLUMNS)}"
+            f"{path}: no such file; a table is a CSV file with the columns architecture, "
+            f"{', '.join(COLUMNS)}"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
@@ -190,7 +200,8 @@ def _read_text(path) -> str:
             data = gzip.decompress(data)
         if data.startswith(_NOT_TEXT):
             raise UserError(
-                f"{path}: not a text file; pickles are never read, since they may run code: give a CSV file"
+                f"{path}: not a text file; pickles are never read, since they may run code: give "
+                "a CSV file"
             )
         return data.decode("utf-8-sig")
     except (EOFError, gzip.BadGzipFile, zlib.error):
@@ -210,7 +221,9 @@ def _accuracy(where, column, text) -> float:
 
 
 def _effects(rng) -> tuple[np.ndarray, np.ndarray]:
-    """[15625] summed effects of single operations, and of pairs; means zero, each uncorrelated with every single operation."""
+    """[15625] summed effects of single operations, and of pairs; means zero, each uncorrelated with
+    every single operation.
+    """
     every, (choices, length) = SPACE.every(), (SPACE.max_choices, SPACE.num_decisions)
     single, pairs = (np.zeros(len(every)) for _ in range(2))
     for t in range(length):

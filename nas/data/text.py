@@ -24,11 +24,14 @@ UNKNOWN, END = "<unk>", "<eos>"
 
 
 class _Builder(NamedTuple):
-    """A TFDS builder by name, since its module imports TFDS. Its class has `words(text)` and the SHA256 of every split."""
+    """A TFDS builder by name, since its module imports TFDS. Its class has `words(text)` and the
+    SHA256 of every split.
+    """
 
     module: str
     name: str
-    raw_files: bool  # whether its raw files can come from a folder of the user's, as its argument `raw_dir`
+    # whether its raw files can come from a folder of the user's, as its argument `raw_dir`
+    raw_files: bool
 
 
 CORPORA = {
@@ -134,7 +137,9 @@ def _vocabulary(words, size):
 
 
 def _load_texts(name, builder_class, data_dir, options):
-    """{split: text}, each line of which ends with a line end; prepares them with `options` if need be."""
+    """{split: text}, each line of which ends with a line end; prepares them with `options` if need
+    be.
+    """
     import tensorflow_datasets as tfds
 
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
@@ -147,13 +152,14 @@ def _load_texts(name, builder_class, data_dir, options):
             return _read(builder_class, folder, data_dir)
         except Exception as error:  # whatever TFDS makes of missing or damaged files
             raise UserError(
-                f"the prepared corpus in {folder} is damaged ({_one_line(error)}): delete that folder and start again"
+                f"the prepared corpus in {folder} is damaged ({_one_line(error)}): delete that "
+                "folder and start again"
             ) from error
 
 
 def _prepare(builder_class, folder, **options):
-    # TFDS writes beside `folder` and renames at the end: a killed process leaves no `folder`, and of two that prepare at
-    # the same time one fails to rename, which is as good.
+    # TFDS writes beside `folder` and renames at the end: a killed process leaves no `folder`, and
+    # of two that prepare at the same time one fails to rename, which is as good.
     try:
         builder_class(**options).download_and_prepare(file_format="array_record")
     except OSError as error:

@@ -1,6 +1,7 @@
 """Token streams cut into windows for truncated back-propagation through time, as in every PTB code.
 
-The stream is laid out as B contiguous rows; window i of every row continues window i - 1, so the recurrent state carries over.
+The stream is laid out as B contiguous rows; window i of every row continues window i - 1, so the
+recurrent state carries over.
 """
 
 from typing import NamedTuple
@@ -28,7 +29,8 @@ class Windows(NamedTuple):
 
     @classmethod
     def of(cls, tokens: np.ndarray, batch: int, steps: int) -> "Windows":
-        """Windows of `tokens` [n] in `batch` contiguous rows; the last n % batch tokens are dropped.
+        """Windows of `tokens` [n] in `batch` contiguous rows; the last n % batch tokens are
+        dropped.
 
         Raises:
           UserError: too few tokens for one window.
@@ -36,7 +38,8 @@ class Windows(NamedTuple):
         length = len(tokens) // batch
         if length <= steps:
             raise UserError(
-                f"{len(tokens)} tokens in {batch} rows (batch) are {length} per row: too few for one window of {steps} steps "
+                f"{len(tokens)} tokens in {batch} rows (batch) are {length} per row: too few for "
+                f"one window of {steps} steps "
                 f"and its next token; use a smaller batch or fewer steps"
             )
         return cls(tokens, tokens[: length * batch].reshape(batch, length), steps)
@@ -64,7 +67,9 @@ class Windows(NamedTuple):
         return self._replace(rows=self.rows[rows])
 
     def halves(self, slices: int, seed: int) -> tuple[list[Tokens], list[Tokens]]:
-        """Of short rows of the stream, the even ones, shuffled, and the odd ones; each slice has B of them."""
+        """Of short rows of the stream, the even ones, shuffled, and the odd ones; each slice has B
+        of them.
+        """
         batch, tokens = len(self.rows), self.rows.reshape(-1)
         while slices > 1 and len(tokens) // (2 * slices * batch) <= self.steps:
             slices //= 2

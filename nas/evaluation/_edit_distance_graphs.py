@@ -1,4 +1,6 @@
-"""Graphs packed for the edit distance: checked, padded with dummies, sets of nodes as bits. From arrays or from networkx."""
+"""Graphs packed for the edit distance: checked, padded with dummies, sets of nodes as bits. From
+arrays or from networkx.
+"""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -16,12 +18,15 @@ MAX_NODES_BOUNDS = 64  # of bounds: sets of nodes are bits of an int64
 
 
 class PackedGraphs(NamedTuple):
-    """Graphs ready to be compared: nodes first, then dummies up to M = the largest number of nodes. Sets of nodes are bits."""
+    """Graphs ready to be compared: nodes first, then dummies up to M = the largest number of nodes.
+    Sets of nodes are bits.
+    """
 
     sizes: np.ndarray  # [n] int64
     successors: np.ndarray  # [n, M] int64
     predecessors: np.ndarray  # [n, M] int64
-    twins: np.ndarray  # [n, M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
+    # [n, M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
+    twins: np.ndarray
     labels: (
         np.ndarray
     )  # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
@@ -49,8 +54,9 @@ def pack(
       max_nodes: the largest number of nodes allowed.
 
     Raises:
-      UserError: names the first graph that has too many nodes, an unknown label, a self-loop, an edge at a row that holds no
-        node, a cycle where there must be none, no node with a forced label, or not as many as graph 0.
+      UserError: names the first graph that has too many nodes, an unknown label, a self-loop, an
+        edge at a row that holds no node, a cycle where there must be none, no node with a forced
+        label, or not as many as graph 0.
     """
     adjacency, labels = np.asarray(graphs.adjacency, bool), np.asarray(graphs.labels)
     present = labels != ABSENT
@@ -137,7 +143,9 @@ def pack_networkx(
 
 
 def refined_colours(packed: PackedGraphs) -> np.ndarray:
-    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour takes in its neighbours', theirs, ..."""
+    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour takes in its
+    neighbours', theirs, ...
+    """
     num_nodes = packed.successors.shape[1]
     colours = _mix(packed.labels[:, :num_nodes].astype(np.uint64))
     for _ in range(num_nodes):
@@ -182,7 +190,8 @@ def _check(adjacency, labels, present, sizes, label_names, max_nodes, acyclic):
         _check_size(index, sizes[index], max_nodes)
     for index, node in np.argwhere((labels < ABSENT) | (labels >= len(label_names)))[:1]:
         raise UserError(
-            f"graph {index}: node {node} has label {labels[index, node]}, unknown: there are {len(label_names)}"
+            f"graph {index}: node {node} has label {labels[index, node]}, unknown: there are "
+            f"{len(label_names)}"
         )
     for index, node in np.argwhere(np.diagonal(adjacency, axis1=1, axis2=2))[:1]:
         raise UserError(f"graph {index}: node {node} has a self-loop")
@@ -209,5 +218,6 @@ def _check_forced(labels, label_names, forced):
             raise UserError(f"graph {index}: no node has the forced label {name!r}")
         for index in np.flatnonzero(counts != counts[:1])[:1]:
             raise UserError(
-                f"graph {index}: {counts[index]} nodes have the forced label {name!r}, in graph 0 {counts[0]} have it"
+                f"graph {index}: {counts[index]} nodes have the forced label {name!r}, in graph 0 "
+                f"{counts[0]} have it"
             )

@@ -1,12 +1,14 @@
 """Rows of a small cost matrix as vector registers, for functions compiled by numba.
 
-numba widens every small integer to 64 bits, so that its loops over 16 columns fill two to eight registers. A `Lanes` value is
-a whole row of 16-bit costs in one; comparing two rows gives a bit mask in an int64, in which sets of nodes are kept anyway.
-LLVM splits what a processor's registers cannot hold, so the same code runs anywhere. After a change here, touch the file that
-uses it: numba's cache on disk watches the file of the function that it compiles, and no other.
+numba widens every small integer to 64 bits, so that its loops over 16 columns fill two to eight
+registers. A `Lanes` value is a whole row of 16-bit costs in one; comparing two rows gives a bit
+mask in an int64, in which sets of nodes are kept anyway. LLVM splits what a processor's registers
+cannot hold, so the same code runs anywhere. After a change here, touch the file that uses it:
+numba's cache on disk watches the file of the function that it compiles, and no other.
 
-A `token` says how many lanes there are: an unsigned integer whose type has one bit a lane (np.uint16(0) or np.uint64(0)). Costs
-are 16 bits wide with 16 lanes and 32 bits wide with 64 (see `forbidden`).
+A `token` says how many lanes there are: an unsigned integer whose type has one bit a lane
+(np.uint16(0) or np.uint64(0)). Costs are 16 bits wide with 16 lanes and 32 bits wide with 64 (see
+`forbidden`).
 """
 
 import operator
@@ -37,10 +39,11 @@ class _LanesModel(models.PrimitiveModel):
 
 @intrinsic
 def forbidden(typing, token):
-    """The cost of a pair that must not be matched; half of it exceeds every sum of costs along an alternating path.
+    """The cost of a pair that must not be matched; half of it exceeds every sum of costs along an
+    alternating path.
 
-    With n nodes a cost in half units is at most 2 + 4 (n - 1), and a path has fewer than n of them: below 992 with 16 nodes and
-    16,256 with 64.
+    With n nodes a cost in half units is at most 2 + 4 (n - 1), and a path has fewer than n of them:
+    below 992 with 16 nodes and 16,256 with 64.
     """
     value = 16_000 if token.bitwidth == 16 else 1 << 24
     return types.int64(token), lambda context, builder, signature, arguments: _INT64(value)

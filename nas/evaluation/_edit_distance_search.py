@@ -1,33 +1,40 @@
-"""The search behind the exact graph edit distance: depth-first branch and bound over bijections, compiled by numba.
+"""The search behind the exact graph edit distance: depth-first branch and bound over bijections,
+compiled by numba.
 
-With unit costs the smaller graph never deletes a node, so it is padded with isolated dummies until both have n nodes, and
+With unit costs the smaller graph never deletes a node, so it is padded with isolated dummies until
+both have n nodes, and
 
-    distance = minimum over bijections p of  label mismatches + |E1| + |E2| - 2 * (edges that p maps onto edges).
+    distance = minimum over bijections p of
+               label mismatches + |E1| + |E2| - 2 * (edges that p maps onto edges).
 
-**Bound.** A search node has matched some pairs x -> y. For each pair (u, v) of free nodes, in half units so that an edge can be
-shared between its two ends:
+**Bound.** A search node has matched some pairs x -> y. For each pair (u, v) of free nodes, in half
+units so that an edge can be shared between its two ends:
 
     C(u, v) = 2 [labels differ]
-            + 2 (edges between u and a matched x) xor (edges between v and its image y), both directions
-            + tail * |out(u) - out(v)| + head * |in(u) - in(v)|,        out, in: degrees among the free nodes, tail + head = 2.
+            + 2 (edges between u and a matched x) xor (edges between v and its image y), both ways
+            + tail * |out(u) - out(v)| + head * |in(u) - in(v)|
 
-If u -> v, at least |out(u) - out(v)| edges that leave u or v have no counterpart. An edge without counterpart has one tail and
-one head, so it is charged at most tail + head = 2 half units: what it costs. Hence the cost of what is matched plus the
-minimum-cost assignment of C bounds every completion from below. Trees differ in their out-degrees only: (tail, head) = (2, 0),
-every edge charged to its tail, is best for cells; dense graphs do better with (1, 1). Whichever gives the root the higher bound
-is kept.
+with out and in the degrees among the free nodes, and tail + head = 2.
 
-**Warm start.** Matching x -> y can only raise the other entries of C (an edge to x was counted in a difference of degrees, and
-is now counted exactly), so the dual prices of the assignment stay feasible: a search node copies its parent's reduced costs,
-raises them and repairs the assignment. A reduced cost also bounds what its pair adds: bound + reduced cost > limit means that
-no completion with this pair improves on the best bijection so far.
+If u -> v, at least |out(u) - out(v)| edges that leave u or v have no counterpart. An edge without
+counterpart has one tail and one head, so it is charged at most tail + head = 2 half units: what it
+costs. Hence the cost of what is matched plus the minimum-cost assignment of C bounds every
+completion from below. Trees differ in their out-degrees only: (tail, head) = (2, 0), every edge
+charged to its tail, is best for cells; dense graphs do better with (1, 1). Whichever gives the root
+the higher bound is kept.
 
-**Branching** on the row (node of the first graph) or column (node of the second) with the fewest pairs that survive this test,
-on sparse graphs hubs first; then cheapest pair first. Of nodes that an automorphism swaps (twins, such as the dummies) only one
-is tried.
+**Warm start.** Matching x -> y can only raise the other entries of C (an edge to x was counted in a
+difference of degrees, and is now counted exactly), so the dual prices of the assignment stay
+feasible: a search node copies its parent's reduced costs, raises them and repairs the assignment. A
+reduced cost also bounds what its pair adds: bound + reduced cost > limit means that no completion
+with this pair improves on the best bijection so far.
 
-Every assignment is a bijection, so its cost is an upper bound; the root's is improved by swapping images. Rows of C are
-`Lanes`.
+**Branching** on the row (node of the first graph) or column (node of the second) with the fewest
+pairs that survive this test, on sparse graphs hubs first; then cheapest pair first. Of nodes that
+an automorphism swaps (twins, such as the dummies) only one is tried.
+
+Every assignment is a bijection, so its cost is an upper bound; the root's is improved by swapping
+images. Rows of C are `Lanes`.
 """
 
 from typing import NamedTuple
@@ -52,12 +59,14 @@ from nas.evaluation._edit_distance_lanes import (
     where,
 )
 
-# Constants that are passed on have a type: numba compiles a function once more for each literal that it is called with.
+# Constants that are passed on have a type: numba compiles a function once more for each literal
+# that it is called with.
 _ZERO, _ONE, _TWO = np.int64(0), np.int64(1), np.int64(2)
 _HUGE = np.int64(1 << 40)
 _COLUMN = 64  # added to the index of a branching line that is a column
 
-# Nothing is allocated, so arrays need no reference counts: counting takes as long as the search, more with several threads.
+# Nothing is allocated, so arrays need no reference counts: counting takes as long as the search,
+# more with several threads.
 _compiled = njit(cache=True, nogil=True, _nrt=False)
 _inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 
@@ -73,7 +82,9 @@ class _Graph(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Memory of one worker. Each of the M + 1 levels of the search (numbers of matched pairs) has a row or block of its own."""
+    """Memory of one worker. Each of the M + 1 levels of the search (numbers of matched pairs) has a
+    row or block of its own.
+    """
 
     substitution: np.ndarray  # [M, lanes]; 0, 1 or half of forbidden
     costs: (
@@ -136,8 +147,9 @@ def search_pairs(
     Args:
       token: np.uint16(0) for graphs of at most 16 nodes, np.uint64(0) for at most 64.
       work: a `Workspace` made with this token.
-      graphs: tuple of sizes [K] int64; successors, predecessors, twins [K, M] int64; labels [K, lanes] of the workspace's type;
-        the number of forced labels, which are the smallest; and the step between the distances that a pair can have.
+      graphs: tuple of sizes [K] int64; successors, predecessors, twins [K, M] int64; labels [K,
+        lanes] of the workspace's type; the number of forced labels, which are the smallest; and the
+        step between the distances that a pair can have.
       max_searched: search nodes after which a pair is left open.
       interrupt: [1] int64; another thread sets it to stop at once, with results that mean nothing.
       lower, upper: [k] int32, filled with bounds, which are equal unless the pair was left open.
@@ -194,7 +206,8 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
     searched = 1
     sparse = edges <= 3 * n
     for u in range(n):
-        # On sparse graphs an edge makes up for an eighth of a child. On dense ones degrees say little.
+        # On sparse graphs an edge makes up for an eighth of a child. On dense ones degrees say
+        # little.
         work.hubs[0, u] = popcount(a.successors[u]) + popcount(a.predecessors[u]) if sparse else 0
         work.hubs[1, u] = popcount(b.successors[u]) + popcount(b.predecessors[u]) if sparse else 0
     level = (
@@ -235,7 +248,9 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
 
 @_compiled
 def _start(token, work, a, b, n, tail, num_forced):
-    """Sets up the first level: pairs that leave no choice are matched, the rest assigned. Returns its bound and the level."""
+    """Sets up the first level: pairs that leave no choice are matched, the rest assigned. Returns
+    its bound and the level.
+    """
     nodes = (2 << (n - 1)) - 1
     for v in range(n):
         work.degrees[0, v] = popcount(b.successors[v])
@@ -265,10 +280,13 @@ def _start(token, work, a, b, n, tail, num_forced):
 
 @_compiled
 def _match(token, work, a, b, n, level, x, y, tail, rise):
-    """Matches x -> y, whose reduced cost is `rise`: fills the next level from this one, all but its assignment."""
+    """Matches x -> y, whose reduced cost is `rise`: fills the next level from this one, all but its
+    assignment.
+    """
     head = 2 - tail
     rows, columns = work.free_rows[level], work.free_columns[level]
-    # C(x, y) counted edges to free nodes as differences of degrees. They are now counted exactly, at their other end.
+    # C(x, y) counted edges to free nodes as differences of degrees. They are now counted exactly,
+    # at their other end.
     returned = tail * abs(popcount(a.successors[x] & rows) - popcount(b.successors[y] & columns))
     returned += head * abs(
         popcount(a.predecessors[x] & rows) - popcount(b.predecessors[y] & columns)
@@ -286,7 +304,8 @@ def _match(token, work, a, b, n, level, x, y, tail, rise):
     left_rows, left_columns = rows & ~(1 << x), columns & ~(1 << y)
     work.free_rows[level + 1] = left_rows
     work.free_columns[level + 1] = left_columns
-    # u -> x without v -> y, or the reverse, costs 2. Without it the out-degrees of u and v differ by one less, or by one more.
+    # u -> x without v -> y, or the reverse, costs 2. Without it the out-degrees of u and v differ
+    # by one less, or by one more.
     closer_out, farther_out = splat(token, 2 - tail), splat(token, 2 + tail)
     closer_in, farther_in = splat(token, 2 - head), splat(token, 2 + head)
     todo = left_rows
@@ -319,10 +338,11 @@ def _match(token, work, a, b, n, level, x, y, tail, rise):
 
 @_compiled
 def _assign(token, work, n, level, limit):
-    """Completes the assignment of a level; as dual prices rise, its reduced costs fall and its bound rises.
+    """Completes the assignment of a level; as dual prices rise, its reduced costs fall and its
+    bound rises.
 
-    Shortest augmenting paths (Jonker and Volgenant 1987). Returns False, leaving the level unfinished, once the bound is above
-    `limit`.
+    Shortest augmenting paths (Jonker and Volgenant 1987). Returns False, leaving the level
+    unfinished, once the bound is above `limit`.
     """
     rows = work.free_rows[level]
     base = level * n
@@ -411,7 +431,9 @@ def _assign(token, work, n, level, limit):
 
 @_inlined
 def _raise_prices(token, work, base, columns, other_rows, start, reached, distances, distance):
-    """Lowers the reduced costs along a shortest path of length `distance` from row `start` to zero, none below."""
+    """Lowers the reduced costs along a shortest path of length `distance` from row `start` to zero,
+    none below.
+    """
     rise = where(reached, splat(token, distance) - distances, 0)
     store(work.costs, base + start, load(token, work.costs, base + start) + rise - distance)
     if reached == 0:
@@ -429,7 +451,9 @@ def _raise_prices(token, work, base, columns, other_rows, start, reached, distan
 
 @_compiled
 def _choose_line(token, work, a, b, n, level, limit):
-    """Sets `lines` and `children` of a level. Returns False if some row or column has no child left."""
+    """Sets `lines` and `children` of a level. Returns False if some row or column has no child
+    left.
+    """
     rows, columns = work.free_rows[level], work.free_columns[level]
     base = level * n
     room = min(limit - work.bounds[level], forbidden(token) // 2 - 1)
@@ -483,7 +507,9 @@ def _choose_line(token, work, a, b, n, level, limit):
 
 @_inlined
 def _score(count, hub, cost_sum):
-    """Fewest children first, hubs preferred; among equals, where the children raise the bound most."""
+    """Fewest children first, hubs preferred; among equals, where the children raise the bound
+    most.
+    """
     return ((8 * count - hub) << 24) - cost_sum
 
 
@@ -500,7 +526,9 @@ def _open_bound(token, work, root, level):
 
 @_compiled
 def _fill_substitution(token, work, n, labels, i, j, num_forced):
-    """Cost of matching each pair of nodes: 0 if their labels agree, else 1, or half of forbidden if either label is forced."""
+    """Cost of matching each pair of nodes: 0 if their labels agree, else 1, or half of forbidden if
+    either label is forced.
+    """
     image_labels = load(token, labels, j)
     never = splat(token, forbidden(token) // 2)
     mismatch = where(below(image_labels, num_forced), never, 1)
@@ -512,7 +540,9 @@ def _fill_substitution(token, work, n, labels, i, j, num_forced):
 
 @_compiled
 def _complete(work, level):
-    """Writes the bijection of a level to `mapping`: matched pairs and the assignment of the rest."""
+    """Writes the bijection of a level to `mapping`: matched pairs and the assignment of the
+    rest.
+    """
     for t in range(level):
         work.mapping[work.matched[0, t]] = work.matched[1, t]
     rows = work.free_rows[level]

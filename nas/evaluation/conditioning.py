@@ -1,8 +1,10 @@
-"""What a policy uses of its past (Adam & Lorraine 2019; Q1): how far p(a_t | a_<t) is from a distribution that ignores a_<t.
+"""What a policy uses of its past (Adam & Lorraine 2019; Q1): how far p(a_t | a_<t) is from a
+distribution that ignores a_<t.
 
-A policy comes in as its conditional distributions of given sequences (`Trace.log_probs`) or as a function that yields them.
-Everything is in nats. Conditioning is worth nothing without the entropy beside it: a policy that always decides the same is
-as far from itself as one that never looks back, zero.
+A policy comes in as its conditional distributions of given sequences (`Trace.log_probs`) or as a
+function that yields them. Everything is in nats. Conditioning is worth nothing without the entropy
+beside it: a policy that always decides the same is as far from itself as one that never looks back,
+zero.
 """
 
 import math
@@ -29,7 +31,9 @@ class Conditioning(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """`total` as a fraction of the sum of marginal entropies, 0..1; NaN for a policy that has none."""
+        """`total` as a fraction of the sum of marginal entropies, 0..1; NaN for a policy that has
+        none.
+        """
         possible = float(self.marginal_entropy.sum())
         return self.total / possible if possible > 0 else math.nan
 
@@ -43,15 +47,18 @@ class Agreement(NamedTuple):
 
 
 def conditioning(log_probs: np.ndarray) -> Conditioning:
-    """KL(p(a_t | a_<t) || p_t) by position, with p_t the mean of p(a_t | a_<t) over the n sequences.
+    """KL(p(a_t | a_<t) || p_t) by position, with p_t the mean of p(a_t | a_<t) over the n
+    sequences.
 
-    Of sequences drawn from the policy itself, p_t is its marginal and the divergence is the mutual information of a_t and
-    a_<t; their sum is the total correlation, sum_t H(a_t) - H(a_1..a_T). Of sequences that several policies share (a uniform
-    sample) it compares how these use the same prefixes, and p_t is the policy averaged over them.
+    Of sequences drawn from the policy itself, p_t is its marginal and the divergence is the mutual
+    information of a_t and a_<t; their sum is the total correlation, sum_t H(a_t) - H(a_1..a_T). Of
+    sequences that several policies share (a uniform sample) it compares how these use the same
+    prefixes, and p_t is the policy averaged over them.
 
-    The entropy of a mean over n sequences is too small, by sum_k Var(p(k | a_<t)) / (2 n p_t(k)) to first order; the estimate
-    of that is added. It is zero for a policy that ignores its past, about divergence / n for one that hardly looks, and
-    (choices seen - 1) / (2 (n - 1)) for one that is certain of every decision (Miller 1955). What is left is of order 1 / n^2.
+    The entropy of a mean over n sequences is too small, by sum_k Var(p(k | a_<t)) / (2 n p_t(k)) to
+    first order; the estimate of that is added. It is zero for a policy that ignores its past, about
+    divergence / n for one that hardly looks, and (choices seen - 1) / (2 (n - 1)) for one that is
+    certain of every decision (Miller 1955). What is left is of order 1 / n^2.
 
     Args:
       log_probs: [n, T, K] log p(. | a_<t); very negative or -inf for choices that do not exist.
@@ -74,7 +81,8 @@ def conditioning(log_probs: np.ndarray) -> Conditioning:
 
 
 def total_correlation(joint: np.ndarray) -> float:
-    """sum_t H(a_t) - H(a_1..a_T) in nats, exact, of the probabilities of all sequences of an enumerable space.
+    """sum_t H(a_t) - H(a_1..a_T) in nats, exact, of the probabilities of all sequences of an
+    enumerable space.
 
     Args:
       joint: [c_1, ..., c_T] float, one axis a decision.
@@ -87,15 +95,19 @@ def total_correlation(joint: np.ndarray) -> float:
 def influence(
     log_probs: Callable[[np.ndarray], np.ndarray], decisions: np.ndarray, num_choices: Sequence[int]
 ) -> np.ndarray:
-    """[T, T] nats: how much the policy's prediction of decision t (column) changes with decision s (row) alone.
+    """[T, T] nats: how much the policy's prediction of decision t (column) changes with decision s
+    (row) alone.
 
-    Entry (s, t) is the mean over sequences of KL(p(a_t | a_<t) || q), q being the mean of p(a_t | a_<t) over all choices of
-    a_s with the rest of a_<t held fixed. It is at most log(choices of s), and zero for t <= s. Of uniformly drawn sequences it
-    is the conditional mutual information of a_t and a_s given the other decisions before t. It asks how the policy reacts, also
-    to decisions that it would hardly take: a policy that has collapsed may have influence and no total correlation.
+    Entry (s, t) is the mean over sequences of KL(p(a_t | a_<t) || q), q being the mean of p(a_t |
+    a_<t) over all choices of a_s with the rest of a_<t held fixed. It is at most log(choices of s),
+    and zero for t <= s. Of uniformly drawn sequences it is the conditional mutual information of
+    a_t and a_s given the other decisions before t. It asks how the policy reacts, also to decisions
+    that it would hardly take: a policy that has collapsed may have influence and no total
+    correlation.
 
     Args:
-      log_probs: decisions [n, T] int32 -> [n, T, K] log p(. | a_<t); called once for every choice of every position.
+      log_probs: decisions [n, T] int32 -> [n, T, K] log p(. | a_<t); called once for every choice
+        of every position.
       decisions: [n, T] int32.
       num_choices: length T.
     """
@@ -114,7 +126,9 @@ def influence(
 
 
 def by_lag(influences: np.ndarray, num_choices: Sequence[int]) -> np.ndarray:
-    """[T - 1] mean of an `influence` [T, T] at lags 1..T-1, over pairs of positions with a choice; NaN where there is none."""
+    """[T - 1] mean of an `influence` [T, T] at lags 1..T-1, over pairs of positions with a choice;
+    NaN where there is none.
+    """
     free = np.asarray(num_choices) > 1
     pairs = (np.diagonal(influences, lag)[free[:-lag] & free[lag:]] for lag in range(1, len(free)))
     return np.array([values.mean() if len(values) else math.nan for values in pairs])
@@ -128,11 +142,13 @@ def groups_test(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Agreement:
-    """Whether architectures sampled from the same state of a policy have more in common than those from different states.
+    """Whether architectures sampled from the same state of a policy have more in common than those
+    from different states.
 
-    Compares decisions from position `start` on: those before it led to the state, and are equal within a group by construction.
-    If the policy does not look back, architectures are exchangeable between groups, and p = (1 + permutations of the groups
-    with at least as many common decisions within) / (1 + permutations) is exact.
+    Compares decisions from position `start` on: those before it led to the state, and are equal
+    within a group by construction. If the policy does not look back, architectures are exchangeable
+    between groups, and p = (1 + permutations of the groups with at least as many common decisions
+    within) / (1 + permutations) is exact.
 
     Args:
       decisions: [n, T] int32.
@@ -147,14 +163,18 @@ def groups_test(
     labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     if len(sizes) < 2 or sizes.max() < 2 or length == 0:
         raise UserError(
-            f"groups of architectures: at least two are needed, one of them of two or more, and a decision to compare; got "
-            f"{len(sizes)} of at most {sizes.max()}, and {length} decisions from position {start} on"
+            "groups of architectures: at least two are needed, one of them of two or more, and a "
+            "decision to compare; got "
+            f"{len(sizes)} of at most {sizes.max()}, and {length} decisions from position {start} "
+            "on"
         )
     choices = suffixes.max() + 1
     cells = np.arange(length) * choices + suffixes
 
     def common(labels):
-        """Common decisions of all pairs of one group, from how often each group took each choice."""
+        """Common decisions of all pairs of one group, from how often each group took each
+        choice.
+        """
         counts = np.bincount((labels[:, None] * length * choices + cells).ravel())
         return int(counts @ counts - suffixes.size) // 2
 

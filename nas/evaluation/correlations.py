@@ -1,8 +1,10 @@
-"""How far distances between embeddings follow the similarity of architectures (Adam & Lorraine 2019; Q4 and Q5).
+"""How far distances between embeddings follow the similarity of architectures (Adam & Lorraine
+2019; Q4 and Q5).
 
-One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two embeddings and the
-measure of the two architectures. Similarities should come out negative, differences positive. Pairs that share an
-architecture are not independent, so no p-value comes with these numbers. The paper's own protocol stands beside it.
+One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two
+embeddings and the measure of the two architectures. Similarities should come out negative,
+differences positive. Pairs that share an architecture are not independent, so no p-value comes with
+these numbers. The paper's own protocol stands beside it.
 """
 
 import itertools
@@ -85,7 +87,9 @@ def distances(embedding: np.ndarray) -> np.ndarray:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation, mid-ranks for ties; NaN where one side is constant or not finite."""
+    """Spearman's rank correlation, mid-ranks for ties; NaN where one side is constant or not
+    finite.
+    """
     return _correlation(spearmanr, x, y)
 
 
@@ -98,8 +102,8 @@ def correlations(values: dict[str, np.ndarray], embedding: np.ndarray) -> dict[s
 def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, str], float]:
     """(measure, statistic, metric) -> correlation as the paper's code appears to compute it.
 
-    The state is read before the last decision is consumed, performance is perplexity, the edit distance is networkx's first
-    approximation without labels.
+    The state is read before the last decision is consumed, performance is perplexity, the edit
+    distance is networkx's first approximation without labels.
     """
     approximation = edit_distance.first_approximation(space, sample.decisions)
     values = {

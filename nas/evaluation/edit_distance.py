@@ -1,10 +1,13 @@
-"""Exact graph edit distance of small labelled directed graphs, for every pair of a thousand architectures.
+"""Exact graph edit distance of small labelled directed graphs, for every pair of a thousand
+architectures.
 
-Unit costs: 1 for substituting a node whose label differs, 1 for inserting or deleting a node or an edge; edges have no labels.
-`_edit_distance_search` has the method. Every distance is exact: the search has no time-out. Larger graphs get bounds instead.
+Unit costs: 1 for substituting a node whose label differs, 1 for inserting or deleting a node or an
+edge; edges have no labels. `_edit_distance_search` has the method. Every distance is exact: the
+search has no time-out. Larger graphs get bounds instead.
 
-Isomorphic architectures are compared once. Graphs with the same colour refinement (Weisfeiler and Leman 1968), which isomorphic
-graphs always have, are merged if the search finds the distance 0 between them.
+Isomorphic architectures are compared once. Graphs with the same colour refinement (Weisfeiler and
+Leman 1968), which isomorphic graphs always have, are merged if the search finds the distance 0
+between them.
 """
 
 import itertools
@@ -71,7 +74,8 @@ def edit_distance(
     label: Hashable | None = "label",
     forced: Sequence[Hashable] = (),
 ) -> int:
-    """Exact edit distance of two graphs of at most 16 nodes, cyclic or not, in any order of their nodes.
+    """Exact edit distance of two graphs of at most 16 nodes, cyclic or not, in any order of their
+    nodes.
 
     Args:
       a, b: directed graphs without self-loops or parallel edges.
@@ -79,8 +83,8 @@ def edit_distance(
       forced: labels whose nodes may only be matched to each other, such as ("input", "output").
 
     Raises:
-      UserError: not such a graph, a node without label, or forced nodes that are absent or differ in number; names the graph,
-        0 or 1.
+      UserError: not such a graph, a node without label, or forced nodes that are absent or differ
+        in number; names the graph, 0 or 1.
     """
     packed = pack_networkx([a, b], label=label, forced=forced)
     return int(compare(packed, np.array([0]), np.array([1])).upper[0])
@@ -94,7 +98,8 @@ def edit_distance_bounds(
     forced: Sequence[Hashable] = (),
     limit: int = 10_000,
 ) -> tuple[int, int]:
-    """Lower and upper bound on the edit distance of two graphs of at most 64 nodes; equal bounds are the distance.
+    """Lower and upper bound on the edit distance of two graphs of at most 64 nodes; equal bounds
+    are the distance.
 
     Args:
       a, b, label, forced: as for `edit_distance`.
@@ -119,19 +124,22 @@ def pairwise_edit_distance(
 ) -> np.ndarray:
     """int32[n, n] exact edit distances between all architectures.
 
-    The primary definition is the default: labelled graphs with input and output nodes, each matched to its counterpart. Needs
-    no memory that grows with the number of pairs but the result. The number of threads does not change it.
+    The primary definition is the default: labelled graphs with input and output nodes, each matched
+    to its counterpart. Needs no memory that grows with the number of pairs but the result. The
+    number of threads does not change it.
 
     Args:
       space: what the decisions mean.
       decisions: [n, T].
-      labelled: whether a differing label costs 1; without, all labels but the forced ones are the same.
+      labelled: whether a differing label costs 1; without, all labels but the forced ones are the
+        same.
       io: whether the graphs have input and output nodes.
       forced: whether these may only be matched to each other; needs `io`.
       threads: 0 uses all cores.
 
     Raises:
-      UserError: invalid decisions; a graph with more than 16 nodes, a cycle, an unknown label or without the forced nodes.
+      UserError: invalid decisions; a graph with more than 16 nodes, a cycle, an unknown label or
+        without the forced nodes.
     """
     packed = pack_decisions(space, decisions, labelled=labelled, io=io, forced=forced)
     return _all_pairs(packed, None, threads, keep_lower=False)[1]
@@ -165,12 +173,14 @@ def pairwise_edit_distance_bounds(
 
 
 def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np.ndarray:
-    """int32[n, n] upper bounds: the first approximation of networkx, labels ignored, which the paper reports as edit distance.
+    """int32[n, n] upper bounds: the first approximation of networkx, labels ignored, which the
+    paper reports as edit distance.
 
-    It matches nodes before it looks at edges, and without labels all matches of nodes cost the same: nodes are matched by
-    where they stand alone, so that two graphs of one size differ by |E1| + |E2| - 2 |edges in common by position|. It is not
-    symmetric for two sizes (each pair is computed once, the earlier architecture first). On random cells of 12 nodes it is
-    about three times the exact distance without labels, half as much again as the one with.
+    It matches nodes before it looks at edges, and without labels all matches of nodes cost the
+    same: nodes are matched by where they stand alone, so that two graphs of one size differ by |E1|
+    + |E2| - 2 |edges in common by position|. It is not symmetric for two sizes (each pair is
+    computed once, the earlier architecture first). On random cells of 12 nodes it is about three
+    times the exact distance without labels, half as much again as the one with.
 
     Args:
       space: what the decisions mean.
@@ -206,7 +216,9 @@ def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np
 
 
 def _matched_nodes(m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of m nodes networkx matches with which of n when all matches are free and an unmatched node costs 1."""
+    """Which of m nodes networkx matches with which of n when all matches are free and an unmatched
+    node costs 1.
+    """
     never = m + n + 1
     cost = np.zeros((m + n, m + n))
     cost[:m, n:] = np.where(np.eye(m) > 0, 1, never)
@@ -225,7 +237,9 @@ def pack_decisions(
     forced: bool = True,
     max_nodes: int = MAX_NODES,
 ) -> PackedGraphs:
-    """Packs the graphs of decisions [n, T]; arguments and errors as for `pairwise_edit_distance`."""
+    """Packs the graphs of decisions [n, T]; arguments and errors as for
+    `pairwise_edit_distance`.
+    """
     graphs = space.graphs(space.validate(decisions), io=io)
     labels = IO_LABELS if forced else ()
     return pack(
@@ -292,7 +306,8 @@ def _all_pairs(packed, limit, threads, keep_lower):
     lower = np.zeros((n, n), np.int32) if keep_lower else upper
     representatives = _first_isomorphic(packed, limit, threads)
     distinct = np.unique(representatives)
-    # Pairs are numbered row by row through the upper triangle; `row_starts` has the number of the first pair of each row.
+    # Pairs are numbered row by row through the upper triangle; `row_starts` has the number of the
+    # first pair of each row.
     lengths = np.arange(len(distinct) - 1, -1, -1)
     row_starts = np.cumsum(lengths) - lengths
 
@@ -341,10 +356,11 @@ def _search_blocks(
     limit: int | None,
     threads: int,
 ) -> None:
-    """Calls search_block(search, block) for slices that cover all pairs, on several threads that are stopped with the caller.
+    """Calls search_block(search, block) for slices that cover all pairs, on several threads that
+    are stopped with the caller.
 
-    `search(first, second, lower, upper, searched)` is `search_pairs` with the thread's own workspace; it runs without the
-    global interpreter lock.
+    `search(first, second, lower, upper, searched)` is `search_pairs` with the thread's own
+    workspace; it runs without the global interpreter lock.
     """
     if limit is not None and limit < 1:
         raise UserError(f"the limit of search nodes must be at least 1, got {limit}")

@@ -1,7 +1,7 @@
 """Position-aware similarities of architectures: how much two decision vectors have in common.
 
-Every function compares all pairs and returns the condensed vector of length n (n - 1) / 2, in the order of
-`scipy.spatial.distance.pdist`.
+Every function compares all pairs and returns the condensed vector of length n (n - 1) / 2, in the
+order of `scipy.spatial.distance.pdist`.
 """
 
 import numpy as np
@@ -11,7 +11,9 @@ from nas.spaces import SearchSpace
 
 
 def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> np.ndarray:
-    """[P] positions of these kinds at which a pair decided the same; positions without a choice are left out."""
+    """[P] positions of these kinds at which a pair decided the same; positions without a choice are
+    left out.
+    """
     positions = np.concatenate([space.positions(kind) for kind in kinds])
     return len(positions) - _count_different(space.validate(decisions)[:, positions])
 
@@ -19,9 +21,9 @@ def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> 
 def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     """[P] edges that a pair shares and whose head has the same label in both.
 
-    Edges are compared by the positions of their nodes; that of the input counts, those to the output, which decide
-    nothing, do not. This is the paper's "common activations", as its code appears to count them: nodes with the same
-    parent and activation.
+    Edges are compared by the positions of their nodes; that of the input counts, those to the
+    output, which decide nothing, do not. This is the paper's "common activations", as its code
+    appears to count them: nodes with the same parent and activation.
     """
     adjacency, labels = space.graphs(decisions, io=True)
     heads = [
@@ -39,7 +41,9 @@ def feature_difference(feature: np.ndarray) -> np.ndarray:
 
 
 def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
-    """[n, sum of choices] float: the decisions themselves as a vector; its L2 distance orders pairs by total overlap."""
+    """[n, sum of choices] float: the decisions themselves as a vector; its L2 distance orders pairs
+    by total overlap.
+    """
     choices = zip(space.validate(decisions).T, space.num_choices, strict=True)
     return np.concatenate([np.eye(count)[column] for column, count in choices], axis=1)
 
@@ -47,7 +51,9 @@ def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
 def random_projection(
     space: SearchSpace, decisions: np.ndarray, width: int, seed: int = 0
 ) -> np.ndarray:
-    """[n, width]: `one_hot` through a Gaussian matrix: an embedding that encodes every decision and has learned nothing."""
+    """[n, width]: `one_hot` through a Gaussian matrix: an embedding that encodes every decision and
+    has learned nothing.
+    """
     encoded = one_hot(space, decisions)
     return (
         encoded

@@ -1,4 +1,6 @@
-"""Linear probes of a hidden state: which decisions can be read off it (Alain & Bengio 2016; Adam & Lorraine 2019, Q1)."""
+"""Linear probes of a hidden state: which decisions can be read off it (Alain & Bengio 2016; Adam &
+Lorraine 2019, Q1).
+"""
 
 from typing import NamedTuple
 
@@ -17,11 +19,13 @@ class Probe(NamedTuple):
 def probe_accuracy(
     embedding: np.ndarray, decisions: np.ndarray, *, folds: int = 5, seed: int = 0
 ) -> Probe:
-    """How often a linear function of the embedding gives the decision, by position, under cross-validation.
+    """How often a linear function of the embedding gives the decision, by position, under
+    cross-validation.
 
-    Ridge regression on one-hot decisions, the largest output taken. Features are standardised and each position's penalty is
-    chosen by leave-one-out error, on the training folds: a state that tells nothing falls back on the majority. It is a lower
-    bound of what a linear classifier finds: of three choices that lie on one line it misses the one between.
+    Ridge regression on one-hot decisions, the largest output taken. Features are standardised and
+    each position's penalty is chosen by leave-one-out error, on the training folds: a state that
+    tells nothing falls back on the majority. It is a lower bound of what a linear classifier finds:
+    of three choices that lie on one line it misses the one between.
 
     Args:
       embedding: [n, H] float.
@@ -41,7 +45,9 @@ def probe_accuracy(
 
 
 def _predict(features, targets, held_out):
-    """[m, T] choices for held-out features [m, H], learned from features [n, H] and targets [n, T, K]."""
+    """[m, T] choices for held-out features [m, H], learned from features [n, H] and targets [n, T,
+    K].
+    """
     n, length, choices = targets.shape
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread == 0] = 1

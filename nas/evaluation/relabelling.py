@@ -1,6 +1,7 @@
 """Relabelled copies of a recurrent cell: the same function with its nodes numbered otherwise.
 
-Node 0 stays, and parents keep their place before children. Under shared weights the copies use different matrices.
+Node 0 stays, and parents keep their place before children. Under shared weights the copies use
+different matrices.
 """
 
 import numpy as np
@@ -11,11 +12,13 @@ from nas.spaces.recurrent import RecurrentSpace
 def relabelled(
     space: RecurrentSpace, decisions: np.ndarray, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """[m, T] different copies of decisions [T], each of all that there are equally likely; m < n where there are fewer.
+    """[m, T] different copies of decisions [T], each of all that there are equally likely; m < n
+    where there are fewer.
 
-    A numbering is drawn by taking, of the nodes whose parent is numbered, each with a chance in proportion to the number of
-    its descendants and itself: every numbering of a tree is then equally likely (Knuth's hook lengths). Numberings that give
-    the same decisions are equally many for each copy.
+    A numbering is drawn by taking, of the nodes whose parent is numbered, each with a chance in
+    proportion to the number of its descendants and itself: every numbering of a tree is then
+    equally likely (Knuth's hook lengths). Numberings that give the same decisions are equally many
+    for each copy.
     """
     decisions = space.validate(decisions)[0]
     parents = space.parents(decisions)

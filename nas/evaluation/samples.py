@@ -1,7 +1,7 @@
 """What an evaluation knows of a controller, as arrays: its architectures, and how it decides.
 
-n architectures are compared pair by pair (P pairs in the order of `pdist`); N more tell what the policy does. H is 0 where the
-policy has no hidden state.
+n architectures are compared pair by pair (P pairs in the order of `pdist`); N more tell what the
+policy does. H is 0 where the policy has no hidden state.
 """
 
 from typing import NamedTuple
@@ -37,4 +37,6 @@ class Behaviour(NamedTuple):
     influence: (
         np.ndarray
     )  # [T, T] nats; of an earlier decision (row) on a later one, `conditioning.influence`
-    continued: np.ndarray  # [G, M, T] int32; M samples from each of G intermediate states, that of the first T // 2 decisions
+    # [G, M, T] int32; M samples from each of G intermediate states, that of the first T // 2
+    # decisions
+    continued: np.ndarray

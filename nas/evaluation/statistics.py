@@ -1,8 +1,10 @@
-"""What the numbers of a study are worth: intervals over seeds, paired comparisons, tests on distances of architectures.
+"""What the numbers of a study are worth: intervals over seeds, paired comparisons, tests on
+distances of architectures.
 
-Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100 architectures share them, and the
-usual p-value of their correlation is wrong. Whatever is said of such a correlation comes from permuting or resampling
-architectures. A number that is not finite makes every result that depends on it NaN: a seed is never dropped.
+Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100
+architectures share them, and the usual p-value of their correlation is wrong. Whatever is said of
+such a correlation comes from permuting or resampling architectures. A number that is not finite
+makes every result that depends on it NaN: a seed is never dropped.
 """
 
 import math
@@ -46,7 +48,9 @@ class Components(NamedTuple):
 
     within: float  # of a value about the mean of its group
     between: float  # of the groups' means, without what is left in them of `within`
-    share: Interval  # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over resampled groups
+    # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over
+    # resampled groups
+    share: Interval
 
 
 def mean_interval(values, level: float = 0.95) -> Interval:
@@ -57,10 +61,11 @@ def mean_interval(values, level: float = 0.95) -> Interval:
 
 
 def paired_difference(a, b, level: float = 0.95) -> Paired:
-    """a - b over seeds [S], the same seed at the same place in both: t interval, effect size and paired t test.
+    """a - b over seeds [S], the same seed at the same place in both: t interval, effect size and
+    paired t test.
 
-    Differences that are all equal have no spread to be measured against: effect and p are NaN, unless all are zero (0 and
-    1). Limits, effect and p are NaN for a single seed.
+    Differences that are all equal have no spread to be measured against: effect and p are NaN,
+    unless all are zero (0 and 1). Limits, effect and p are NaN for a single seed.
 
     Raises:
       ValueError: a and b are of different length.
@@ -79,7 +84,8 @@ def paired_difference(a, b, level: float = 0.95) -> Paired:
 
 
 def equivalence_p(values, bound: float) -> float:
-    """p-value of the hypothesis that the mean over seeds is not within (-bound, bound), of values [S].
+    """p-value of the hypothesis that the mean over seeds is not within (-bound, bound), of values
+    [S].
 
     Two one-sided t tests (Schuirmann 1987); NaN for a single seed.
     """
@@ -90,7 +96,8 @@ def equivalence_p(values, bound: float) -> float:
 
 
 def equivalence_bound(values, level: float = 0.05) -> float:
-    """The smallest bound at which `equivalence_p` of values [S] is at most `level`: what "no correlation" then means.
+    """The smallest bound at which `equivalence_p` of values [S] is at most `level`: what "no
+    correlation" then means.
 
     It speaks of the mean over seeds for the architectures that were compared, not of others.
     """
@@ -99,7 +106,8 @@ def equivalence_bound(values, level: float = 0.05) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values of one family of tests, adjusted after Holm (1979): below .05, the family's chance of any error is too.
+    """p-values of one family of tests, adjusted after Holm (1979): below .05, the family's chance
+    of any error is too.
 
     A NaN stays NaN and counts as a test of the family.
 
@@ -117,11 +125,13 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
-    """Mantel's test (1967) of Spearman's correlation between two distances of n architectures, both in `pdist` order [P].
+    """Mantel's test (1967) of Spearman's correlation between two distances of n architectures, both
+    in `pdist` order [P].
 
-    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 + permutations). Correlations that
-    differ by rounding alone are equal: of architectures that are mostly alike, many permutations give the observed one, and
-    p would come out far too small without them. NaN where a side is constant or not finite.
+    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 +
+    permutations). Correlations that differ by rounding alone are equal: of architectures that are
+    mostly alike, many permutations give the observed one, and p would come out far too small
+    without them. NaN where a side is constant or not finite.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
@@ -134,10 +144,12 @@ def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int 
 def partial_mantel(
     x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
 ) -> Mantel:
-    """Partial Mantel test (Smouse, Long, Sokal 1986): `mantel` of x and y at a fixed control [P], on ranks.
+    """Partial Mantel test (Smouse, Long, Sokal 1986): `mantel` of x and y at a fixed control [P],
+    on ranks.
 
-    The architectures of x are permuted; y and the control keep their relation. Where x and y both follow the control, p is too
-    small (Guillot, Rousset 2013): a correlation of ranks does not take all of it away. NaN also where it determines a side.
+    The architectures of x are permuted; y and the control keep their relation. Where x and y both
+    follow the control, p is too small (Guillot, Rousset 2013): a correlation of ranks does not take
+    all of it away. NaN also where it determines a side.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
@@ -148,7 +160,9 @@ def partial_mantel(
 def mantel_and_partial(
     x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
 ) -> tuple[Mantel, Mantel]:
-    """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations: they are what takes the time."""
+    """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations: they
+    are what takes the time.
+    """
     undefined = Mantel(math.nan, math.nan)
     if not (_varies(x) and _varies(y) and _varies(control)):
         return mantel(x, y, permutations=permutations, seed=seed), undefined
@@ -165,10 +179,12 @@ def mantel_and_partial(
 def bootstrap_correlation(
     x: np.ndarray, y: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Spearman's correlation of two distances [P] in `pdist` order, with percentile limits over resampled architectures.
+    """Spearman's correlation of two distances [P] in `pdist` order, with percentile limits over
+    resampled architectures.
 
-    A resample draws n architectures with replacement and takes all pairs of two different ones: an architecture and its copy
-    have distance zero on both sides, which would bias the correlation. NaN where a resample has no correlation.
+    A resample draws n architectures with replacement and takes all pairs of two different ones: an
+    architecture and its copy have distance zero on both sides, which would bias the correlation.
+    NaN where a resample has no correlation.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
@@ -201,9 +217,11 @@ def bootstrap_correlation(
 def variance_components(
     values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Components:
-    """One-way random effects of values [groups, members], from the mean squares; a negative component is zero.
+    """One-way random effects of values [groups, members], from the mean squares; a negative
+    component is zero.
 
-    The limits are percentiles over groups that are resampled whole. NaN where a value is not finite, or nothing varies.
+    The limits are percentiles over groups that are resampled whole. NaN where a value is not
+    finite, or nothing varies.
 
     Raises:
       ValueError: fewer than two groups or two members.
@@ -247,7 +265,9 @@ def _seeds(values):
 
 
 def _mean_and_error(values, rounding=None):
-    """Mean over seeds [S] and its standard error: zero if they differ by rounding alone, NaN for a single seed."""
+    """Mean over seeds [S] and its standard error: zero if they differ by rounding alone, NaN for a
+    single seed.
+    """
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, math.nan
@@ -271,7 +291,9 @@ def _standard_ranks(values):
 
 
 def _permuted_correlations(x, others, permutations, seed):
-    """[M, 1 + permutations] Spearman's correlation of x with each of M others: first as they are, then with x permuted."""
+    """[M, 1 + permutations] Spearman's correlation of x with each of M others: first as they are,
+    then with x permuted.
+    """
     ranks = squareform(_standard_ranks(x))
     flat = np.stack(
         [squareform(_standard_ranks(other)).ravel() / 2 for other in others]

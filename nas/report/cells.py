@@ -31,10 +31,11 @@ _MARGIN, _LINE = 4.0, 12.0  # points: around the drawing; a line of the title
 
 
 def cell_drawing(space, decisions: np.ndarray, title: str | None = None) -> Figure:
-    """An architecture as a layered graph, a color a label; about 400 pixels wide on a screen, top down or left to right.
+    """An architecture as a layered graph, a color a label; about 400 pixels wide on a screen, top
+    down or left to right.
 
-    Nodes other than input and output carry a number, counted in the order of the graph. Long edges into one node share a
-    lane. Artists have the identifiers `node-NODE` and `edge-TAIL-HEAD`.
+    Nodes other than input and output carry a number, counted in the order of the graph. Long edges
+    into one node share a lane. Artists have the identifiers `node-NODE` and `edge-TAIL-HEAD`.
 
     Args:
       space: anything with `label_names` and `to_graph(decisions, io=True)` (see `nas.spaces`).

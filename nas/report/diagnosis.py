@@ -1,6 +1,8 @@
-"""The report on one controller of any make, known by arrays alone: what its embeddings and its policy say of its decisions.
+"""The report on one controller of any make, known by arrays alone: what its embeddings and its
+policy say of its decisions.
 
-One controller is one seed: intervals come from resampling its architectures and speak of others that it could have drawn.
+One controller is one seed: intervals come from resampling its architectures and speak of others
+that it could have drawn.
 """
 
 import pathlib
@@ -21,7 +23,10 @@ from nas.spaces import SearchSpace
 COMPARED = 200  # architectures that are compared pair by pair: the first ones
 PERFORMANCE = "performance, |difference|"
 _PROJECTIONS = 10
-_TESTS = "p: Mantel test, 9,999 permutations of the architectures. Interval: 95 %, 1,000 resamples of the architectures."
+_TESTS = (
+    "p: Mantel test, 9,999 permutations of the architectures. Interval: 95 %, 1,000 resamples of "
+    "the architectures."
+)
 
 
 class Controller(NamedTuple):
@@ -48,7 +53,9 @@ def measures(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]
 def correlations_table(
     values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str
 ) -> Table:
-    """Spearman's correlation of the distance of embeddings with each of `values` [P], beside what learned nothing."""
+    """Spearman's correlation of the distance of embeddings with each of `values` [P], beside what
+    learned nothing.
+    """
     decisions, embeddings = controller.decisions[:COMPARED], controller.embeddings[:COMPARED]
     width = embeddings.shape[1]
     one_hot = overlap.one_hot(space, decisions)
@@ -69,10 +76,12 @@ def correlations_table(
         Column("random projection", 3, True),
     ]
     notes = [
-        f"{len(decisions)} architectures, all pairs. Similarities (common ..., overlap) should be negative, differences "
+        f"{len(decisions)} architectures, all pairs. Similarities (common ..., overlap) should be "
+        "negative, differences "
         "positive.",
         _TESTS,
-        f"One-hot: the decisions themselves as embedding; random projection: these through {_PROJECTIONS} random matrices to "
+        "One-hot: the decisions themselves as embedding; random projection: these through "
+        f"{_PROJECTIONS} random matrices to "
         f"width {width}, mean. Both have learned nothing.",
     ]
     return Table("Distances of embeddings: Spearman's correlation", columns, rows, notes, command)
@@ -121,7 +130,8 @@ def probes_table(space: SearchSpace, probe: Probe, command: str) -> Table:
         Column("difference", 3, True),
     ]
     notes = [
-        "Held-out accuracy of a linear reading of the embedding, and of the most frequent choice; five folds."
+        "Held-out accuracy of a linear reading of the embedding, and of the most frequent choice; "
+        "five folds."
     ]
     return Table("Decisions read off the embedding", columns, rows, notes, command)
 
@@ -134,8 +144,10 @@ def conditioning_table(space: SearchSpace, found: Conditioning, command: str) ->
     ]
     rows.append(Row(["all", "sum", "", float(found.entropy.sum()), found.total], reference=True))
     notes = [
-        "Conditioning: KL(p(a_t | a_<t) || its mean over the sequences). Where these are the policy's own samples, the sum is "
-        "its total correlation: how far its decisions depend on each other. A policy that always decides the same has none."
+        "Conditioning: KL(p(a_t | a_<t) || its mean over the sequences). Where these are the "
+        "policy's own samples, the sum is "
+        "its total correlation: how far its decisions depend on each other. A policy that always "
+        "decides the same has none."
     ]
     columns = [*_position_columns(), Column("entropy (nats)", 3), Column("conditioning (nats)", 4)]
     return Table("How the policy decides", columns, rows, notes, command)
@@ -182,7 +194,8 @@ def write_report(
                 ),
                 "probes": evidence_page.probe_curves(space, "Linear probes", [probe]),
             },
-            "Embeddings, coloured, and what can be read off them; dashed: the most frequent choice.",
+            "Embeddings, coloured, and what can be read off them; dashed: the most frequent "
+            "choice.",
         ),
     }
     if log_probs is not None:
@@ -199,7 +212,8 @@ def write_report(
         )
     report = Report(
         "Does this controller know what it is building?",
-        f"{len(decisions):,} architectures; the first {min(len(decisions), COMPARED)} are compared pair by pair.",
+        f"{len(decisions):,} architectures; the first {min(len(decisions), COMPARED)} are "
+        "compared pair by pair.",
     )
     report.section("Tables")
     for name, table in tables.items():

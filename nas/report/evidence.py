@@ -1,8 +1,10 @@
-"""The tables of the evidence study: what several arms and seeds say about the paper's questions. Arrays in, tables out.
+"""The tables of the evidence study: what several arms and seeds say about the paper's questions.
+Arrays in, tables out.
 
-Every row is an arm and every number a mean over its seeds ± half its 95 % t interval; with one seed it stands alone. An arm
-whose policy has no hidden state has no distances of embeddings, and its cells say so. How policies decide is in
-`nas.report.evidence_policy`; the page is made by `nas.report.evidence_page`.
+Every row is an arm and every number a mean over its seeds ± half its 95 % t interval; with one seed
+it stands alone. An arm whose policy has no hidden state has no distances of embeddings, and its
+cells say so. How policies decide is in `nas.report.evidence_policy`; the page is made by
+`nas.report.evidence_page`.
 """
 
 import itertools
@@ -37,11 +39,14 @@ WEIGHTS = {"own": "loss", "common": "common_loss"}  # shared weights -> field of
 _SHOWN = (*correlations.MEASURES, COMMON_PERFORMANCE)
 _NOT_MEASURED = Empty("not measured")
 _SIGNS = (
-    "Similarities (common ..., overlap): the more negative, the more alike are the states of architectures that are alike.",
-    "Differences and edit distances: the more positive, the farther apart are the states of architectures that differ.",
+    "Similarities (common ..., overlap): the more negative, the more alike are the states of "
+    "architectures that are alike.",
+    "Differences and edit distances: the more positive, the farther apart are the states of "
+    "architectures that differ.",
 )
 _PROJECTION = (
-    "One-hot decisions, and these through a random matrix (another for each seed) to width {}, in place of the states: an "
+    "One-hot decisions, and these through a random matrix (another for each seed) to width {}, in "
+    "place of the states: an "
     "embedding that encodes every decision and has learned nothing."
 )
 
@@ -54,7 +59,8 @@ def tables(
     Args:
       space: what the decisions mean.
       arms: keys as in `experiments.arms`, and "untrained"; the same seeds in each.
-      vocabulary_size: a cell with a perplexity above it is worse than guessing, and counted as diverged.
+      vocabulary_size: a cell with a perplexity above it is worse than guessing, and counted as
+        diverged.
       command: that makes the tables.
     """
     return {
@@ -78,17 +84,21 @@ def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, com
     samples = [sample[which] for sample in untrained.samples]
     n, width = samples[0].after.shape
     notes = [
-        f"{n} architectures, all pairs; state after the last decision; {seeds(len(untrained.samples))}.",
+        f"{n} architectures, all pairs; state after the last decision; "
+        f"{seeds(len(untrained.samples))}.",
         *_SIGNS,
-        "Own weights, where none are named: those that the controller was trained with; of the untrained, those of its run.",
+        "Own weights, where none are named: those that the controller was trained with; of the "
+        "untrained, those of its run.",
     ]
     if which == "uniform":
         rows += _yardsticks(space, samples, width)
         rows.append(Row(["equal weights, in expectation", *_ceiling_cells(space)], reference=True))
         notes += [
             _PROJECTION.format(width),
-            "Equal weights, in expectation: Pearson's correlation of a similarity with the total overlap where decisions are "
-            "independent and uniform: the square root of sum q (1 - q) over its positions by that over all; q = 1 / choices.",
+            "Equal weights, in expectation: Pearson's correlation of a similarity with the total "
+            "overlap where decisions are "
+            "independent and uniform: the square root of sum q (1 - q) over its positions by that "
+            "over all; q = 1 / choices.",
         ]
     else:
         rows.append(
@@ -140,8 +150,10 @@ def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Ta
     ]
     notes = [
         "Embedding: the state that produced the last decision.",
-        "Edit distance: networkx's first approximation without labels, which counts the edges that only one of the two has.",
-        "The paper's code sampled without the tanh constant, so from a flatter policy; here the policy is the trained one.",
+        "Edit distance: networkx's first approximation without labels, which counts the edges "
+        "that only one of the two has.",
+        "The paper's code sampled without the tanh constant, so from a flatter policy; here the "
+        "policy is the trained one.",
     ]
     title = "Own samples, the paper's protocol: correlation of the distance between states with ..."
     return Table(title, columns, rows, notes, command)
@@ -162,7 +174,8 @@ def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Tab
         for names, paired in found.items()
     ]
     notes = [
-        f"The primary family: these {len(found)} tests, adjusted together after Holm. All other comparisons are exploratory.",
+        f"The primary family: these {len(found)} tests, adjusted together after Holm. All other "
+        "comparisons are exploratory.",
         *_difference_notes(arms),
     ]
     columns = [*_difference_columns(), Column("p, Holm", 4)]
@@ -188,7 +201,9 @@ def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) ->
 def differences(
     space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]
 ) -> dict[tuple[str, str, str], st.Paired]:
-    """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those `keys` that have a state."""
+    """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those
+    `keys` that have a state.
+    """
     compared = [
         name
         for name in dict.fromkeys((*REFERENCES, *keys))
@@ -208,7 +223,9 @@ def differences(
 def performance_table(
     space: SearchSpace, arms: dict[str, Arm], which: str, vocabulary_size: int, command: str
 ) -> Table:
-    """Whether states tell performance (Q5), on one of the SETS, with own and with common weights."""
+    """Whether states tell performance (Q5), on one of the SETS, with own and with common
+    weights.
+    """
     limit = math.log(vocabulary_size)
     rows = [
         Row([arm.title, weights, *_performance_cells(space, arm, which, field, limit)])
@@ -229,12 +246,17 @@ def performance_table(
         Column("total overlap, without them", 3, True),
     ]
     notes = [
-        "Spearman's correlation of |difference of log perplexity| with the distance of states (positive: states tell "
-        "performance), and with total overlap (negative: architectures that are alike perform alike).",
-        "No correlation beyond: the least bound within which the mean over seeds lies: two one-sided t tests at .05.",
-        "States, overlap fixed: the partial correlation given total overlap. Its p is too small where both follow the overlap.",
+        "Spearman's correlation of |difference of log perplexity| with the distance of states "
+        "(positive: states tell "
+        "performance), and with total overlap (negative: architectures that are alike perform "
+        "alike).",
+        "No correlation beyond: the least bound within which the mean over seeds lies: two "
+        "one-sided t tests at .05.",
+        "States, overlap fixed: the partial correlation given total overlap. Its p is too small "
+        "where both follow the overlap.",
         PERMUTED.format("architectures"),
-        f"Diverged: perplexity above {vocabulary_size:,}, the size of the vocabulary, or not finite; they are part of all "
+        f"Diverged: perplexity above {vocabulary_size:,}, the size of the vocabulary, or not "
+        "finite; they are part of all "
         "numbers but those without them.",
     ]
     title = f"{SETS[which].capitalize()}: do states tell performance?"
@@ -259,7 +281,9 @@ def _is_measured(samples, field):
 
 
 def _yardsticks(space, samples, width, suffix=""):
-    """Rows of one-hot decisions and of a random projection, another one for each seed, in place of the states."""
+    """Rows of one-hot decisions and of a random projection, another one for each seed, in place of
+    the states.
+    """
     values = [measures(space, sample) for sample in samples]
     embeddings = {
         "one-hot decisions": [overlap.one_hot(space, sample.decisions) for sample in samples],
@@ -316,8 +340,10 @@ def _paired_cells(paired):
 
 def _difference_notes(arms):
     return [
-        "A negative difference: the states of the arm follow the similarity of architectures more than those of the reference.",
-        f"Paired t test over {len(arms['untrained'].samples)} seeds; d_z: mean difference by its standard deviation.",
+        "A negative difference: the states of the arm follow the similarity of architectures more "
+        "than those of the reference.",
+        f"Paired t test over {len(arms['untrained'].samples)} seeds; d_z: mean difference by its "
+        "standard deviation.",
     ]
 
 

@@ -1,4 +1,6 @@
-"""What the tables of the evidence study are made of: arms, and cells that say what several seeds say."""
+"""What the tables of the evidence study are made of: arms, and cells that say what several seeds
+say.
+"""
 
 import dataclasses
 import functools
@@ -18,7 +20,10 @@ COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
 
 NO_STATE = Empty("no state")
 ONE_SEED = Empty("one seed")
-PERMUTED = "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are not multiplied up."
+PERMUTED = (
+    "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are "
+    "not multiplied up."
+)
 
 _Tests = tuple[st.Mantel, st.Mantel]  # simple and partial
 

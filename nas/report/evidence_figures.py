@@ -1,6 +1,7 @@
 """Figures of the evidence study, one of each an arm: arrays in, matplotlib `Figure` out.
 
-A figure is 3.4 inches wide, so that it is read at its own size on a telephone and stands beside others on a page.
+A figure is 3.4 inches wide, so that it is read at its own size on a telephone and stands beside
+others on a page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,9 @@ class Panel(NamedTuple):
 
 
 def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
-    """Panels one below another with one x axis; a label that occurs in several panels is explained once."""
+    """Panels one below another with one x axis; a label that occurs in several panels is explained
+    once.
+    """
     with style():
         figure, axes = _figure(title, len(panels), height=1.0 + 1.6 * len(panels), sharex=True)
         for ax, panel in zip(axes, panels, strict=True):
@@ -101,7 +104,8 @@ def heat_map(title: str, values: np.ndarray, *, x_label: str, y_label: str, labe
 def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.ndarray]) -> Figure:
     """The first two principal components of states [n, H], once for each colouring name -> [n].
 
-    The colours run from the 2nd to the 98th percentile of finite values; values that are not finite are crosses.
+    The colours run from the 2nd to the 98th percentile of finite values; values that are not finite
+    are crosses.
     """
     centred = np.asarray(embedding, np.float64) - np.mean(embedding, axis=0)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
@@ -143,7 +147,9 @@ def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.nd
 def density(
     title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_label: str
 ) -> Figure:
-    """How many pairs [P] have a value x and a distance, with the median distance; a column a value where x is whole numbers."""
+    """How many pairs [P] have a value x and a distance, with the median distance; a column a value
+    where x is whole numbers.
+    """
     x, distance = np.asarray(x, float), np.asarray(distance, float)
     finite = np.isfinite(x) & np.isfinite(distance)
     x, distance = x[finite], distance[finite]
@@ -210,7 +216,9 @@ def density(
 
 
 def ladder(names: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:
-    """A row a name and a panel a measure: label -> [rows, 3] mean, lower and upper end; dotted: the first row's mean."""
+    """A row a name and a panel a measure: label -> [rows, 3] mean, lower and upper end; dotted: the
+    first row's mean.
+    """
     with style():
         figure = new_figure(2 * _WIDTH, 0.9 + 0.19 * len(names), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False).ravel()

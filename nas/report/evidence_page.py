@@ -1,4 +1,6 @@
-"""The page of the evidence study: tables and figures of all arms as one HTML file, and each of them as a file beside it."""
+"""The page of the evidence study: tables and figures of all arms as one HTML file, and each of them
+as a file beside it.
+"""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +111,9 @@ def add_figures(
 
 
 def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
-    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of decision."""
+    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of
+    decision.
+    """
     accuracy, majority = (
         np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority")
     )
@@ -147,7 +151,9 @@ def conditioning_curves(
 
 
 def certainty(space: SearchSpace, title: str, log_probs: np.ndarray) -> Figure:
-    """Probability of the likeliest action along the first sequences of log_probs [n, T, K]; white: no choice."""
+    """Probability of the likeliest action along the first sequences of log_probs [n, T, K]; white:
+    no choice.
+    """
     likeliest = np.exp(log_probs[:_PREFIXES]).max(axis=-1)
     shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
     label = "probability of the likeliest action"
@@ -212,12 +218,14 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     return {
         "probes": (
             each(lambda arm: probe_curves(space, arm.title, arm.probes)),
-            "Accuracy of linear probes of the state after a uniform sequence; dashed: the most frequent choice; bands: 95 % "
+            "Accuracy of linear probes of the state after a uniform sequence; dashed: the most "
+            "frequent choice; bands: 95 % "
             "intervals over seeds.",
         ),
         "conditioning": (
             each(lambda arm: conditioning_curves(space, arm.title, _conditioning(arm)), arms),
-            "Entropy of decisions, and how far their distribution moves with the decisions before; bands: 95 % intervals.",
+            "Entropy of decisions, and how far their distribution moves with the decisions "
+            "before; bands: 95 % intervals.",
         ),
         "influence": (
             each(lambda arm: _influence_curve(space, arm), arms),
@@ -225,7 +233,8 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
         ),
         "certainty": (
             each(lambda arm: certainty(space, arm.title, arm.behaviours[0].own_log_probs), arms),
-            f"First seed: probability of the most likely action along {_PREFIXES} own samples. Rows that are alike: the policy "
+            f"First seed: probability of the most likely action along {_PREFIXES} own samples. "
+            "Rows that are alike: the policy "
             "does not look back. White: no choice.",
         ),
     }

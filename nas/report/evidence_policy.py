@@ -1,4 +1,6 @@
-"""Tables of how the policies of several arms decide (Q1): whether they look back, and whether they have collapsed."""
+"""Tables of how the policies of several arms decide (Q1): whether they look back, and whether they
+have collapsed.
+"""
 
 import numpy as np
 
@@ -43,18 +45,25 @@ def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> T
     behaviours = arms["untrained"].behaviours
     drawn, count = len(behaviours[0].own), seeds(len(behaviours))
     notes = [
-        f"Of {drawn:,} own samples, and of {drawn:,} uniform sequences that all arms share; {count}.",
-        "Entropy: of a whole sequence. Total correlation: how far the decisions of own samples depend on each other; fraction: "
-        "of the sum of their marginal entropies. A policy that always decides the same has neither.",
-        "Conditioning, uniform prefixes: sum over positions of KL(p(a_t | a_<t) || its mean over prefixes).",
-        "Probe: held-out accuracy of linear readings of every decision from the state after a uniform sequence, less that of "
+        f"Of {drawn:,} own samples, and of {drawn:,} uniform sequences that all arms share; "
+        f"{count}.",
+        "Entropy: of a whole sequence. Total correlation: how far the decisions of own samples "
+        "depend on each other; fraction: "
+        "of the sum of their marginal entropies. A policy that always decides the same has "
+        "neither.",
+        "Conditioning, uniform prefixes: sum over positions of KL(p(a_t | a_<t) || its mean over "
+        "prefixes).",
+        "Probe: held-out accuracy of linear readings of every decision from the state after a "
+        "uniform sequence, less that of "
         "the most frequent choice; mean over decisions with a choice.",
     ]
     return Table("How the policies decide", columns, rows, notes, command)
 
 
 def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
-    """Whether architectures that continue from one state of the policy have more in common than others."""
+    """Whether architectures that continue from one state of the policy have more in common than
+    others.
+    """
     start = space.num_decisions // 2
     rows = []
     for arm in arms.values():
@@ -73,8 +82,10 @@ def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: st
     ]
     groups, size, length = arms["untrained"].behaviours[0].continued.shape
     notes = [
-        f"{groups} states of each policy after {start} own decisions, {size} architectures from each; decisions in common, of "
-        f"the {length - start} that follow, for pairs from one state and from two. Not looking back leaves no difference.",
+        f"{groups} states of each policy after {start} own decisions, {size} architectures from "
+        "each; decisions in common, of "
+        f"the {length - start} that follow, for pairs from one state and from two. Not looking "
+        "back leaves no difference.",
         PERMUTED.format("states' labels"),
     ]
     return Table("Architectures from identical states", columns, rows, notes, command)

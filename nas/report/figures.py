@@ -1,6 +1,8 @@
-"""Figures of the report. Arrays in, matplotlib `Figure` out; nothing here reads or writes files or keeps global state.
+"""Figures of the report. Arrays in, matplotlib `Figure` out; nothing here reads or writes files or
+keeps global state.
 
-Sizes are print sizes: a panel is 3.2 inches wide (three in a row are narrowed to a page), letters have 8 points or more.
+Sizes are print sizes: a panel is 3.2 inches wide (three in a row are narrowed to a page), letters
+have 8 points or more.
 """
 
 import textwrap
@@ -39,11 +41,12 @@ def training_curves(
     """Metrics over training, a panel a metric and a line an arm.
 
     Args:
-      curves: arm -> metric key -> (steps [S], values [S]). A metric that an arm lacks is not drawn for it.
+      curves: arm -> metric key -> (steps [S], values [S]). A metric that an arm lacks is not drawn
+        for it.
       metrics: which to draw.
       x_label: what steps count.
-      window: values averaged (a centred running mean, shorter at the ends); the panel says so and shows each value
-        faintly. 1: no smoothing.
+      window: values averaged (a centred running mean, shorter at the ends); the panel says so and
+        shows each value faintly. 1: no smoothing.
       columns: panels side by side.
     """
     with style():
@@ -199,14 +202,18 @@ def _running_mean(values, window) -> np.ndarray:
 
 
 def _plain_axis(axis) -> None:
-    """Linear, with the power of ten in each label: one for the whole axis would stand where the heading is."""
+    """Linear, with the power of ten in each label: one for the whole axis would stand where the
+    heading is.
+    """
     axis.set_major_locator(ticker.MaxNLocator(5))
     if not 1e-3 < max(map(abs, axis.get_view_interval())) < 1e5:
         axis.set_major_formatter(ticker.StrMethodFormatter("{x:.3g}"))
 
 
 def log_axis(axis: Axis) -> None:
-    """Plain numbers on an axis whose scale is logarithmic: evenly spaced ones where it spans less than a factor of five."""
+    """Plain numbers on an axis whose scale is logarithmic: evenly spaced ones where it spans less
+    than a factor of five.
+    """
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
     if decades < 0.7:

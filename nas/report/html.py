@@ -1,4 +1,5 @@
-"""A report as one HTML file: figures embedded, no script, nothing fetched. It opens from a file with no network.
+"""A report as one HTML file: figures embedded, no script, nothing fetched. It opens from a file
+with no network.
 
 Blocks appear in the order in which they are added. Every string is escaped; none is read as markup.
 """
@@ -94,7 +95,8 @@ class Report:
     def figure(
         self, figures: Figure | Sequence[Figure], caption: str, alt: str | Sequence[str]
     ) -> None:
-        """One figure, or several under one caption: side by side where there is room, else one below another.
+        """One figure, or several under one caption: side by side where there is room, else one
+        below another.
 
         Args:
           figures: matplotlib figures; each becomes SVG, or PNG where the SVG is large.
@@ -163,12 +165,16 @@ def _true_minus(text: str) -> str:
 
 
 def _tokens(command: str) -> list[str]:
-    """Words and the white space between them, in turn: a line breaks at white space, not inside `--flag`."""
+    """Words and the white space between them, in turn: a line breaks at white space, not inside
+    `--flag`.
+    """
     return re.split(r"(\s+)", command)
 
 
 def _embed(figure: Figure, alt: str) -> _Image:
-    """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot clash."""
+    """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot
+    clash.
+    """
     with matplotlib.rc_context(
         {"svg.hashsalt": "nas", "svg.fonttype": "path"}
     ):  # the same bytes every time

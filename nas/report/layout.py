@@ -1,7 +1,8 @@
 """Layered placement of a small directed acyclic graph (after Sugiyama, Tagawa and Toda, 1981).
 
-Layers by longest path from the sources; an edge that spans several layers keeps to a lane between the nodes, shared with
-the other edges into the same node; the order within layers is chosen for few crossings, positions for straight edges.
+Layers by longest path from the sources; an edge that spans several layers keeps to a lane between
+the nodes, shared with the other edges into the same node; the order within layers is chosen for few
+crossings, positions for straight edges.
 """
 
 from collections.abc import Hashable, Mapping
@@ -15,7 +16,9 @@ _LANE = 5.0  # breadth of a lane, in the units of the nodes' breadths
 
 
 class Layout(NamedTuple):
-    """Where things go. `across` runs along a layer, from 0 to `breadth`; depth is counted in layers."""
+    """Where things go. `across` runs along a layer, from 0 to `breadth`; depth is counted in
+    layers.
+    """
 
     layer: dict[Hashable, int]  # of each node
     across: dict[Hashable, float]  # centre of each node
@@ -26,7 +29,8 @@ class Layout(NamedTuple):
 
 
 def layered(graph: nx.DiGraph, breadths: Mapping[Hashable, float], gap: float) -> Layout:
-    """Places every node of `graph`; `breadths` are the sizes of the nodes along their layer, at least `gap` apart.
+    """Places every node of `graph`; `breadths` are the sizes of the nodes along their layer, at
+    least `gap` apart.
 
     Raises:
       networkx.NetworkXUnfeasible: the graph has a cycle.
@@ -81,7 +85,9 @@ def _is_lane(slot):
 
 
 def _orders(depths, up, down) -> list[list[list]]:
-    """Orders of the slots within layers, to choose from: depth first, then sweeps that sort by the mean place of neighbours."""
+    """Orders of the slots within layers, to choose from: depth first, then sweeps that sort by the
+    mean place of neighbours.
+    """
     seen = {}  # depth-first: a tree starts without crossings
 
     def visit(slot):
@@ -137,7 +143,9 @@ def _crossings(rows, down) -> int:
 
 
 def _straighten(rows, up, down, sizes, gap) -> dict:
-    """Centres that keep the order and the gaps, each near the mean of its neighbours; links of lanes count most."""
+    """Centres that keep the order and the gaps, each near the mean of its neighbours; links of
+    lanes count most.
+    """
     offsets = []  # least distance of each slot from the first of its row
     for row in rows:
         steps = [(sizes[a] + sizes[b]) / 2 + gap for a, b in zip(row, row[1:], strict=False)]

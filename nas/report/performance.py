@@ -1,7 +1,8 @@
-"""The page of the benchmarks: how near steps come to their matrix products, how they grow, what surrounds them in a run.
+"""The page of the benchmarks: how near steps come to their matrix products, how they grow, what
+surrounds them in a run.
 
-Works on what the drivers in `experiments/benchmarks` write as JSON: dictionaries of numbers; a measured quantity is the list of
-its first quartile, median and third quartile over repetitions.
+Works on what the drivers in `experiments/benchmarks` write as JSON: dictionaries of numbers; a
+measured quantity is the list of its first quartile, median and third quartile over repetitions.
 """
 
 import pathlib
@@ -27,7 +28,8 @@ def write_page(
     """Writes the page of the results that there are, and returns its path."""
     report = Report(
         "How fast is the search?",
-        "Times beside those of the bare matrix products at the same shapes, and of the same arithmetic at the rate of one "
+        "Times beside those of the bare matrix products at the same shapes, and of the same "
+        "arithmetic at the rate of one "
         "large product. All of a section took turns in one process.",
     )
     if search_step:
@@ -59,9 +61,12 @@ def step_tables(results: Results) -> list[Table]:
     """Operations, the step without deferred gradients, products, and growth if it was measured."""
     command = results["environment"]["command"]
     notes = [
-        "Medians over repetitions. Bare: the matrix products at the shapes of the operation, by XLA, and nothing else. Bound: "
-        "the arithmetic of these products at the rate of one large product of the same kind of numbers.",
-        "Planned: arguments, results and temporary arrays of the compiled operation. Resident: the whole process at its peak.",
+        "Medians over repetitions. Bare: the matrix products at the shapes of the operation, by "
+        "XLA, and nothing else. Bound: "
+        "the arithmetic of these products at the rate of one large product of the same kind of "
+        "numbers.",
+        "Planned: arguments, results and temporary arrays of the compiled operation. Resident: "
+        "the whole process at its peak.",
     ]
     operations = results["operations"]
     tables = [
@@ -107,7 +112,9 @@ def step_tables(results: Results) -> list[Table]:
 
 
 def run_tables(results: Results) -> list[Table]:
-    """What a search spends its time on, its speed, and how long programs take to start if that was measured."""
+    """What a search spends its time on, its speed, and how long programs take to start if that was
+    measured.
+    """
     command, loop = results["environment"]["command"], results["loop"]
     tables = [
         Table(
@@ -118,7 +125,8 @@ def run_tables(results: Results) -> list[Table]:
                 for part in loop["parts"]
             ],
             [
-                "The first epoch is left out: it compiles. Named parts are compiled calls; what is around them is all the rest."
+                "The first epoch is left out: it compiles. Named parts are compiled calls; what "
+                "is around them is all the rest."
             ],
             command,
         ),
@@ -127,7 +135,8 @@ def run_tables(results: Results) -> list[Table]:
             [Column(""), Column("steps/s", 1), Column("tokens/s", 0)],
             [Row(list(row.values())) for row in results["speed"]],
             [
-                "Bare: the same compiled chunk called again and again, on the state with which the search ended."
+                "Bare: the same compiled chunk called again and again, on the state with which "
+                "the search ended."
             ],
             command,
         ),

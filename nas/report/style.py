@@ -1,4 +1,6 @@
-"""The one look of all figures: colors, letters, lines; and measuring text, to break lines where they must."""
+"""The one look of all figures: colors, letters, lines; and measuring text, to break lines where
+they must.
+"""
 
 import contextlib
 import functools
@@ -9,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-# Okabe and Ito (2008), told apart with every common colour blindness; yellow, too pale for a line on white, comes last.
+# Okabe and Ito (2008), told apart with every common colour blindness; yellow, too pale for a line
+# on white, comes last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 INK, QUIET = "#1b1f24", "#5b6470"
 _STYLE = {

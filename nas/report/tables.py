@@ -1,4 +1,6 @@
-"""One description of a table for the terminal, CSV and HTML, so that a number is formatted in one place."""
+"""One description of a table for the terminal, CSV and HTML, so that a number is formatted in one
+place.
+"""
 
 import csv
 import dataclasses
@@ -31,7 +33,9 @@ class Column:
 
 
 class Row(NamedTuple):
-    """One row. A reference row is not a result of the runs in the table: chance, a published number."""
+    """One row. A reference row is not a result of the runs in the table: chance, a published
+    number.
+    """
 
     cells: Sequence[
         str | float | Empty
@@ -51,7 +55,8 @@ class Table:
     """A table: `text` for the terminal, `csv` for a file; `nas.report.html` renders the same cells.
 
     Raises:
-      ValueError: a row whose length is not the number of columns, or a cell that is neither a number, a string nor `Empty`.
+      ValueError: a row whose length is not the number of columns, or a cell that is neither a
+        number, a string nor `Empty`.
     """
 
     title: str
@@ -69,7 +74,8 @@ class Table:
         for r, row in enumerate(self.rows):
             if len(row.cells) != len(self.columns):
                 raise ValueError(
-                    f"table {self.title!r}, row {r}: {len(row.cells)} cells for {len(self.columns)} columns"
+                    f"table {self.title!r}, row {r}: {len(row.cells)} cells for "
+                    f"{len(self.columns)} columns"
                 )
             try:
                 formatted.append(

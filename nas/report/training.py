@@ -1,4 +1,6 @@
-"""The part of a report that shows the searches themselves: curves, what was memorised, best cells, perplexities."""
+"""The part of a report that shows the searches themselves: curves, what was memorised, best cells,
+perplexities.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -45,7 +47,9 @@ class Trained:
 def perplexity_table(
     arms: Sequence[Trained], yardsticks: Mapping[str, float], command: str
 ) -> Table:
-    """Validation perplexity of each arm's best cell under its shared weights, beside n-gram models of the same split."""
+    """Validation perplexity of each arm's best cell under its shared weights, beside n-gram models
+    of the same split.
+    """
     rows = [
         Row([f"{arm.title}: best cell, shared weights", interval(np.exp(arm.best_loss), 1)])
         for arm in arms
@@ -61,7 +65,9 @@ def perplexity_table(
 
 
 def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained]) -> None:
-    """Curves of training, the supervised loss on remembered and on fresh sequences, and the best cell of the first seed."""
+    """Curves of training, the supervised loss on remembered and on fresh sequences, and the best
+    cell of the first seed.
+    """
     report.section("Training")
     report.figure(
         [
@@ -76,7 +82,8 @@ def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained])
     if remembering := [arm for arm in arms if arm.has_memory]:
         report.figure(
             [_memorised(arm) for arm in remembering],
-            "The supervised loss at the end of each epoch, on sequences of the memory and on others drawn in the same way: "
+            "The supervised loss at the end of each epoch, on sequences of the memory and on "
+            "others drawn in the same way: "
             "apart where the controller knows its memory by heart. Bands: 95 % intervals.",
             [
                 f"{arm.title}: supervised loss on remembered and on fresh sequences"
@@ -90,7 +97,8 @@ def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained])
             cells.cell_drawing(space, arm.best_decisions[0], title)
             for arm, title in zip(arms, titles, strict=True)
         ],
-        "First seed: of the cells validated during the search, the one with the lowest perplexity under shared weights.",
+        "First seed: of the cells validated during the search, the one with the lowest perplexity "
+        "under shared weights.",
         [f"Graph of the cell {space.format(arm.best_decisions[0])}" for arm in arms],
     )
     for arm in arms:

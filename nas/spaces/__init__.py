@@ -1,4 +1,6 @@
-"""Search spaces: what all have in common. A new one is one file; `nas.tasks` says what it is part of."""
+"""Search spaces: what all have in common. A new one is one file; `nas.tasks` says what it is part
+of.
+"""
 
 from nas.spaces.space import Graphs, SearchSpace
 

@@ -1,7 +1,9 @@
-"""The cell of NAS-Bench-201 (Dong & Yang, ICLR 2020): four points, an operation on each of the six edges between them.
+"""The cell of NAS-Bench-201 (Dong & Yang, ICLR 2020): four points, an operation on each of the six
+edges between them.
 
-Decisions: the operations of edges (0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), T = 6; point 0 is the input, a point is the
-sum of its edges, point 3 the output. The space is small enough to be enumerated: 5^6 = 15,625 decision vectors.
+Decisions: the operations of edges (0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), T = 6; point 0 is
+the input, a point is the sum of its edges, point 3 the output. The space is small enough to be
+enumerated: 5^6 = 15,625 decision vectors.
 """
 
 import dataclasses
@@ -33,7 +35,9 @@ class NASBench201Space(SearchSpace):
     )
 
     def format(self, decisions) -> str:
-        """The benchmark's text form of one decision vector: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+        """The benchmark's text form of one decision vector:
+        `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+        """
         names = iter([OPERATIONS[choice] for choice in self.validate(decisions)[0]])
         return "+".join(
             "|" + "".join(f"{next(names)}~{tail}|" for tail in range(head))
@@ -55,7 +59,8 @@ class NASBench201Space(SearchSpace):
             for position, name in enumerate(names):
                 if name not in OPERATIONS:
                     raise UserError(
-                        f"position {position}: unknown operation {name!r}; there are {', '.join(OPERATIONS)}"
+                        f"position {position}: unknown operation {name!r}; there are "
+                        f"{', '.join(OPERATIONS)}"
                     )
             decisions = np.array([OPERATIONS.index(name) for name in names], np.int32)
             if self.format(decisions) == text:
@@ -69,27 +74,33 @@ class NASBench201Space(SearchSpace):
         return np.indices(self.num_choices, np.int32).reshape(self.num_decisions, -1).T
 
     def index(self, decisions):
-        """[...] int32 row of each decision vector [..., 6] in `every`; works on numpy and traced arrays."""
+        """[...] int32 row of each decision vector [..., 6] in `every`; works on numpy and traced
+        arrays.
+        """
         place = np.cumprod((1, *self.num_choices[:0:-1]), dtype=np.int32)[::-1]
         return decisions @ place
 
     def official_class(self, decisions) -> np.ndarray:
         """int32[n]: the class, 0..6465, under the benchmark's own rule.
 
-        Two cells are the same if their expressions are, written from the input with skip_connect left out and what `none`
-        nullifies as 0; summands that are 0 stay.
+        Two cells are the same if their expressions are, written from the input with skip_connect
+        left out and what `none` nullifies as 0; summands that are 0 stay.
         """
         return _classes(drop_zeros=False)[self.index(self.validate(decisions))]
 
     def canonical_class(self, decisions) -> np.ndarray:
-        """int32[n]: the class, 0..5389, under the rule of `official_class` with summands that are 0 left out."""
+        """int32[n]: the class, 0..5389, under the rule of `official_class` with summands that are 0
+        left out.
+        """
         return _classes(drop_zeros=True)[self.index(self.validate(decisions))]
 
     def graphs(self, decisions, *, io: bool = True) -> Graphs:
-        """Cells in line form: a node an edge, labelled by its operation; an arrow where one edge ends and another begins.
+        """Cells in line form: a node an edge, labelled by its operation; an arrow where one edge
+        ends and another begins.
 
-        `none` and edges that the input does not reach or that do not reach the output are no nodes. With `io` the first node
-        is the input and the last the output; a cell that computes nothing has only these two, unconnected.
+        `none` and edges that the input does not reach or that do not reach the output are no nodes.
+        With `io` the first node is the input and the last the output; a cell that computes nothing
+        has only these two, unconnected.
         """
         decisions = self.validate(decisions)
         tails, heads = np.array(EDGES).T

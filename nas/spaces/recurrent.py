@@ -1,6 +1,8 @@
-"""The recurrent cell of ENAS (Pham et al. 2018, section 2.1): N nodes, each with an activation and one earlier node as parent.
+"""The recurrent cell of ENAS (Pham et al. 2018, section 2.1): N nodes, each with an activation and
+one earlier node as parent.
 
-Decisions: [f_0, p_1, f_1, p_2, f_2, ..., p_{N-1}, f_{N-1}], T = 2N - 1; p_i in 0..i-1, so that p_1 is a constant.
+Decisions: [f_0, p_1, f_1, p_2, f_2, ..., p_{N-1}, f_{N-1}], T = 2N - 1; p_i in 0..i-1, so that p_1
+is a constant.
 """
 
 import dataclasses
@@ -47,7 +49,9 @@ class RecurrentSpace(SearchSpace):
         return ~self.graphs(decisions, io=False).adjacency.any(axis=2)
 
     def graphs(self, decisions, *, io: bool = True) -> Graphs:
-        """Cell graphs; with `io` node 0 is the input, which node f_0 reads, and the last the output, which reads loose ends."""
+        """Cell graphs; with `io` node 0 is the input, which node f_0 reads, and the last the
+        output, which reads loose ends.
+        """
         decisions = self.validate(decisions)
         n, nodes = len(decisions), self.num_nodes
         inner = np.zeros((n, nodes, nodes), bool)

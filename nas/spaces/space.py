@@ -1,7 +1,8 @@
 """What a search space is: a fixed sequence of decisions, and the labelled graph that they describe.
 
-A space is frozen and hashable, so that it can be closed over by jitted functions. Everything downstream works on
-decision vectors `int32[n, T]`; a new space implements `graphs` and inherits the rest.
+A space is frozen and hashable, so that it can be closed over by jitted functions. Everything
+downstream works on decision vectors `int32[n, T]`; a new space implements `graphs` and inherits the
+rest.
 """
 
 import dataclasses
@@ -48,7 +49,9 @@ class SearchSpace:
         return max(self.num_choices)
 
     def positions(self, kind: str) -> np.ndarray:
-        """Positions of the decisions of one kind that have a choice: a decision with one choice is a constant."""
+        """Positions of the decisions of one kind that have a choice: a decision with one choice is
+        a constant.
+        """
         return np.array(
             [
                 t
@@ -74,14 +77,16 @@ class SearchSpace:
         """Returns `decisions` as int32[n, T] (a single vector becomes n = 1).
 
         Raises:
-          UserError: wrong length, not integers, or a choice out of range; names the architecture, the position and the value.
+          UserError: wrong length, not integers, or a choice out of range; names the architecture,
+            the position and the value.
         """
         array = np.asarray(decisions)
         if array.ndim == 1:
             array = array[None]
         if array.ndim != 2 or array.shape[1] != self.num_decisions:
             raise UserError(
-                f"a decision vector of this space has {self.num_decisions} numbers, got an array of shape {np.shape(decisions)}"
+                f"a decision vector of this space has {self.num_decisions} numbers, got an array "
+                f"of shape {np.shape(decisions)}"
             )
         if array.size and not np.issubdtype(array.dtype, np.integer):
             raise UserError(f"decisions must be integers, got {array.dtype}")
@@ -89,7 +94,8 @@ class SearchSpace:
         if len(bad):
             row, position = bad[0]
             raise UserError(
-                f"architecture {row}, position {position} ({self.kinds[position]}): {array[row, position]} is not in "
+                f"architecture {row}, position {position} ({self.kinds[position]}): "
+                f"{array[row, position]} is not in "
                 f"0..{self.num_choices[position] - 1}"
             )
         return array.astype(np.int32)
@@ -113,16 +119,21 @@ class SearchSpace:
             values.append(int(token))
         if len(values) != self.num_decisions:
             raise UserError(
-                f"a decision vector of this space has {self.num_decisions} numbers, got {len(values)}"
+                f"a decision vector of this space has {self.num_decisions} numbers, got "
+                f"{len(values)}"
             )
         return self.validate(np.array(values, np.int64))[0]
 
     def graphs(self, decisions, *, io: bool = True) -> Graphs:
-        """Labelled graphs of `decisions` [n, T], vectorised; `io` adds input and output nodes where the space has them."""
+        """Labelled graphs of `decisions` [n, T], vectorised; `io` adds input and output nodes where
+        the space has them.
+        """
         raise NotImplementedError
 
     def to_graph(self, decisions, *, io: bool = True) -> "networkx.DiGraph":
-        """One architecture as a networkx graph; node attribute `label`, nodes numbered in the order of `graphs`."""
+        """One architecture as a networkx graph; node attribute `label`, nodes numbered in the order
+        of `graphs`.
+        """
         import networkx  # a search, which draws none, starts without it
 
         adjacency, labels = (part[0] for part in self.graphs(self.validate(decisions)[:1], io=io))

@@ -1,7 +1,9 @@
-"""Regularised evolution (Real et al. 2019, algorithm 1): the youngest P architectures, of which the oldest die.
+"""Regularised evolution (Real et al. 2019, algorithm 1): the youngest P architectures, of which the
+oldest die.
 
-Until P architectures were scored, proposals are uniform. Then each is the best of S drawn from the population with replacement,
-with one decision changed; those proposed together have their parents in the same population.
+Until P architectures were scored, proposals are uniform. Then each is the best of S drawn from the
+population with replacement, with one decision changed; those proposed together have their parents
+in the same population.
 """
 
 import dataclasses
@@ -50,7 +52,8 @@ def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
     A reward that is not finite loses to every other.
 
     Raises:
-      UserError: more architectures are scored at once, on all devices, than the population holds (when `update` is traced).
+      UserError: more architectures are scored at once, on all devices, than the population holds
+        (when `update` is traced).
     """
     population, tournament = settings.population, settings.tournament
     changeable = np.flatnonzero(np.array(space.num_choices) > 1).astype(np.int32)
@@ -93,7 +96,8 @@ def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
         decisions, rewards = gather_over_devices((decisions, rewards), axis_name)
         if len(rewards) > population:
             raise UserError(
-                f"config field strategy.population: must be at least the {len(rewards)} architectures scored at once, "
+                f"config field strategy.population: must be at least the {len(rewards)} "
+                "architectures scored at once, "
                 f"got {population}"
             )
         ranked = jnp.where(jnp.isfinite(rewards), rewards, -jnp.inf)

@@ -1,7 +1,8 @@
 """ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
 
-With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary as numbers (the
-weights of the losses, the learning rate) is part of the state and traced: one compilation serves them all.
+With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary
+as numbers (the weights of the losses, the learning rate) is part of the state and traced: one
+compilation serves them all.
 """
 
 import dataclasses
@@ -195,7 +196,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                     trace.log_prob, trace.entropy, advantage, weights.entropy
                 )
             )
-            # With lambda = 0 it is not computed: it costs several times what the policy gradient does.
+            # With lambda = 0 it is not computed: it costs several times what the policy gradient
+            # does.
             supervised = jax.lax.cond(
                 weights.supervised > 0,
                 lambda: supervised_loss(params, remembered),
@@ -223,7 +225,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(info["loss"]) & jnp.isfinite(norm)
         info |= {"gradient_norm": norm, "skipped": 1.0 - finite.astype(jnp.float32)}
-        # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
+        # An update that is not finite is dropped and counted; whether the run goes on is the
+        # search's to decide.
         params, optimiser, baseline = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, optimiser, baseline),
@@ -233,7 +236,9 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
 
     def measure(state: ReinforceState, key: Array) -> Info:
-        """The supervised loss on remembered sequences, and on others drawn in the same way: apart where they are memorised."""
+        """The supervised loss on remembered sequences, and on others drawn in the same way: apart
+        where they are memorised.
+        """
         memory_key, draw_key = jax.random.split(key)
         sequences = {
             "remembered": memories.sample(state.memory, memory_key, memory.refresh_size),

@@ -8,10 +8,11 @@ from nas.types import Array, Reward
 
 
 def table_reward(accuracy: np.ndarray) -> Reward:
-    """A table as a source of rewards: accuracy / 100 of each architecture; nothing is trained, tokens are not read.
+    """A table as a source of rewards: accuracy / 100 of each architecture; nothing is trained,
+    tokens are not read.
 
-    The accuracies are the state, so that one compilation serves every table. In the place of a log perplexity `evaluate` gives
-    what is also to be made small, 1 - reward.
+    The accuracies are the state, so that one compilation serves every table. In the place of a log
+    perplexity `evaluate` gives what is also to be made small, 1 - reward.
 
     Args:
       accuracy: [15625] percent, in the order of `SPACE.every()`.

@@ -1,4 +1,6 @@
-"""What every registered policy promises, against the enumeration of all sequences of a small space."""
+"""What every registered policy promises, against the enumeration of all sequences of a small
+space.
+"""
 
 import functools
 from collections.abc import Callable
@@ -108,7 +110,9 @@ def test_the_case_is_not_trivial():
 
 
 def test_every_conditional_follows_from_the_joint(every):
-    """Decisions are described in their order: log_probs at t look at a_<t only, and are the joint's conditionals."""
+    """Decisions are described in their order: log_probs at t look at a_<t only, and are the joint's
+    conditionals.
+    """
     for t in range(LENGTH):
         found = np.exp(every.trace.log_probs[:, t, : SPACE.num_choices[t]])
         np.testing.assert_allclose(found, every.conditional(t), atol=1e-6)
@@ -202,7 +206,9 @@ def test_one_prefix_is_forced_on_all(every):
 
 
 def test_continuations_of_a_prefix_follow_the_conditional_distribution(every):
-    """p(a_3, a_4 | a_<3) for two prefixes at once: that is sampling many architectures from one controller state."""
+    """p(a_3, a_4 | a_<3) for two prefixes at once: that is sampling many architectures from one
+    controller state.
+    """
     prefixes, n = np.array([[2, 0, 1], [0, 0, 3]], np.int32), 10_000
     decisions = np.asarray(
         every.sample(every.params, jax.random.key(7), 2 * n, np.repeat(prefixes, n, axis=0))

@@ -1,4 +1,6 @@
-"""The LSTM controller: against a numpy LSTM written from the equations, and what its states depend on."""
+"""The LSTM controller: against a numpy LSTM written from the equations, and what its states depend
+on.
+"""
 
 import functools
 import itertools
@@ -39,7 +41,9 @@ def sigmoid(x):
 
 
 def numpy_trace(params, decisions):
-    """Hidden states [T + 1, H] and probabilities of the choices at each position, of one sequence."""
+    """Hidden states [T + 1, H] and probabilities of the choices at each position, of one
+    sequence.
+    """
     row = {("activation", c): c for c in range(4)} | {("connection", c): 4 + c for c in range(2)}
     h = c = np.zeros(WIDTH)
     x, states, probabilities = params["start"], [], []
@@ -109,7 +113,8 @@ def test_settings_reach_the_softmax():
 def test_a_state_depends_on_exactly_the_decisions_it_has_consumed():
     hidden = every().hidden
     for t in range(LENGTH + 1):
-        # One state for each way to begin, and no two ways give the same: p_1, a constant, cannot tell them apart.
+        # One state for each way to begin, and no two ways give the same: p_1, a constant, cannot
+        # tell them apart.
         prefixes, first, group = np.unique(
             EVERY[:, :t], axis=0, return_index=True, return_inverse=True
         )
@@ -131,7 +136,9 @@ def test_a_decision_changes_what_is_said_of_later_ones_and_not_of_earlier(t):
 
 
 def test_gradients_are_those_of_the_plain_loop():
-    """The states' own gradient rule against plain differentiation of the loop, which adds weight gradients step by step."""
+    """The states' own gradient rule against plain differentiation of the loop, which adds weight
+    gradients step by step.
+    """
     steps, n, rows = 5, 7, 4
     rng = np.random.default_rng(0)
     recurrent, inputs = (jnp.asarray(rng.normal(size=(size, 4 * WIDTH))) for size in (WIDTH, rows))
@@ -162,7 +169,9 @@ def test_gradients_are_those_of_the_plain_loop():
 
 
 def test_positions_of_one_kind_share_their_embeddings():
-    """The rows that the last state has a gradient to are the (kind, choice) pairs that were decided, wherever that was."""
+    """The rows that the last state has a gradient to are the (kind, choice) pairs that were
+    decided, wherever that was.
+    """
     params, score = parameters(), lstm_policy(SPACE, CONFIG).score
 
     @jax.jit

@@ -21,7 +21,8 @@ def squash(logits, mask, temperature=5.0, tanh_constant=2.5):
 
 
 def test_tanh_and_temperature_by_hand():
-    # 5 atanh(.4) / 5 is squashed to .4, times 2.5 is 1: the logits that the softmax sees are 1, 0, -1.
+    # 5 atanh(.4) / 5 is squashed to .4, times 2.5 is 1: the logits that the softmax sees are 1, 0,
+    # -1.
     logits = [5 * math.atanh(0.4), 0, -5 * math.atanh(0.4)]
     np.testing.assert_allclose(
         squash(logits, [True] * 3), np.array([E, 1, 1 / E]) / (E + 1 + 1 / E), rtol=1e-5

@@ -1,4 +1,6 @@
-"""Corpora: splits, vocabulary and token ids; everything that can be wrong with raw or prepared files. Never the network."""
+"""Corpora: splits, vocabulary and token ids; everything that can be wrong with raw or prepared
+files. Never the network.
+"""
 
 import errno
 import hashlib
@@ -82,7 +84,10 @@ def test_kjv_tokens_and_vocabulary(kjv_dir):
     )
     assert len(corpus.vocabulary) == len(set(corpus.vocabulary)) == 4000
     assert corpus.vocabulary[:6] == (UNKNOWN, END, ",", "the", "and", "of")
-    first = "in the beginning god created the heaven and the earth . <eos> and the earth was without form , and void ;"
+    first = (
+        "in the beginning god created the heaven and the earth . <eos> and the earth was without "
+        "form , and void ;"
+    )
     assert " ".join(corpus.vocabulary[i] for i in corpus.train[:22]) == first
     assert sum(np.count_nonzero(stream == 1) for stream in corpus[:3]) == 31_103  # verses
     assert all(stream[-1] == 1 for stream in corpus[:3])
@@ -237,7 +242,8 @@ def test_a_download_of_something_else_is_refused(raw, tmp_path, monkeypatch):
 def test_ptb_offline(tmp_path):
     message = fails(TINY_PTB, data_dir=tmp_path)
     assert message == (
-        f"cannot download the ptb corpus ([Errno {errno.ENETUNREACH}] Network is unreachable): put ptb.train.txt, "
+        f"cannot download the ptb corpus ([Errno {errno.ENETUNREACH}] Network is unreachable): "
+        "put ptb.train.txt, "
         "ptb.valid.txt and ptb.test.txt in a folder and pass --raw_dir=FOLDER"
     )
 
@@ -281,7 +287,8 @@ def test_ptb_file_cut_short(raw, tmp_path, split):
     path.write_bytes(TINY[split].encode()[:-2])
     message = fails(TINY_PTB, raw_dir=raw, data_dir=tmp_path)
     assert message.startswith(
-        f"{path}: wrong checksum, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}... instead of "
+        f"{path}: wrong checksum, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}... "
+        "instead of "
     )
     assert ptb.PtbText.SHA256[split][:12] in message and "cut short" in message
 

@@ -1,4 +1,6 @@
-"""N-gram yardsticks against numbers worked out by hand, an independent plain implementation and the real text."""
+"""N-gram yardsticks against numbers worked out by hand, an independent plain implementation and the
+real text.
+"""
 
 import collections
 import math
@@ -27,8 +29,9 @@ def test_unigram_by_hand():
 
 def test_kneser_ney_by_hand():
     # Bigrams of 0 1 0 1 0 2 2: 01 twice, 10 twice, 02 once, 22 once. n_1 = n_2 = 2, D = 2/6 = 1/3.
-    # Types seen before: 0 after {1}, 1 after {0}, 2 after {0, 2}; n_1 = 2, n_2 = 1, D' = 2/4; four bigram types.
-    # p'(0) = p'(1) = (1 - 1/2)/4 + (3/2)/3/4 = 1/4, p'(2) = (2 - 1/2)/4 + 1/8 = 1/2; word 3 does not exist here.
+    # Types seen before: 0 after {1}, 1 after {0}, 2 after {0, 2}; n_1 = 2, n_2 = 1, D' = 2/4; four
+    # bigram types. p'(0) = p'(1) = (1 - 1/2)/4 + (3/2)/3/4 = 1/4, p'(2) = (2 - 1/2)/4 + 1/8 = 1/2;
+    # word 3 does not exist here.
     probability = kneser_ney_bigram(array(0, 1, 0, 1, 0, 2, 2), 3)
     table = probability(*np.meshgrid(np.arange(3), np.arange(3), indexing="ij"))
     lower = np.array([1 / 4, 1 / 4, 1 / 2])

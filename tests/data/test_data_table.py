@@ -1,4 +1,6 @@
-"""Tables of accuracies: reading, what is wrong with a file, generating, and the table as a source of rewards."""
+"""Tables of accuracies: reading, what is wrong with a file, generating, and the table as a source
+of rewards.
+"""
 
 import functools
 import gzip
@@ -106,7 +108,10 @@ def test_the_benchmarks_table():
     if not BENCHMARK.exists():
         pytest.skip(f"needs the table of NAS-Bench-201 at {BENCHMARK}")
     table = tables.read_table(BENCHMARK)
-    text = "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+    text = (
+        ""
+        "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+    )
     index = SPACE.index(SPACE.parse(text))  # the first line of the file
     assert {
         column: float(values[index]) for column, values in table.accuracy.items()
@@ -231,7 +236,9 @@ def test_other_files_that_are_not_text(tmp_path):
 
 
 def variance_shares(values):
-    """Shares of the variance over the whole space of single operations, and of pairs beyond them: a balanced design's."""
+    """Shares of the variance over the whole space of single operations, and of pairs beyond them: a
+    balanced design's.
+    """
     grid = values.reshape([5] * 6) - values.mean()
     single = pairs = 0.0
     for t in range(6):
@@ -316,7 +323,9 @@ def test_conversion_needs_the_package(monkeypatch):
 
 
 class FakeBenchmark:
-    """The part of the package's interface that is used; numbers architectures in an order of its own."""
+    """The part of the package's interface that is used; numbers architectures in an order of its
+    own.
+    """
 
     def query_index_by_arch(self, text):
         return COUNT - 1 - TEXTS_INDEX[text]

@@ -1,4 +1,6 @@
-"""Windows of token streams: exact values, and every token but the first of a row is a target once."""
+"""Windows of token streams: exact values, and every token but the first of a row is a target
+once.
+"""
 
 import numpy as np
 import pytest

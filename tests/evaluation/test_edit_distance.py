@@ -1,4 +1,6 @@
-"""The public functions of the edit distance: conversions, merged duplicates, threads, interrupts, bounds and bad input."""
+"""The public functions of the edit distance: conversions, merged duplicates, threads, interrupts,
+bounds and bad input.
+"""
 
 import dataclasses
 import re

@@ -1,6 +1,8 @@
-"""The exact edit distance against independent computations and against what every distance must satisfy.
+"""The exact edit distance against independent computations and against what every distance must
+satisfy.
 
-Each test fails if the search charges an edge more than it costs, miscounts a label mismatch or forgets the forced matches.
+Each test fails if the search charges an edge more than it costs, miscounts a label mismatch or
+forgets the forced matches.
 """
 
 import itertools
@@ -29,7 +31,9 @@ def random_graph(rng, nodes, density, labels=4):
 
 
 def cell(rng, nodes, chain=0.0):
-    """A tree: every node but the first reads an earlier one; the one before it with probability `chain` or by chance."""
+    """A tree: every node but the first reads an earlier one; the one before it with probability
+    `chain` or by chance.
+    """
     adjacency = np.zeros((nodes, nodes), bool)
     for node in range(1, nodes):
         adjacency[node - 1 if rng.random() < chain else rng.integers(node), node] = True
@@ -44,7 +48,9 @@ def layers(rng, nodes, skip):
 
 
 def with_io(graph):
-    """Adds a node that feeds those that read nothing and a node that reads those that nothing reads."""
+    """Adds a node that feeds those that read nothing and a node that reads those that nothing
+    reads.
+    """
     adjacency, labels = graph
     bigger = np.pad(adjacency, 1)
     bigger[0, 1:-1] = ~adjacency.any(axis=0)
@@ -122,7 +128,9 @@ def networkx_distance(a, b, labelled, forced):
 
 
 def programmed_distance(a, b, labelled, forced):
-    """Integer program F2 (Lerouge et al. 2017): pairs of nodes, and pairs of edges whose ends are paired."""
+    """Integer program F2 (Lerouge et al. 2017): pairs of nodes, and pairs of edges whose ends are
+    paired.
+    """
     nodes = max(len(a[1]), len(b[1]))
     (adjacency_a, labels_a), (adjacency_b, labels_b) = (padded(graph, nodes) for graph in (a, b))
     costs = substitution_costs(labels_a, labels_b, labelled, forced)
@@ -133,7 +141,8 @@ def programmed_distance(a, b, labelled, forced):
     for u, v in itertools.product(range(nodes), repeat=2):
         one_to_one[u, u * nodes + v] = one_to_one[nodes + v, u * nodes + v] = 1
     constraints = [LinearConstraint(one_to_one.tocsr(), 1, 1)]
-    # An edge has a counterpart among those that leave (enter) v only if its tail (head) is paired with v.
+    # An edge has a counterpart among those that leave (enter) v only if its tail (head) is paired
+    # with v.
     entries = []
     row = 0
     for (index, edge), end, v in itertools.product(enumerate(edges_a), (0, 1), range(nodes)):
@@ -289,7 +298,8 @@ def graph_of(edges, labels):
     return adjacency, np.array(labels)
 
 
-# Its distance is 5, and 6 with the input forced: a bound that charges an edge twice, or forgets the input, misses these.
+# Its distance is 5, and 6 with the input forced: a bound that charges an edge twice, or forgets the
+# input, misses these.
 CLOSE_CALL = (
     graph_of([(0, 1), (1, 4), (2, 1), (2, 3), (3, 4)], [4, 1, 1, 0, 1]),
     graph_of([(0, 3), (3, 2), (3, 4), (4, 2)], [4, 0, 1, 0, 1]),

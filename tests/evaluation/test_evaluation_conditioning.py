@@ -1,4 +1,6 @@
-"""How much policies condition on their past, where the answer is known: by hand, by enumeration, and none at all."""
+"""How much policies condition on their past, where the answer is known: by hand, by enumeration,
+and none at all.
+"""
 
 import functools
 import itertools
@@ -25,7 +27,9 @@ EVERY = np.indices(CHOICES, np.int32).reshape(LENGTH, -1).T  # in the order of a
 
 @functools.cache
 def policy(name):
-    """A policy far from where it starts: samples of n with a key, log_probs of decisions, and the joint of all sequences."""
+    """A policy far from where it starts: samples of n with a key, log_probs of decisions, and the
+    joint of all sequences.
+    """
     policy = policy_of(name, SPACE, width=16, temperature=1.0, tanh_constant=3.0)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -44,7 +48,9 @@ def policy(name):
 
 
 def copying(lag, choices, decisions):
-    """log_probs of a chain that repeats the decision before last (lag 2) or the last one (lag 1); free where there is none."""
+    """log_probs of a chain that repeats the decision before last (lag 2) or the last one (lag 1);
+    free where there is none.
+    """
     probabilities = np.full((*decisions.shape, choices), 1 / choices)
     probabilities[:, lag:] = np.eye(choices)[decisions[:, :-lag]]
     with np.errstate(divide="ignore"):
@@ -64,8 +70,9 @@ def entropy(p):
 
 
 def test_conditioning_by_hand():
-    # Two sequences. Position 0: 1/2, 1/2 in both. Position 1: 3/4, 1/4 and 1/4, 3/4, so that the marginal is 1/2, 1/2; the
-    # variances are 1/8 each, and the correction is 2 (1/8) / (2 x 2 x 1/2). Position 2: certain, and different: variances 1/2.
+    # Two sequences. Position 0: 1/2, 1/2 in both. Position 1: 3/4, 1/4 and 1/4, 3/4, so that the
+    # marginal is 1/2, 1/2; the variances are 1/8 each, and the correction is 2 (1/8) / (2 x 2 x
+    # 1/2). Position 2: certain, and different: variances 1/2.
     probabilities = np.array(
         [[[0.5, 0.5, 0], [0.75, 0.25, 0], [1, 0, 0]], [[0.5, 0.5, 0], [0.25, 0.75, 0], [0, 1, 0]]]
     )
@@ -95,7 +102,8 @@ def test_policies_that_cannot_look_back_do_not(name, n):
 
 
 def test_a_chain_of_copies_carries_all_of_every_decision():
-    # The four values of a_0 equally often: the only error is the correction's, three choices in 2 x 399.
+    # The four values of a_0 equally often: the only error is the correction's, three choices in 2 x
+    # 399.
     decisions = np.repeat(np.arange(4), 100)[:, None].repeat(5, axis=1)
     found = table.conditioning(copying(1, 4, decisions))
     np.testing.assert_allclose(found.divergence, [0, *[LN4 + 3 / (2 * 399)] * 4], atol=1e-12)
@@ -128,7 +136,8 @@ def test_own_samples_estimate_the_exact_total_correlation():
     assert exact > 0.1  # far from factorised
     n = 4000
     every = np.asarray(log_probs(draw(n)), np.float64)
-    # To first order the estimate is the mean over sequences of KL(p(a_t | a_<t) || exact p_t): its standard error.
+    # To first order the estimate is the mean over sequences of KL(p(a_t | a_<t) || exact p_t): its
+    # standard error.
     marginal = np.zeros((LENGTH, SPACE.max_choices))
     for t, p in enumerate(marginals(joint)):
         marginal[t, : len(p)] = p
@@ -180,7 +189,8 @@ def test_one_sequence_has_nothing_to_be_compared_with():
 
 
 def test_total_correlation_by_hand():
-    # Two coins that agree with probability 3/4: 2 log 2 - H(3/8, 3/8, 1/8, 1/8) = (3/4) log(3/2) + (1/4) log(1/2).
+    # Two coins that agree with probability 3/4: 2 log 2 - H(3/8, 3/8, 1/8, 1/8) = (3/4) log(3/2) +
+    # (1/4) log(1/2).
     coins = np.array([[3, 1], [1, 3]]) / 8
     assert table.total_correlation(coins) == pytest.approx(
         0.75 * math.log(1.5) + 0.25 * math.log(0.5)
@@ -223,7 +233,9 @@ def test_a_copy_depends_on_what_it_copies_and_nothing_else(lag):
 
 
 def test_a_sum_depends_on_both_of_its_terms():
-    """a_2 = a_0 + a_1 (mod 2) almost: each alone leaves a_2 even, so that no correlation of two decisions would see it."""
+    """a_2 = a_0 + a_1 (mod 2) almost: each alone leaves a_2 even, so that no correlation of two
+    decisions would see it.
+    """
 
     def log_probs(decisions):
         probabilities = np.full((*decisions.shape, 2), 0.5)
@@ -240,7 +252,9 @@ def test_a_sum_depends_on_both_of_its_terms():
 
 
 def test_influence_over_a_uniform_past_is_conditional_mutual_information():
-    """I(a_t; a_s | the rest of a_<t) = H(a_t | the rest) - H(a_t | a_<t), by entropies of enumerated distributions."""
+    """I(a_t; a_s | the rest of a_<t) = H(a_t | the rest) - H(a_t | a_<t), by entropies of
+    enumerated distributions.
+    """
     _, log_probs, _ = policy("lstm")
     found = table.influence(log_probs, EVERY, CHOICES)
     conditionals = np.exp(np.asarray(log_probs(EVERY), np.float64)).reshape(*CHOICES, LENGTH, -1)
@@ -281,7 +295,8 @@ def test_lags_leave_out_positions_without_a_choice():
 
 
 def test_agreement_by_hand():
-    # Position 0 led to the state. Common decisions after it, of 01: 2, 02: 1, 12: 1; 03: 0, 13: 0, 23: 1. 3 is alone.
+    # Position 0 led to the state. Common decisions after it, of 01: 2, 02: 1, 12: 1; 03: 0, 13: 0,
+    # 23: 1. 3 is alone.
     decisions = np.array([[9, 0, 1], [9, 0, 1], [9, 0, 2], [9, 3, 2]])
     within, between, p = table.groups_test(decisions, np.array([7, 7, 7, 5]), 1, permutations=2000)
     assert (within, between) == pytest.approx((4 / 3, 1 / 3))
@@ -310,7 +325,9 @@ def test_states_that_decide_everything():
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_continuations_of_prefixes(name):
-    """Four states, forty architectures from each: only the controller's continuations depend on the state."""
+    """Four states, forty architectures from each: only the controller's continuations depend on the
+    state.
+    """
     prefixes = np.repeat(
         np.array([[0, 0, 0], [1, 0, 1], [2, 0, 2], [3, 0, 3]], np.int32), 40, axis=0
     )

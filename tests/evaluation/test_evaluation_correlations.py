@@ -42,7 +42,8 @@ def free(decisions, node_match):
 
 
 def test_spearman_with_ties_by_hand():
-    # Ranks 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5 less 2.5: (-1.5, 0, 0, 1.5) . (-1.5, 1.5, 0, 0) = 2.25, of 4.5 each.
+    # Ranks 1, 2.5, 2.5, 4 and 1, 4, 2.5, 2.5 less 2.5: (-1.5, 0, 0, 1.5) . (-1.5, 1.5, 0, 0) =
+    # 2.25, of 4.5 each.
     assert table.spearman(
         np.array([1, 20, 20, 300]), np.array([-1.0, 0.3, 0.2, 0.2])
     ) == pytest.approx(2.25 / 4.5)
@@ -88,8 +89,9 @@ def test_measures_by_hand():
         table.TOTAL: [4, 2, 0],
         table.LABELLED_EDGES: [2, 1, 0],
         table.LOOSE_ENDS: [0, 1, 1],
-        # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them differs. The third is one
-        # chain: of 6 and 5 edges 4 can match. Then 3 labels of the first differ, or 4 of the second; fewer edges gain nothing.
+        # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them
+        # differs. The third is one chain: of 6 and 5 edges 4 can match. Then 3 labels of the first
+        # differ, or 4 of the second; fewer edges gain nothing.
         "edit distance": [1, 6, 7],
         "edit distance, labels ignored": [0, 3, 3],
         "edit distance, input and output free": free(
@@ -134,8 +136,8 @@ def test_the_papers_protocol_by_hand():
         before=np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
     )
     found = table.paper_protocol(SPACE, measured)
-    # Distances 1, 2, 3. Overlaps 2, 1, 0. Of 6, 6 and 5 edges 4, 4 and 3 are common by position: approximations 4, 3, 5.
-    # Perplexities differ by 4, 10 and 14.
+    # Distances 1, 2, 3. Overlaps 2, 1, 0. Of 6, 6 and 5 edges 4, 4 and 3 are common by position:
+    # approximations 4, 3, 5. Perplexities differ by 4, 10 and 14.
     assert found[table.LABELLED_EDGES, "Spearman", "L2"] == pytest.approx(-1)
     assert found[table.FIRST_APPROXIMATION, "Spearman", "L2"] == pytest.approx(0.5)
     assert found[table.FIRST_APPROXIMATION, "Pearson", "L2"] == pytest.approx(0.5)

@@ -1,4 +1,6 @@
-"""Similarities of two architectures: worked out by hand, for cells of every size, and in any order."""
+"""Similarities of two architectures: worked out by hand, for cells of every size, and in any
+order.
+"""
 
 import warnings
 
@@ -14,8 +16,9 @@ from nas.evaluation import overlap
 from nas.spaces.recurrent import RecurrentSpace
 
 FOUR = RecurrentSpace(num_nodes=4)
-# [f_0, p_1, f_1, p_2, f_2, p_3, f_3]. Of the first and second, f_0, f_2, f_3 and p_2 are equal, so that nodes 0 and 2 have the
-# same input and activation; of the first and third f_1 and p_3 are, and so are f_0, f_1, p_2 of second and fourth.
+# [f_0, p_1, f_1, p_2, f_2, p_3, f_3]. Of the first and second, f_0, f_2, f_3 and p_2 are equal, so
+# that nodes 0 and 2 have the same input and activation; of the first and third f_1 and p_3 are, and
+# so are f_0, f_1, p_2 of second and fourth.
 BY_HAND = [
     [0, 0, 1, 0, 2, 2, 3],
     [0, 0, 2, 0, 2, 1, 3],
@@ -139,7 +142,8 @@ def test_random_projection_is_a_fixed_linear_map_of_one_hot():
 
 
 def test_random_projection_keeps_distances_on_average():
-    # The squared length of a projection to w dimensions is that of the vector times chi-square(w) / w, sd sqrt(2 / w).
+    # The squared length of a projection to w dimensions is that of the vector times chi-square(w) /
+    # w, sd sqrt(2 / w).
     decisions = random_decisions(FOUR, 12)
     decisions = decisions[np.unique(overlap.one_hot(FOUR, decisions), axis=0, return_index=True)[1]]
     width = 5000

@@ -1,4 +1,6 @@
-"""Linear probes: of embeddings that hold a decision, that hold none, and against ridge regression refitted at every turn."""
+"""Linear probes: of embeddings that hold a decision, that hold none, and against ridge regression
+refitted at every turn.
+"""
 
 import jax
 import numpy as np
@@ -62,13 +64,16 @@ def test_one_state_for_all_is_the_majority():
 
 
 def test_the_majority_is_of_the_training_folds():
-    # Each held out by itself: of two against two, the other choice is then more frequent; of three against one, it never is.
+    # Each held out by itself: of two against two, the other choice is then more frequent; of three
+    # against one, it never is.
     decisions = np.array([[0, 0], [0, 2], [1, 0], [1, 0]])
     assert probes.probe_accuracy(noise(4, 2), decisions, folds=4).majority.tolist() == [0, 0.75]
 
 
 def refitted(embedding, decisions, folds, seed):
-    """The same probe by brute force: normal equations, and a fit without each training example for every penalty."""
+    """The same probe by brute force: normal equations, and a fit without each training example for
+    every penalty.
+    """
     order = np.random.default_rng(seed).permutation(len(decisions))
     correct = np.zeros(decisions.shape[1])
     for held_out in np.array_split(order, folds):

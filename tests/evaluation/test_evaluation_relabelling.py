@@ -1,4 +1,6 @@
-"""Relabelled cells: isomorphic graphs, every numbering equally likely, and as many as counted by hand."""
+"""Relabelled cells: isomorphic graphs, every numbering equally likely, and as many as counted by
+hand.
+"""
 
 import collections
 import itertools
@@ -36,7 +38,9 @@ def test_a_chain_has_no_other_copy():
 
 
 def test_all_copies_of_a_small_cell():
-    """Node 0 has the children 1 and 2, and 1 the child 3: numberings 0123, 0132 (3 before 2) and 0213 (2 before 1)."""
+    """Node 0 has the children 1 and 2, and 1 the child 3: numberings 0123, 0132 (3 before 2) and
+    0213 (2 before 1).
+    """
     space = RecurrentSpace(num_nodes=4)
     copies = relabelled(space, np.array([0, 0, 1, 0, 2, 1, 3]), 10, np.random.default_rng(0))
     assert sorted(map(tuple, copies)) == [

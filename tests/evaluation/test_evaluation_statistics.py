@@ -1,4 +1,6 @@
-"""Intervals and tests: by hand where Student's t has a closed form, against all permutations, and at their nominal rates."""
+"""Intervals and tests: by hand where Student's t has a closed form, against all permutations, and
+at their nominal rates.
+"""
 
 import itertools
 import math
@@ -24,7 +26,8 @@ def seeds(n, shift=0.0, seed=0):
     return np.random.default_rng(seed).normal(shift, 1.0, n)
 
 
-# Over seeds. With two degrees of freedom P(|T| < t) = t / sqrt(2 + t^2), so that the quantile of c is c sqrt(2 / (1 - c^2)).
+# Over seeds. With two degrees of freedom P(|T| < t) = t / sqrt(2 + t^2), so that the quantile of c
+# is c sqrt(2 / (1 - c^2)).
 
 
 def quantile(central):
@@ -221,7 +224,8 @@ def test_a_control_that_explains_nothing_changes_nothing():
 
 @pytest.mark.parametrize("n", [6, 10, 14, 30, 50, 100])
 def test_architectures_that_are_alike(n):
-    # One unlike the others, in x; y has two kinds, half each, that are mirror images: every permutation gives +r or -r.
+    # One unlike the others, in x; y has two kinds, half each, that are mirror images: every
+    # permutation gives +r or -r.
     kinds = np.arange(n) % 2
     y = squareform(np.where(np.eye(n), 0, kinds[:, None] + kinds[None]))
     x = pdist((np.arange(n) == 0)[:, None].astype(float), "cityblock")
@@ -326,7 +330,8 @@ def test_false_positives_of_distances_against_differences_of_an_independent_numb
         naive += spearmanr(x, y).pvalue <= 0.05
         mantel += statistics.mantel(x, y, permutations=199, seed=seed).p <= 0.05
     print(
-        f"p <= .05: pairs taken as independent {naive / repetitions:.1%}, Mantel {mantel / repetitions:.1%}"
+        f"p <= .05: pairs taken as independent {naive / repetitions:.1%}, Mantel "
+        f"{mantel / repetitions:.1%}"
     )
     assert abs(mantel / repetitions - 0.05) <= 0.02
     assert naive / repetitions > 0.2
@@ -348,7 +353,9 @@ def test_false_positives_of_the_partial_test():
 
 
 def test_variance_components_by_hand():
-    """Groups (1, 3), (5, 7), (9, 17): variances 2, 2, 32, so 12 within; means 2, 6, 13, of variance 31, less 12 / 2."""
+    """Groups (1, 3), (5, 7), (9, 17): variances 2, 2, 32, so 12 within; means 2, 6, 13, of variance
+    31, less 12 / 2.
+    """
     found = statistics.variance_components([[1, 3], [5, 7], [9, 17]])
     np.testing.assert_allclose(found[:2], np.sqrt([12, 25]))
     assert found.share.estimate == pytest.approx(12 / 37)
@@ -367,7 +374,9 @@ def test_variance_components_that_are_nothing():
 
 
 def test_variance_components_of_drawn_values():
-    """Groups of standard deviation 2 about 0, members of 1 about their groups: a share of 1 / 5, which the limits hold."""
+    """Groups of standard deviation 2 about 0, members of 1 about their groups: a share of 1 / 5,
+    which the limits hold.
+    """
     covered = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)

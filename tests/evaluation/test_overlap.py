@@ -46,7 +46,9 @@ def test_distance_of_one_hot_decisions_is_total_overlap():
 
 
 def test_facts_of_uniform_cells():
-    """The variances are those of sums of independent matches; the correlations are known from an independent program."""
+    """The variances are those of sums of independent matches; the correlations are known from an
+    independent program.
+    """
     decisions = sample(1000)
     activations = overlap.common_decisions(SPACE, decisions, "activation")
     connections = overlap.common_decisions(SPACE, decisions, "connection")

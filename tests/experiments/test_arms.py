@@ -1,4 +1,6 @@
-"""The registry of arms: each is a search that can start, and differs from plain policy gradient in what its name says."""
+"""The registry of arms: each is a search that can start, and differs from plain policy gradient in
+what its name says.
+"""
 
 import dataclasses
 

@@ -1,4 +1,6 @@
-"""The benchmark of shared steps: its arithmetic by hand and against what is traced, and one run of the whole driver."""
+"""The benchmark of shared steps: its arithmetic by hand and against what is traced, and one run of
+the whole driver.
+"""
 
 import json
 import subprocess
@@ -23,7 +25,9 @@ POINT = Point(width=2, nodes=3, batch=4, vocabulary=5, steps=6)  # 24 rows, 18 p
 
 
 def flops_of_products(jaxpr) -> int:
-    """Twice the multiplications of all matrix products of traced code, those in loops as often as they run."""
+    """Twice the multiplications of all matrix products of traced code, those in loops as often as
+    they run.
+    """
     total = 0
     for equation in jaxpr.eqns:
         times = equation.params["length"] if equation.primitive.name == "scan" else 1
@@ -85,7 +89,8 @@ def test_arithmetic_is_that_of_the_traced_code(architectures, monkeypatch):
         jax.random.key(0),
         np.int32(0),
     )
-    # What is not one of the products is small: sums over nodes may be traced as products with their weights.
+    # What is not one of the products is small: sums over nodes may be traced as products with their
+    # weights.
     expected = flops(f"reward of {architectures}", point)
     assert expected <= flops_of_products(score.jaxpr) < 1.02 * expected
     assert flops("step", point) <= flops_of_products(train.jaxpr) < 1.02 * flops("step", point)

@@ -19,7 +19,9 @@ VOCABULARY = CONFIG.data["vocabulary"]
 
 
 def run_with(recurrent):
-    """A search before its first step whose recurrent matrices are replaced by a function of them."""
+    """A search before its first step whose recurrent matrices are replaced by a function of
+    them.
+    """
     parts, rng = steps.components(CONFIG), np.random.default_rng(0)
     state = jax.jit(lambda: steps.initial_state(CONFIG, parts))()
     params = state.reward.params
@@ -41,7 +43,9 @@ def shares(measured):
 
 
 def test_without_sharing_copies_are_the_same():
-    """All edges have one matrix: what a cell's nodes are called changes nothing, and nothing is artefact."""
+    """All edges have one matrix: what a cell's nodes are called changes nothing, and nothing is
+    artefact.
+    """
     run = run_with(
         lambda matrices: np.concatenate(
             [matrices[:1], np.repeat(matrices[1:2], len(matrices) - 1, axis=0)]

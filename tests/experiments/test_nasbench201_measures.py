@@ -1,4 +1,6 @@
-"""Regret, Gibbs policies, predictions from embeddings: on small cases worked out by hand, and where theory gives the number."""
+"""Regret, Gibbs policies, predictions from embeddings: on small cases worked out by hand, and where
+theory gives the number.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Many seeds in one program are what the seeds are alone: against a plain loop, over ways to run them, over devices."""
+"""Many seeds in one program are what the seeds are alone: against a plain loop, over ways to run
+them, over devices.
+"""
 
 import functools
 
@@ -66,7 +68,9 @@ def loop(name, seed):
 
 
 def assert_same_way(policy, state, start):
-    """Parameters that moved as those of `state`: Adam turns rounding of a gradient near zero into a step of its own size."""
+    """Parameters that moved as those of `state`: Adam turns rounding of a gradient near zero into a
+    step of its own size.
+    """
     ours, theirs, before = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
         for tree in (policy, state.params["policy"], start.params["policy"])

@@ -18,7 +18,8 @@ def test_strata_are_parts_of_one_pool():
     scores = np.array([[5.0, 1, 4, 2, np.nan, 3], [5.0, 2, 4, 1, 0, 3]])
     found = rank_tables.strata(scores, 2)
     np.testing.assert_array_equal(found["drawn uniformly"], [0, 1])
-    # Mean ranks 5.5, 1.5+, ...: cells 1 and 3 share the lowest; the one that is not a number ranks last in its search.
+    # Mean ranks 5.5, 1.5+, ...: cells 1 and 3 share the lowest; the one that is not a number ranks
+    # last in its search.
     np.testing.assert_array_equal(found["best tenth under shared weights"], [1, 3])
 
 

@@ -1,4 +1,6 @@
-"""The sensitivity study: variants are what their names say, tables hold what was measured, and pieces are kept."""
+"""The sensitivity study: variants are what their names say, tables hold what was measured, and
+pieces are kept.
+"""
 
 import dataclasses
 
@@ -31,7 +33,8 @@ def test_a_variant_is_measured_once(small_arms, tmp_path, monkeypatch):
     base, tanh_off = variants.Variant("base", ""), variants.Variant("tanh", "off", tanh=False)
     found, flat = bench.measure(variants.NEXT, base), bench.measure(variants.NEXT, tanh_off)
     assert all(values.shape == (2,) for values in found.values())
-    # After four updates a policy is nearly uniform: of six decisions of five choices. Without the constant it is nearer still.
+    # After four updates a policy is nearly uniform: of six decisions of five choices. Without the
+    # constant it is nearer still.
     limit = 6 * np.log(5)
     assert np.all(
         (found[variants.ENTROPY] < flat[variants.ENTROPY]) & (flat[variants.ENTROPY] < limit)

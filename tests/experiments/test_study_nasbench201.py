@@ -1,4 +1,6 @@
-"""The study from end to end on generated tables, shrunk: what it writes and keeps, and how it ends when it cannot start."""
+"""The study from end to end on generated tables, shrunk: what it writes and keeps, and how it ends
+when it cannot start.
+"""
 
 import csv
 import dataclasses

@@ -1,4 +1,6 @@
-"""The search study: tables say what was measured, scores cross as they should, and the program keeps every piece."""
+"""The search study: tables say what was measured, scores cross as they should, and the program
+keeps every piece.
+"""
 
 import csv
 import dataclasses
@@ -47,7 +49,8 @@ def test_the_arithmetic_of_rewards_goes_into_weights():
         chunk=10,
     )
     found = STRATEGIES["weights"].configure(dataclasses.replace(base, search=plan), 2)
-    # Six phases of 50 updates with 8 rewards are 2,400 rewards, 800 steps: 80 in each of ten epochs, and no phase is left.
+    # Six phases of 50 updates with 8 rewards are 2,400 rewards, 800 steps: 80 in each of ten
+    # epochs, and no phase is left.
     assert found.search == dataclasses.replace(plan, shared_steps=180, warmup_epochs=10)
     assert found.policy["name"] == "uniform" and found.seed == 2
 
@@ -77,7 +80,9 @@ def test_the_random_cell_is_the_seeds_alone():
 
 @pytest.fixture
 def searched(tmp_path):
-    """Two searches whose scores are known: the number of the weights, times the first decision of the cell."""
+    """Two searches whose scores are known: the number of the weights, times the first decision of
+    the cell.
+    """
     found = {}
     for weights, name in enumerate("ab", 1):
         (tmp_path / name).mkdir()

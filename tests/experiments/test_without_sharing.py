@@ -1,4 +1,6 @@
-"""Search without shared weights: successive halving spends what it may and keeps the best; cells are trained as alone."""
+"""Search without shared weights: successive halving spends what it may and keeps the best; cells
+are trained as alone.
+"""
 
 import jax
 import numpy as np

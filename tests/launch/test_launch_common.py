@@ -1,4 +1,6 @@
-"""The guard around every script, seen as its user sees it: a program that is started with good and bad arguments."""
+"""The guard around every script, seen as its user sees it: a program that is started with good and
+bad arguments.
+"""
 
 import ast
 import dataclasses
@@ -57,7 +59,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def program(tmp_path, user_environment):
-    """Starts the script with some arguments in a folder of its own; returns the finished process."""
+    """Starts the script with some arguments in a folder of its own; returns the finished
+    process.
+    """
     (tmp_path / "script.py").write_text(SCRIPT)
 
     def start(*arguments, **environment):

@@ -1,4 +1,6 @@
-"""Diagnosing a controller of any make from files: without JAX, and one line for what the user can mend."""
+"""Diagnosing a controller of any make from files: without JAX, and one line for what the user can
+mend.
+"""
 
 import numpy as np
 import pytest
@@ -69,7 +71,9 @@ def test_reports_without_jax(without_jax, tmp_path):
 
 
 def test_archives_and_another_space(user_environment, tmp_path):
-    """An .npz of one array, another of several of which one has the flag's name; no more than what is required."""
+    """An .npz of one array, another of several of which one has the flag's name; no more than what
+    is required.
+    """
     decisions, embeddings = np.random.default_rng(1).integers(0, 5, (N, 6)), arrays()["embeddings"]
     np.savez(tmp_path / "one.npz", anything=decisions)
     np.savez(tmp_path / "several.npz", embeddings=embeddings, other=decisions)

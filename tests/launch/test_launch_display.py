@@ -1,4 +1,6 @@
-"""The display: what is shown of programs that work, in a pipe and in terminals that are wide, narrow or dumb."""
+"""The display: what is shown of programs that work, in a pipe and in terminals that are wide,
+narrow or dumb.
+"""
 
 import os
 import pty

@@ -1,4 +1,6 @@
-"""`launch/run.sh` and `launch/test.sh` without network: a stand-in for Python writes down what it is asked to do."""
+"""`launch/run.sh` and `launch/test.sh` without network: a stand-in for Python writes down what it
+is asked to do.
+"""
 
 import os
 import shutil
@@ -14,7 +16,9 @@ case "$*" in
     *version_info*) exit 0 ;;
     *sys.version*) echo 3.11.stand-in ;;
     "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
-    "-m pip"*) echo "pip $*" >>asked.txt; if [ -e broken ]; then echo "no such package"; exit 1; fi ;;
+    "-m pip"*)
+        echo "pip $*" >>asked.txt
+        if [ -e broken ]; then echo "no such package"; exit 1; fi ;;
     "-m experiments"*) printf '<%s>' "$@" ;;
 esac
 """

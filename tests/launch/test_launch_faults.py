@@ -1,4 +1,6 @@
-"""Real processes that are killed, stopped, crowded out or run aground, and the run that goes on afterwards."""
+"""Real processes that are killed, stopped, crowded out or run aground, and the run that goes on
+afterwards.
+"""
 
 import collections
 import random
@@ -102,7 +104,9 @@ def logged(workdir) -> int:
 
 
 def kill(process, workdir, lines, delay) -> bool:
-    """Kills a search `delay` seconds after it has logged so many lines; whether it was still running."""
+    """Kills a search `delay` seconds after it has logged so many lines; whether it was still
+    running.
+    """
     wait_until(lambda: logged(workdir) >= lines or process.poll() is not None)
     time.sleep(delay)
     process.kill()
@@ -111,7 +115,9 @@ def kill(process, workdir, lines, delay) -> bool:
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(search, whole, tmp_path, capfd):
-    """Every fifth kill comes before anything was logged; of the others most fall into the writing of checkpoints."""
+    """Every fifth kill comes before anything was logged; of the others most fall into the writing
+    of checkpoints.
+    """
     moments, found = random.Random(1), collections.Counter()
     while found["killed"] < 20:
         found["started"] += 1

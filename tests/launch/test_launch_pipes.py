@@ -39,7 +39,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def run(user_environment, tmp_path):
-    """Runs `python -m MODULE ARGUMENTS` with streams that nobody reads; returns the exit code and what it said elsewhere."""
+    """Runs `python -m MODULE ARGUMENTS` with streams that nobody reads; returns the exit code and
+    what it said elsewhere.
+    """
     (tmp_path / "prints.py").write_text(PROGRAM)
     paths = os.pathsep.join([str(tmp_path), user_environment["PYTHONPATH"]])
 

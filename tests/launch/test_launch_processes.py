@@ -1,4 +1,6 @@
-"""Searches of two processes on this machine, two devices each: the numbers of one process, and what a lost one leads to."""
+"""Searches of two processes on this machine, two devices each: the numbers of one process, and what
+a lost one leads to.
+"""
 
 import contextlib
 import dataclasses
@@ -166,7 +168,9 @@ def children(process):
 
 
 def is_running(pid):
-    """A process that has ended may stay in the table of processes until someone asks for its exit code."""
+    """A process that has ended may stay in the table of processes until someone asks for its exit
+    code.
+    """
     with contextlib.suppress(FileNotFoundError):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

@@ -1,4 +1,6 @@
-"""Pieces side by side: they are made on cores of their own, and what ends one of them, or the program, ends all in order."""
+"""Pieces side by side: they are made on cores of their own, and what ends one of them, or the
+program, ends all in order.
+"""
 
 import json
 import os
@@ -53,9 +55,13 @@ def piece(folder, number, does):
 def main():
     folder = pathlib.Path(FLAGS.workdir)
     pieces = [
-        side_by_side.Piece(f"piece{n}", piece, (folder, n), {"does": does}, after=("piece0", "elsewhere") if n else ())
-        if does == "after"
-        else side_by_side.Piece(f"piece{n}", piece, (folder, n), {"does": does})
+        side_by_side.Piece(
+            f"piece{n}",
+            piece,
+            (folder, n),
+            {"does": does},
+            after=("piece0", "elsewhere") if n and does == "after" else (),
+        )
         for n, does in enumerate(FLAGS.does)
     ]
     device.select_device(FLAGS.platform)

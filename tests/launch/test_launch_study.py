@@ -1,4 +1,6 @@
-"""The programs end to end on a search of seconds: the table and report they write, and one line for what the user can mend."""
+"""The programs end to end on a search of seconds: the table and report they write, and one line for
+what the user can mend.
+"""
 
 import csv
 import dataclasses
@@ -68,7 +70,8 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     assert last == f"report: {folder / 'report' / 'index.html'}"
     assert len(lines) < 30 and max(map(len, lines)) <= 100
     assert re.fullmatch(
-        r"Searched, .* in all: PG only; PG \+ memory; uniform policy \(2 epochs, kjv, seeds 0, 1\)\.",
+        r"Searched, .* in all: PG only; PG \+ memory; uniform policy "
+        r"\(2 epochs, kjv, seeds 0, 1\)\.",
         lines[0],
     )
     text = " ".join(printed.split())
@@ -94,7 +97,8 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
     own, common = (
         [row for row in performance if row["weights"] == weights] for weights in ("own", "common")
     )
-    # Under common weights all arms see the same performances, and the uniform policy's own weights are the common ones.
+    # Under common weights all arms see the same performances, and the uniform policy's own weights
+    # are the common ones.
     assert len({row["diverged cells"] for row in common}) == 1
     assert own[-1] | {"weights": "common"} == common[-1]
     assert own[1]["total overlap"] != common[1]["total overlap"] == common[2]["total overlap"]

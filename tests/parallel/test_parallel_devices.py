@@ -1,4 +1,6 @@
-"""How values are laid over devices and brought back: keys, shares of rows, replicas and what tells them apart."""
+"""How values are laid over devices and brought back: keys, shares of rows, replicas and what tells
+them apart.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,9 @@ several_devices = pytest.mark.parametrize(
 
 
 def values():
-    """A tree with a leaf of every type that a state holds, and with values that comparisons stumble over."""
+    """A tree with a leaf of every type that a state holds, and with values that comparisons stumble
+    over.
+    """
     return {
         "numbers": np.array([1.5, np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45], np.float32),
         "nested": [np.array([[1, -2], [2**31 - 1, -(2**31)]], np.int32), np.float32(-0.0)],
@@ -60,7 +64,9 @@ def identity(state, carry, batch, common, axis_name):
 
 
 def logged(devices, fn, rows=None, common=None):
-    """What `fn(own rows, common, axis_name)` returns on the first device, after both went through a lifted function."""
+    """What `fn(own rows, common, axis_name)` returns on the first device, after both went through a
+    lifted function.
+    """
 
     def run(state, carry, batch, common, axis_name):
         del batch

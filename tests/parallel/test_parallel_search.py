@@ -1,4 +1,6 @@
-"""Whole searches on several devices: what they leave behind, and that they continue on any other number of devices."""
+"""Whole searches on several devices: what they leave behind, and that they continue on any other
+number of devices.
+"""
 
 import collections
 import pathlib
@@ -47,7 +49,9 @@ def run(workdir, devices, config=CONFIG):
 
 
 def run_until(monkeypatch, controller_step, workdir, devices):
-    """Runs, and is sent a signal when the chunk that starts at this step of the controller has been logged."""
+    """Runs, and is sent a signal when the chunk that starts at this step of the controller has been
+    logged.
+    """
     write = metrics.Writer.write
 
     def signalled(self, phase, epoch, first_step, *args):
@@ -125,7 +129,9 @@ def whole(tmp_path_factory):
 
 
 def check_architectures(workdir, per_step):
-    """`architectures.npz` holds this many of each controller step, in order, with the rewards whose mean was logged."""
+    """`architectures.npz` holds this many of each controller step, in order, with the rewards whose
+    mean was logged.
+    """
     saved = load_arrays(workdir / search.ARCHITECTURES)
     logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
     assert len(logged) == len(per_step)

@@ -1,8 +1,10 @@
-"""Update steps on 1, 2, 4 and 8 devices against the same step on one: gradients, 20-step trajectories, random numbers.
+"""Update steps on 1, 2, 4 and 8 devices against the same step on one: gradients, 20-step
+trajectories, random numbers.
 
-Two errors leave a data-parallel step running and learning, only wrongly: the sum of the gradients in place of their mean, and
-the gradient of the first device in place of everyone's. Whatever rescales a gradient hides the first, so nothing here is
-clipped, and Adam's moments are compared besides its steps.
+Two errors leave a data-parallel step running and learning, only wrongly: the sum of the gradients
+in place of their mean, and the gradient of the first device in place of everyone's. Whatever
+rescales a gradient hides the first, so nothing here is clipped, and Adam's moments are compared
+besides its steps.
 """
 
 import dataclasses
@@ -85,7 +87,9 @@ def assert_close(ours, theirs):
 
 
 def run_sharded(number, fn, state, carry, batch, common):
-    """The second opinion on `Devices.lift`: the same per-device function under jit and shard_map, on whole arrays."""
+    """The second opinion on `Devices.lift`: the same per-device function under jit and shard_map,
+    on whole arrays.
+    """
     mesh = Mesh(np.array(jax.devices()[:number]), (AXIS,))
     rows, whole = PartitionSpec(AXIS), PartitionSpec()
     batch_rows = jax.tree.map(lambda _: PartitionSpec(None, AXIS), batch)
@@ -109,7 +113,9 @@ def run_lifted(devices, fn, state, carry, batch, common):
 
 
 def train_steps(state, carry, batch, decisions, axis_name):
-    """K shared-weight steps, one after the other, every device with the same architecture decisions [k]; logs all states."""
+    """K shared-weight steps, one after the other, every device with the same architecture decisions
+    [k]; logs all states.
+    """
 
     def step(carried, x):
         state, carry = carried
@@ -124,7 +130,9 @@ def train_steps(state, carry, batch, decisions, axis_name):
 
 
 def update_steps(state, carry, batch, common, axis_name):
-    """K updates of the strategy on the architectures and rewards that are the device's own rows; logs all states."""
+    """K updates of the strategy on the architectures and rewards that are the device's own rows;
+    logs all states.
+    """
     del batch
 
     def step(state, x):
@@ -174,7 +182,9 @@ def on(devices, problem):
 @every_problem
 @on_numbers(4)
 def test_twenty_steps_on_several_devices_are_those_on_one(problem, number):
-    """After every step: parameters, Adam's moments, baseline, loss and norm of the gradient; at the end the recurrent state."""
+    """After every step: parameters, Adam's moments, baseline, loss and norm of the gradient; at the
+    end the recurrent state.
+    """
     assert_close(on(pmap(number), problem), on(JIT, problem))
 
 
@@ -227,7 +237,9 @@ def one_step(reward):
 def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_gradients(
     number, nodes, gathered
 ):
-    """By both ways of averaging: what cells use is gathered, or all stored matrices are averaged, whichever sends less."""
+    """By both ways of averaging: what cells use is gathered, or all stored matrices are averaged,
+    whichever sends less.
+    """
     space = RecurrentSpace(num_nodes=nodes)
     reward = supernet_reward(space, PARTS.task.network, PARTS.task.data.vocabulary)
     decisions = random_decisions(space, number)
@@ -276,10 +288,11 @@ def test_every_device_trains_its_own_cell_and_all_move_by_the_mean_of_their_grad
 
 @functools.cache
 def epochs(number):
-    """Three epochs of the search's own phases on `number` devices (0: jit), their replicas compared after each.
+    """Three epochs of the search's own phases on `number` devices (0: jit), their replicas compared
+    after each.
 
-    Of every epoch: the memory, the shared weights that scored, cells [K, D, T] that were trained, decisions [K, D A, T] and
-    rewards [K, D A] of the controller phase.
+    Of every epoch: the memory, the shared weights that scored, cells [K, D, T] that were trained,
+    decisions [K, D A, T] and rewards [K, D A] of the controller phase.
     """
     devices = pmap(number) if number else JIT
     state = devices.replicate(

@@ -1,4 +1,6 @@
-"""Tables of the evidence study on three architectures whose correlations are known by hand, and on policies that are."""
+"""Tables of the evidence study on three architectures whose correlations are known by hand, and on
+policies that are.
+"""
 
 import math
 
@@ -59,7 +61,9 @@ def stateless(title, seeds=3):
 
 
 def rows(table):
-    """First cells -> the others, as they are printed; first cells are as many as it takes to tell rows apart."""
+    """First cells -> the others, as they are printed; first cells are as many as it takes to tell
+    rows apart.
+    """
     texts = [[cell.text for cell in row] for row in table.cells()]
     first = next(k for k in range(1, 5) if len({tuple(row[:k]) for row in texts}) == len(texts))
     names = [column.name for column in table.columns[first:]]
@@ -86,7 +90,8 @@ def test_correlations_are_means_over_seeds_with_t_intervals(arms):
     assert found["PG + memory"]["total overlap"] == "-0.833 ± 0.717"
     assert found["untrained"]["total overlap"] == "-0.500 ± 0.000"
     assert found["untrained"]["common activations"] == "-0.500 ± 0.000"
-    # Distances 1, 3, 2 of HALF; perplexities differ by .5, .75, .25: ranks 1 3 2 and 2 3 1, differences 1, 0, -1.
+    # Distances 1, 3, 2 of HALF; perplexities differ by .5, .75, .25: ranks 1 3 2 and 2 3 1,
+    # differences 1, 0, -1.
     assert found["untrained"][correlations.PERFORMANCE] == "+0.500 ± 0.000"
     assert set(found["uniform policy"].values()) == {"no state"}
     assert found["collapsed"]["total overlap"] == "undefined in 1 of 3 seeds"
@@ -98,7 +103,8 @@ def test_yardsticks(arms):
     assert found["one-hot decisions"]["total overlap"] == "-1.000 ± 0.000"
     assert "random projection" in found
     ceiling = found["equal weights, in expectation"]
-    # Variances: activations 4 * 3/16 = .75; connections 1/4 + 2/9 = .4722; sqrt(.75 / 1.2222), sqrt(.4722 / 1.2222).
+    # Variances: activations 4 * 3/16 = .75; connections 1/4 + 2/9 = .4722; sqrt(.75 / 1.2222),
+    # sqrt(.4722 / 1.2222).
     assert (
         ceiling["common activations"],
         ceiling["common connections"],
@@ -142,8 +148,8 @@ def large(space, n=8):
 def test_the_paper_s_protocol_by_hand(arms):
     found = rows(evidence.protocol_table(SPACE, arms, ""))
     row = found["edit distance, first approximation", "Spearman", "L2"]
-    # States FALLING are 1, 2, 3 apart, HALF 1, 3, 2. Of 6, 6 and 5 edges the pairs have 4, 4 and 3 in common by position: the
-    # approximations are 4, 3, 5.
+    # States FALLING are 1, 2, 3 apart, HALF 1, 3, 2. Of 6, 6 and 5 edges the pairs have 4, 4 and 3
+    # in common by position: the approximations are 4, 3, 5.
     assert row["untrained"] == "-0.500 ± 0.000"
     assert (
         row["PG + memory"] == "+0.167 ± 1.434"
@@ -169,13 +175,16 @@ def test_primary_differences_by_hand(arms):
         for measure in ("total overlap", "common activations")
     }
     row = found["PG + memory", "untrained", "total overlap"]
-    # Differences -.5, -.5, 0: mean -.3333, deviation .2887, t = -2 with 2 degrees of freedom: p = 1 - 2 / sqrt(6) = .1835.
+    # Differences -.5, -.5, 0: mean -.3333, deviation .2887, t = -2 with 2 degrees of freedom: p = 1
+    # - 2 / sqrt(6) = .1835.
     assert (row["difference"], row["95 % interval"]) == ("-0.333", "[-1.050, +0.384]")
     assert (row["effect (d_z)"], row["p"]) == ("-1.15", "0.1835")
-    # Against PG: -2, -.5, -1.5, mean -1.3333, deviation .7638, t = -3.0237: p = 1 - 3.0237 / sqrt(3.0237^2 + 2) = .0942.
+    # Against PG: -2, -.5, -1.5, mean -1.3333, deviation .7638, t = -3.0237: p = 1 - 3.0237 /
+    # sqrt(3.0237^2 + 2) = .0942.
     row = found["PG + memory", "PG only", "common activations"]
     assert (row["difference"], row["p"]) == ("-1.333", "0.0942")
-    # Four tests, the two against PG come first: 4 * .0942 for both; then 2 * .1835 = .3670, raised to what came before.
+    # Four tests, the two against PG come first: 4 * .0942 for both; then 2 * .1835 = .3670, raised
+    # to what came before.
     assert {names[1]: row["p, Holm"] for names, row in found.items()} == {
         "PG only": "0.3767",
         "untrained": "0.3767",
@@ -226,14 +235,18 @@ def test_one_seed_has_no_interval_and_no_test(arms):
 
 
 def test_performance_by_hand():
-    """Perplexities differ by .5, .75, .25; total overlaps are 4, 2, 0; distances of HALF 1, 3, 2, of FALLING 1, 2, 3."""
+    """Perplexities differ by .5, .75, .25; total overlaps are 4, 2, 0; distances of HALF 1, 3, 2,
+    of FALLING 1, 2, 3.
+    """
     arms = {"untrained": arm("untrained", [HALF, HALF, FALLING])}
     found = rows(evidence.performance_table(SPACE, arms, "uniform", 4000, ""))
     row = found["untrained", "own"]
-    # Correlations .5, .5, -.5: mean .1667, deviation .5774, 4.3027 / 3 = 1.434, and 2.9200 / 3 = .9733 beyond the mean.
+    # Correlations .5, .5, -.5: mean .1667, deviation .5774, 4.3027 / 3 = 1.434, and 2.9200 / 3 =
+    # .9733 beyond the mean.
     assert row["states"] == "+0.167 ± 1.434"
     assert row["no correlation beyond"] == "1.140"
-    # Ranks of overlaps 3, 2, 1: with performance .5. Partial: HALF (.5 + .5 * .5) / .75 = 1; FALLING (-.5 + .5) / 0 undefined.
+    # Ranks of overlaps 3, 2, 1: with performance .5. Partial: HALF (.5 + .5 * .5) / .75 = 1;
+    # FALLING (-.5 + .5) / 0 undefined.
     assert row["total overlap"] == "+0.500 ± 0.000"
     assert row["states, overlap fixed"] == "undefined in 1 of 3 seeds"
     # Six orders of three architectures: distances 1, 3, 2 in any order give |r| >= .5 always.
@@ -249,7 +262,9 @@ def test_partial_correlation_by_hand():
 
 
 def test_diverged_cells_are_counted_and_not_hidden():
-    """Five architectures on a line; the states of four follow the perplexity, the fifth has diverged and lies among them."""
+    """Five architectures on a line; the states of four follow the perplexity, the fifth has
+    diverged and lies among them.
+    """
     decisions = np.random.default_rng(2).integers(0, SPACE.num_choices, (5, T))
     edits = correlations.edit_distances(SPACE, decisions)
     values = np.array([4.0, 4.1, 4.3, 4.7, 9.0])
@@ -307,7 +322,8 @@ def test_behaviour_of_known_policies(arms):
         | {"entropy (nats)": "0.00", "unique samples": "1", "its fraction": "undefined"}
         == found["fixed"]
     )
-    # log 2, and (2 - 1) / (2 * 999) for the entropy that a finite sample misses: .6936, all that there is.
+    # log 2, and (2 - 1) / (2 * 999) for the entropy that a finite sample misses: .6936, all that
+    # there is.
     looks = found["looks back"]
     assert (looks["total correlation (nats)"], looks["its fraction"], looks["unique samples"]) == (
         "0.694",
@@ -319,8 +335,9 @@ def test_behaviour_of_known_policies(arms):
         and found["uniform policy"]["best perplexity"] == "not trained"
     )
     assert found["uniform policy"]["probe less majority"] == "no state"
-    # Decisions themselves as state are read without error; the majority of a uniform sample is right once in as many choices:
-    # (4 * 3/4 + 1/2 + 2/3) / 6 = .694, the decision without choice left out.
+    # Decisions themselves as state are read without error; the majority of a uniform sample is
+    # right once in as many choices: (4 * 3/4 + 1/2 + 2/3) / 6 = .694, the decision without choice
+    # left out.
     assert float(found["untrained"]["probe less majority"]) == pytest.approx(0.694, abs=0.03)
     assert float(found["no memory of it"]["probe less majority"]) == 0
 

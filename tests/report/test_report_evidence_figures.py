@@ -1,4 +1,6 @@
-"""Figures of the evidence study draw the numbers that they are given; the page holds all of them, each also as a file."""
+"""Figures of the evidence study draw the numbers that they are given; the page holds all of them,
+each also as a file.
+"""
 
 import dataclasses
 import functools

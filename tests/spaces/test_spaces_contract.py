@@ -1,4 +1,6 @@
-"""What every registered search space promises, at several sizes; a new space fails here until SIZES names it."""
+"""What every registered search space promises, at several sizes; a new space fails here until SIZES
+names it.
+"""
 
 import dataclasses
 import functools
@@ -126,7 +128,8 @@ def test_uniform_samples_of_pairs_of_positions_are_independent(space):
 
 
 def test_uniform_samples_depend_on_the_key_alone(space):
-    # The space is a static argument: it must be hashable, and closing over it must not change a number.
+    # The space is a static argument: it must be hashable, and closing over it must not change a
+    # number.
     jitted = jax.jit(lambda s, k: s.sample_uniform(k, 3000), static_argnums=0)
     np.testing.assert_array_equal(jitted(space, jax.random.key(0)), uniform(space))
     assert not np.array_equal(jitted(space, jax.random.key(1)), uniform(space))

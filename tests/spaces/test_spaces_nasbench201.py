@@ -1,4 +1,6 @@
-"""The cell of NAS-Bench-201: its text form, its pruned line graph and its two canonical forms, by hand and by enumeration."""
+"""The cell of NAS-Bench-201: its text form, its pruned line graph and its two canonical forms, by
+hand and by enumeration.
+"""
 
 import itertools
 
@@ -165,7 +167,8 @@ def test_canonical_classes_are_unions_of_official_ones():
             True,
             True,
         ),  # order of summands
-        # Point 2 is 0 + 0; what follows it is an operation on a sum to the official rule, and 0 to the other.
+        # Point 2 is 0 + 0; what follows it is an operation on a sum to the official rule, and 0 to
+        # the other.
         (
             [NONE, NONE, NONE, CONV3, NONE, NONE],
             [NONE, NONE, NONE, CONV3, NONE, CONV1],

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from nas.errors import UserError
 from nas.spaces.recurrent import RecurrentSpace
 
-# The cell that Pham et al. (2018) found, read by hand: node 1 reads node 0 and is a tanh, node 2 reads 1 and is a ReLU, ...
+# The cell that Pham et al. (2018) found, read by hand: node 1 reads node 0 and is a tanh, node 2
+# reads 1 and is a ReLU, ...
 PAPERS_CELL = "0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1"
 PAPERS_PARENTS = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 5, 7: 1, 8: 6, 9: 8, 10: 8, 11: 8}
 PAPERS_ACTIVATIONS = [

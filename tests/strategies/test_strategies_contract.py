@@ -17,7 +17,9 @@ ARCHITECTURES = 40
 
 @functools.cache
 def made(name, policy):
-    """A strategy with its functions compiled, and the list to which every tracing of one is added."""
+    """A strategy with its functions compiled, and the list to which every tracing of one is
+    added.
+    """
     strategy = strategy_of(
         name,
         SPACE,

@@ -110,7 +110,8 @@ def test_winners_of_tournaments_by_hand(tournament):
     children = np.asarray(strategy.propose(state, jax.random.key(5), 8000))
     parents = np.sort(children, axis=1)[:, 2]  # five of six decisions are the parent's
     best_first = [1, 2, 3, 0]
-    # The k best of four are all that S draws with replacement saw with probability (k / 4)^S, so the k-th best wins with ...
+    # The k best of four are all that S draws with replacement saw with probability (k / 4)^S, so
+    # the k-th best wins with ...
     shares = np.array([((4 - k) / 4) ** tournament - ((3 - k) / 4) ** tournament for k in range(4)])
     assert chisquare(np.bincount(parents, minlength=4)[best_first], 8000 * shares).pvalue > 1e-5
 

@@ -1,4 +1,6 @@
-"""One optimiser step on L = L_PG + lambda * L_Sup: written out by hand, and what many steps lead to."""
+"""One optimiser step on L = L_PG + lambda * L_Sup: written out by hand, and what many steps lead
+to.
+"""
 
 import functools
 import math
@@ -40,7 +42,9 @@ class Arm(NamedTuple):
     traces: list
 
     def start(self, memory=((2, 0, 3, 1, 1),), scale=0.5, **weights) -> Any:
-        """A state whose memory holds these vectors, `scale` away from where it starts, with other weights of the losses."""
+        """A state whose memory holds these vectors, `scale` away from where it starts, with other
+        weights of the losses.
+        """
         state = jax.tree.map(np.asarray, self.init(jax.random.key(0)))
         rng = np.random.default_rng(0)
         return state.replace(
@@ -111,7 +115,9 @@ def largest_difference(a, b):
 
 
 def written_out(arm, params, decisions, rewards, baseline, remembered):
-    """The two losses as their equations say, for sequences that are all in one array; and R + w H of the architectures."""
+    """The two losses as their equations say, for sequences that are all in one array; and R + w H
+    of the architectures.
+    """
     w, n = arm.config.entropy_weight, len(decisions)
     trace = arm.policy.score(params["policy"], np.concatenate([decisions, remembered]))
     entropies = trace.entropy[:n].sum(axis=1)
@@ -135,7 +141,9 @@ def written_out(arm, params, decisions, rewards, baseline, remembered):
 
 @functools.cache
 def by_hand(policy, supervised):
-    """(params, rewards, baseline, lambda) -> L and what it was made of, and its gradient; all rows of the memory are equal."""
+    """(params, rewards, baseline, lambda) -> L and what it was made of, and its gradient; all rows
+    of the memory are equal.
+    """
     remembered = np.array([[2, 0, 3, 1, 1]] * 4, np.int32)
 
     def loss(params, rewards, baseline, supervised_weight):
@@ -260,7 +268,8 @@ def test_arms_that_differ_by_a_number_share_one_compilation():
             np.asarray(whole) - start, 2 * (np.asarray(half) - start), atol=1e-6
         )
 
-    # The first baseline is the mean itself: of the entropy weight there remain deviations of H times log p, and H.
+    # The first baseline is the mean itself: of the entropy weight there remain deviations of H
+    # times log p, and H.
     score = made.policy.score(state.params["policy"], DECISIONS)
     entropies, log_p = (
         np.asarray(x, np.float64).sum(axis=1) for x in (score.entropy, score.log_prob)
@@ -309,7 +318,9 @@ def nothing(decisions):
     ("policy", "supervised"), [("lstm", "reconstruct"), ("factorised", "next_decision")]
 )
 def test_policy_gradient_finds_what_is_rewarded(policy, supervised):
-    """The reward is the share of ReLUs: 1/4 at first, at most .98, since the squashing leaves every choice uncertain."""
+    """The reward is the share of ReLUs: 1/4 at first, at most .98, since the squashing leaves every
+    choice uncertain.
+    """
     made = arm(policy, supervised)
     start = made.start(scale=0, supervised=0, entropy=0, learning_rate=0.05)
     _, logged = made.train(
@@ -329,7 +340,8 @@ def test_the_entropy_bonus_alone_makes_a_policy_uniform():
     assert np.mean(logged["entropy"][-20:]) == pytest.approx(most, abs=0.05)
 
 
-# Nowhere the same: given the first decision the rest is certain, without it a coin is tossed at three of four positions.
+# Nowhere the same: given the first decision the rest is certain, without it a coin is tossed at
+# three of four positions.
 OPPOSITE = np.array([(0, 0, 1, 0, 2), (3, 0, 2, 1, 0)], np.int32)
 
 
@@ -339,7 +351,9 @@ OPPOSITE = np.array([(0, 0, 1, 0, 2), (3, 0, 2, 1, 0)], np.int32)
     ids=["lstm", "factorised"],
 )
 def test_next_decision_loss_makes_a_controller_condition_on_its_past(policy, least, most):
-    """A fixed memory is learned by heart, by what can: a factorised policy is left with its positions' own entropies."""
+    """A fixed memory is learned by heart, by what can: a factorised policy is left with its
+    positions' own entropies.
+    """
     made = arm(policy, "next_decision")
     _, logged = made.train(
         made.start(OPPOSITE, scale=0, policy=0, supervised=1, learning_rate=0.03), nothing, 250

@@ -1,4 +1,6 @@
-"""Where the sequences of the supervised loss come from: whose parameters, of which epoch, and what gradient that gives."""
+"""Where the sequences of the supervised loss come from: whose parameters, of which epoch, and what
+gradient that gives.
+"""
 
 import functools
 
@@ -22,8 +24,8 @@ SPACE = RecurrentSpace(num_nodes=3)
 CERTAIN = FactorisedSettings(
     temperature=1.0, tanh_constant=30.0
 )  # other choices: probability e^-60
-# Sequences that differ wherever there is a choice; where one is the memory's and another the policy's, three of the four
-# decisions that are predicted cost 60 nats.
+# Sequences that differ wherever there is a choice; where one is the memory's and another the
+# policy's, three of the four decisions that are predicted cost 60 nats.
 SEQUENCES = np.array(
     [[0, 0, 1, 0, 2], [1, 0, 2, 1, 3], [2, 0, 3, 0, 0], [3, 0, 0, 1, 1], [0, 0, 1, 0, 2]], np.int32
 )
@@ -95,7 +97,8 @@ def test_memory_is_drawn_from_the_parameters_at_the_end_of_the_epoch_lag_epochs_
     state = start(made)
     for epoch in range(4):
         state = begin(made, with_policy(state, epoch), epoch)
-        # Epoch e starts with SEQUENCES[e], the end of epoch e - 1; a lag of 2 takes what epoch e - 1 started with.
+        # Epoch e starts with SEQUENCES[e], the end of epoch e - 1; a lag of 2 takes what epoch e -
+        # 1 started with.
         assert remembered(state) == [max(0, epoch - lag + 1)] * 6
 
 
@@ -126,7 +129,9 @@ def test_snapshot_draws_from_the_parameters_of_the_last_refresh():
 
 
 def test_shuffled_keeps_the_marginals_of_what_was_drawn_and_nothing_else():
-    """Against the same draw unshuffled; a policy whose decisions differ from sequence to sequence."""
+    """Against the same draw unshuffled; a policy whose decisions differ from sequence to
+    sequence.
+    """
     made = {
         source: strategy(source=source, capacity=400, refresh_size=400)
         for source in ("old", "shuffled")
@@ -172,7 +177,9 @@ def test_proposals_come_from_the_current_policy():
     [(1, [0, 1, 2, 3]), (2, [0, 0, 2, 2]), (3, [0, 0, 0, 3]), (0, [0, 0, 0, 0])],
 )
 def test_refresh_period(period, drawn_at):
-    """The epoch whose first parameters fill the memory, at each epoch; a period of 0 fills it once."""
+    """The epoch whose first parameters fill the memory, at each epoch; a period of 0 fills it
+    once.
+    """
     made = strategy(refresh_period=period)
     state = start(made)
     for epoch, expected in enumerate(drawn_at):
@@ -204,7 +211,9 @@ WIDTH = 3
 
 
 def table(params, decisions):
-    """The score of any policy of SMALL: a_0 by one distribution, a_2 by one for each a_0, and a state for each sequence."""
+    """The score of any policy of SMALL: a_0 by one distribution, a_2 by one for each a_0, and a
+    state for each sequence.
+    """
     first, second = decisions[:, 0], decisions[:, 2]
     log_probs = [
         jax.nn.log_softmax(params["first"])[None],
@@ -239,7 +248,8 @@ def table_parameters(key):
 
 @functools.cache
 def expected_gradient(source, supervised):
-    """The parameters, and the mean gradient of an update over all batches of two sequences, each as often as it is drawn.
+    """The parameters, and the mean gradient of an update over all batches of two sequences, each as
+    often as it is drawn.
 
     The policy "draws" what it is given as a key, which `update` hands on unseen.
     """
@@ -295,7 +305,9 @@ def assert_gradient_is_of(loss, params, mean):
 
 
 def test_predicting_its_own_samples_asks_nothing_of_the_policy():
-    """E[grad -log p(a_t | a_<t)] = 0: with samples held constant there is nothing to learn, and nothing to cheat."""
+    """E[grad -log p(a_t | a_<t)] = 0: with samples held constant there is nothing to learn, and
+    nothing to cheat.
+    """
     _, mean = expected_gradient("current", "next_decision")
     for leaf in jax.tree.leaves(mean):
         np.testing.assert_allclose(leaf, 0, atol=1e-6)

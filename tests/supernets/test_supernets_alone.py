@@ -1,4 +1,6 @@
-"""Fixed models: a cell that is the shared network's, an LSTM written in numpy, and numbers of parameters counted by hand."""
+"""Fixed models: a cell that is the shared network's, an LSTM written in numpy, and numbers of
+parameters counted by hand.
+"""
 
 import functools
 
@@ -133,7 +135,9 @@ def test_the_lstm_is_that_of_its_equations():
 
 
 def test_the_highway_layer_is_node_0_of_a_cell():
-    """With biases of zero it is a cell of two nodes the second of which passes on the first: gate closed, or identity of it."""
+    """With biases of zero it is a cell of two nodes the second of which passes on the first: gate
+    closed, or identity of it.
+    """
     model = alone.highway(CONFIG, VOCABULARY)
     params, tokens, masks = jax.jit(model.init)(jax.random.key(0)), tokens_of(0), masks_of(8)
     np.testing.assert_array_equal(params["gates"], [-1] * 8 + [0] * 8)
@@ -168,7 +172,8 @@ def test_parameter_counts_agree(width, vocabulary):
     cell, lstm, highway = (
         alone.build(SPACE, config, vocabulary, name) for name in (papers, "lstm", "highway")
     )
-    # An embedding and a bias a type; input and each of 12 nodes have a matrix for the gate and one for the candidate.
+    # An embedding and a bias a type; input and each of 12 nodes have a matrix for the gate and one
+    # for the candidate.
     wanted = vocabulary * (width + 1) + 13 * 2 * width**2
     assert num_parameters(cell) == wanted == alone.num_cell_parameters(SPACE, width, vocabulary)
     for model, products in (

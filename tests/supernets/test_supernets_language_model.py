@@ -1,4 +1,6 @@
-"""The supernet as a source of rewards: what one training step moves and by how much, and that rewards are 80 / perplexity."""
+"""The supernet as a source of rewards: what one training step moves and by how much, and that
+rewards are 80 / perplexity.
+"""
 
 import functools
 
@@ -216,7 +218,9 @@ def test_deferred_training_is_plain_training():
     "decisions", [[0, 0, 0, 1, 1], [2, 0, 1, 0, 0]], ids=["chain", "two-loose-ends"]
 )
 def test_training_learns_what_needs_memory(decisions):
-    """A text `a a b b c c a a ...`: a word comes again or the next does; who remembers the word before knows which."""
+    """A text `a a b b c c a a ...`: a word comes again or the next does; who remembers the word
+    before knows which.
+    """
     types = 3
     config = settings(width=12, learning_rate=5.0, clip=0.25, max_norm=25.0, decay_start=100)
     source = reward(config, space=RecurrentSpace(num_nodes=3), vocabulary=types)

@@ -1,4 +1,6 @@
-"""Matrix products of bfloat16 operands: 8 significant bits, so that rounding is off by 2^-9 of a number at most."""
+"""Matrix products of bfloat16 operands: 8 significant bits, so that rounding is off by 2^-9 of a
+number at most.
+"""
 
 import functools
 
@@ -35,7 +37,9 @@ def problem(seed=0):
 
 @functools.cache
 def gradients(deferred=True, **options):
-    """(params, decisions, tokens, hidden) -> loss, last state and the gradients of the weights in use, compiled."""
+    """(params, decisions, tokens, hidden) -> loss, last state and the gradients of the weights in
+    use, compiled.
+    """
 
     def run(params, decisions, tokens, hidden):
         cell = shared.read_cell(SPACE, decisions)
@@ -89,7 +93,9 @@ def test_sums_are_not_rounded(matmul):
 
 
 def test_both_ways_round_to_the_same_numbers():
-    """Of numbers from 1 to 1.125, which round to multiples of 2^-7, sums of 300 products have 23 bits and are exact."""
+    """Of numbers from 1 to 1.125, which round to multiples of 2^-7, sums of 300 products have 23
+    bits and are exact.
+    """
     rng = np.random.default_rng(0)
     left, right, gradient = (
         1 + rng.integers(65, size=shape) / np.float32(512) for shape in ((7, 300), (300, 9), (7, 9))
@@ -146,8 +152,9 @@ def test_bfloat16_is_float32_but_for_rounding(matmul):
             assert all(
                 leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((half, half_state, of_half))
             )
-            # Both operands of a product are rounded. A loss has one product of its own; a gradient went forward and back
-            # through the products of at most four nodes, the input and the softmax.
+            # Both operands of a product are rounded. A loss has one product of its own; a gradient
+            # went forward and back through the products of at most four nodes, the input and the
+            # softmax.
             assert 0 < abs(half - single) <= 2 * ROUNDING * single
             assert distance(half_state, single_state) <= 4 * 2 * ROUNDING
             assert 0 < distance(of_half, of_single) <= 2 * 6 * 2 * ROUNDING
@@ -192,7 +199,8 @@ def test_the_setting_reaches_rewards_and_steps():
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(moved))
         found[matmul] = np.array([*jax.jit(source.score)(state, decisions, batch), info["loss"]])
     assert (found["bfloat16"] != found["float32"]).all()
-    # A reward is 80 / perplexity: its relative error is the absolute one of the nats, which are about five here.
+    # A reward is 80 / perplexity: its relative error is the absolute one of the nats, which are
+    # about five here.
     np.testing.assert_allclose(found["bfloat16"], found["float32"], rtol=2 * ROUNDING * 5)
 
 

@@ -1,4 +1,6 @@
-"""The compiled time loop against XLA's, its activations against numpy's, and what happens without a compiler."""
+"""The compiled time loop against XLA's, its activations against numpy's, and what happens without a
+compiler.
+"""
 
 import functools
 import os
@@ -47,7 +49,9 @@ def problem(rows, width, steps, nodes, dtype, seed=0):
 
 
 def states_and_gradients(max_norm, cell, arguments, direction, *, matmul="float32"):
-    """The states, and the gradients of their product with a direction by matrices, projected inputs and first state."""
+    """The states, and the gradients of their product with a direction by matrices, projected inputs
+    and first state.
+    """
 
     def objective(matrices, projected, mask, hidden):
         inputs = LoopInputs(cell, matrices, projected, mask, hidden)
@@ -121,8 +125,8 @@ def test_single_precision_is_as_exact_as_xlas(monkeypatch):
 
 @pytest.mark.parametrize("rows, width", [(21, 49), (64, 130)])
 def test_operands_are_rounded_where_xla_rounds_them(rows, width, monkeypatch, optimised):
-    """Sums differ in their last bits, by which an operand of the next product may be rounded the other way: seldom, but a
-    long chain of products would spread it.
+    """Sums differ in their last bits, by which an operand of the next product may be rounded the
+    other way: seldom, but a long chain of products would spread it.
     """
     cells, arguments = problem(rows, width, 1, 2, np.float32)
     direction = direction_of(1, rows, width)
@@ -178,7 +182,9 @@ def test_rows_do_not_meet():
 
 
 def save_results(file):
-    """States and gradients of some cells, but for those of matrices, which XLA sums over the rows."""
+    """States and gradients of some cells, but for those of matrices, which XLA sums over the
+    rows.
+    """
     cells, arguments = problem(64, 40, 3, 6, np.float32)
     run = jax.jit(functools.partial(states_and_gradients, 1.5))
     direction = np.cos(np.arange(3 * 64 * 40, dtype=np.float32)).reshape(3, 64, 40)
@@ -187,7 +193,9 @@ def save_results(file):
 
 
 def test_threads_change_no_bit(tmp_path, quick_environment):
-    """The tests' pool has so many threads that each block is one tile of rows; one thread takes all rows as one block."""
+    """The tests' pool has so many threads that each block is one tile of rows; one thread takes all
+    rows as one block.
+    """
     program = "import runpy, sys; runpy.run_path(sys.argv[1])['save_results'](sys.argv[2])"
     command = [sys.executable, "-c", program, __file__, str(tmp_path / "one.npz")]
     subprocess.run(command, env=quick_environment | {"NPROC": "1"}, check=True)
@@ -307,8 +315,10 @@ def test_shorter_vectors_compute_the_same(march, tmp_path):
         f"-march={march}" if name == "-march=native" else name for name in native_loop._OPTIONS
     )
     program = (
-        f"import pytest; from nas.supernets.recurrent import native_loop; native_loop._OPTIONS = {options!r}\n"
-        f"raise SystemExit(pytest.main(['-q', '-k', 'computes or activations or nan', {__file__!r}]))"
+        "import pytest; from nas.supernets.recurrent import native_loop; native_loop._OPTIONS = "
+        f"{options!r}\n"
+        "raise SystemExit(pytest.main(['-q', '-k', 'computes or activations or nan', "
+        f"{__file__!r}]))"
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(

@@ -1,4 +1,6 @@
-"""The shared-weight recurrent model against a plain numpy cell written from the equations, and its gradients against others."""
+"""The shared-weight recurrent model against a plain numpy cell written from the equations, and its
+gradients against others.
+"""
 
 import functools
 from typing import NamedTuple
@@ -21,7 +23,9 @@ MAX_NORM = 1.0  # some states of the problems below are longer, some are not
 
 
 class Masks(NamedTuple):
-    """Variational dropout of B sequences, [B, H] each: on x, on h as node 0's matrix sees it, on what the softmax reads."""
+    """Variational dropout of B sequences, [B, H] each: on x, on h as node 0's matrix sees it, on
+    what the softmax reads.
+    """
 
     input: np.ndarray
     hidden: np.ndarray
@@ -36,14 +40,18 @@ NUMPY_ACTIVATIONS = (np.tanh, lambda x: np.maximum(x, 0.0), lambda x: x, sigmoid
 
 
 def numpy_node(activation, pre, parent):
-    """c * f(candidate) + (1 - c) * parent; `pre` is what the matrices give: the gate's half, then the candidate's."""
+    """c * f(candidate) + (1 - c) * parent; `pre` is what the matrices give: the gate's half, then
+    the candidate's.
+    """
     gate, candidate = pre[: len(parent)], pre[len(parent) :]
     c = sigmoid(gate)
     return c * NUMPY_ACTIVATIONS[activation](candidate) + (1 - c) * parent
 
 
 def numpy_matrices(weights, nodes):
-    """(j, i) -> the matrix between these nodes; stored after node 0's: (0, 1), (0, 2), (1, 2), (0, 3), ..."""
+    """(j, i) -> the matrix between these nodes; stored after node 0's: (0, 1), (0, 2), (1, 2), (0,
+    3), ...
+    """
     pairs = [(j, i) for i in range(1, nodes) for j in range(i)]
     return dict(zip(pairs, weights["recurrent"][1:], strict=True))
 
@@ -60,7 +68,9 @@ def numpy_cell(weights, decisions, x, h, mask):
 
 
 def numpy_loss(weights, decisions, tokens, hidden, max_norm, masks=None):
-    """Mean nats a token, the states after the last input [B, H], and the norms of all states before clipping."""
+    """Mean nats a token, the states after the last input [B, H], and the norms of all states before
+    clipping.
+    """
     nats, last, norms = [], [], []
     for b, row in enumerate(tokens):
         h = hidden[b]
@@ -347,7 +357,9 @@ def test_states_stay_within_the_norm_for_any_cell():
 
 @functools.cache
 def compiled_gradients(space, max_norm, deferred):
-    """Of the loss plus a direction times the last state, with respect to all weights and the first state."""
+    """Of the loss plus a direction times the last state, with respect to all weights and the first
+    state.
+    """
 
     @jax.jit
     def run(weights, decisions, tokens, hidden, masks, direction):

@@ -1,4 +1,6 @@
-"""The softmax in blocks of rows: the number of blocks changes nothing, and rows that fill the last block do not count."""
+"""The softmax in blocks of rows: the number of blocks changes nothing, and rows that fill the last
+block do not count.
+"""
 
 import jax
 import numpy as np

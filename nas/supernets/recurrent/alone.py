@@ -1,8 +1,9 @@
-"""Language models of one fixed architecture: a recurrent cell compiled as itself, and baselines with as many parameters.
+"""Language models of one fixed architecture: a recurrent cell compiled as itself, and baselines
+with as many parameters.
 
-A cell's decisions are Python constants, and only its N matrices exist; its equations are those of `shared.py`,
-so that with the shared weights of its architecture it is the searched network. Embeddings, softmax and dropout are the same
-in all models.
+A cell's decisions are Python constants, and only its N matrices exist; its equations are those of
+`shared.py`, so that with the shared weights of its architecture it is the searched network.
+Embeddings, softmax and dropout are the same in all models.
 """
 
 import dataclasses
@@ -135,9 +136,11 @@ def from_shared(space: RecurrentSpace, params: Params, decisions: np.ndarray) ->
 
 
 def lstm(config: LanguageModelSettings, vocabulary: int) -> Predictor:
-    """The LSTM (Gers et al. 2000): input gate, forget gate, candidate, output gate; the forget gate's bias starts at 1.
+    """The LSTM (Gers et al. 2000): input gate, forget gate, candidate, output gate; the forget
+    gate's bias starts at 1.
 
-    Parameters: embedding [V, H], bias [V], input [H, 4H], recurrent [H, 4H], gates [4H]. The carry is (state, memory cell).
+    Parameters: embedding [V, H], bias [V], input [H, 4H], recurrent [H, 4H], gates [4H]. The carry
+    is (state, memory cell).
     """
 
     def step(pre: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -150,7 +153,8 @@ def lstm(config: LanguageModelSettings, vocabulary: int) -> Predictor:
 
 
 def highway(config: LanguageModelSettings, vocabulary: int) -> Predictor:
-    """One recurrent highway layer (Zilly et al. 2017), which is node 0 of a cell with tanh; the gate's bias starts at -1.
+    """One recurrent highway layer (Zilly et al. 2017), which is node 0 of a cell with tanh; the
+    gate's bias starts at -1.
 
     Parameters: embedding [V, H], bias [V], input [H, 2H], recurrent [H, 2H], gates [2H].
     """
@@ -174,10 +178,11 @@ def num_cell_parameters(space: RecurrentSpace, width: int, vocabulary: int) -> i
 
 
 def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products: int) -> int:
-    """The width at which a baseline of so many products has a number of parameters nearest to that of a cell of `width`.
+    """The width at which a baseline of so many products has a number of parameters nearest to that
+    of a cell of `width`.
 
-    One more in its width W are V + products (4 W + 3) parameters: the numbers differ by half of it at most, as a rule by less
-    than one in a hundred.
+    One more in its width W are V + products (4 W + 3) parameters: the numbers differ by half of it
+    at most, as a rule by less than one in a hundred.
     """
     square, linear = (
         2 * products,
@@ -190,7 +195,9 @@ def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products:
 
 
 def _gated(config, vocabulary, biases, states, step):
-    """A baseline whose carry is so many [B, H], the state first; `step` makes the next from what matrices and biases give."""
+    """A baseline whose carry is so many [B, H], the state first; `step` makes the next from what
+    matrices and biases give.
+    """
     width, size = config.width, len(biases) * config.width
 
     def init(key: Array) -> Params:
@@ -223,7 +230,9 @@ def _gated(config, vocabulary, biases, states, step):
 
 
 def _loss(step, params, tokens, carry, dropout):
-    """Of the model whose carry and state [B, H] after each token are `step`'s; it is given what the token's input adds."""
+    """Of the model whose carry and state [B, H] after each token are `step`'s; it is given what the
+    token's input adds.
+    """
     chex.assert_rank(tokens, 2)
     projected = shared.project(params, tokens[:, :-1], dropout.input)
     carry, states = jax.lax.scan(step, carry, projected)

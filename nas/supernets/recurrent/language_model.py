@@ -126,7 +126,8 @@ def supernet_reward(
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
         rate = _learning_rate(config, epoch.astype(jnp.float32))
-        # An update that is not finite is dropped and counted; whether the run goes on is the search's to decide.
+        # An update that is not finite is dropped and counted; whether the run goes on is the
+        # search's to decide.
         updates = jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped)
         # Of several devices each trained its own cell: what moves is any of the stored weights.
         if axis_name is None:
@@ -165,7 +166,9 @@ def supernet_reward(
 
 
 def _learning_rate(config: LanguageModelSettings, epoch: Array) -> Array:
-    """[] rises in equal steps to its full value in epoch `warmup_epochs`, and decays from epoch `decay_start` on."""
+    """[] rises in equal steps to its full value in epoch `warmup_epochs`, and decays from epoch
+    `decay_start` on.
+    """
     risen = jnp.minimum(1.0, (epoch + 1.0) / (config.warmup_epochs + 1.0))
     return (
         config.learning_rate
@@ -177,7 +180,9 @@ def _learning_rate(config: LanguageModelSettings, epoch: Array) -> Array:
 def _mean_gradient(
     params: Params, cell: shared.Cell, gradient: Params, axis_name: str | None
 ) -> Params:
-    """The mean over devices of the gradients of their cells: `gradient` itself on one device, else of all stored weights."""
+    """The mean over devices of the gradients of their cells: `gradient` itself on one device, else
+    of all stored weights.
+    """
     if axis_name is None:
         return gradient
     gradient |= {"recurrent": jnp.stack(gradient["recurrent"])}

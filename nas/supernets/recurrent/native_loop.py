@@ -1,9 +1,10 @@
 """The time loop in C++, for processors, where the one that XLA compiles takes far longer.
 
-There XLA runs a time loop as thousands of small operations: it shares out each small product between the cores anew, and
-computes what lies between two products on one core. native_loop.cc gives each core rows of the batch instead, through all
-steps and nodes. It is compiled on first use, for the processor of the machine and by the compiler found there, and kept in the
-user's cache folder; without a compiler XLA's loops serve, and a warning says so.
+There XLA runs a time loop as thousands of small operations: it shares out each small product
+between the cores anew, and computes what lies between two products on one core. native_loop.cc
+gives each core rows of the batch instead, through all steps and nodes. It is compiled on first use,
+for the processor of the machine and by the compiler found there, and kept in the user's cache
+folder; without a compiler XLA's loops serve, and a warning says so.
 
 Arguments are those of time_loop.py; of `matmul`, bfloat16 is XLA's alone.
 """
@@ -31,7 +32,8 @@ from nas.user_cache import user_cache
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 _TYPES = {"float32": "float", "float64": "double"}
-_LANES = 16  # columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
+# columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
+_LANES = 16
 _ONE_AT_A_TIME = threading.Lock()
 
 Saved = tuple[
@@ -45,7 +47,9 @@ def available(dtype: str) -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for that, of which this loop makes no use; asked where it is available."""
+    """Whether the processor has instructions for that, of which this loop makes no use; asked where
+    it is available.
+    """
     return bool(_library("float32").multiplies_bfloat16())
 
 
@@ -55,7 +59,8 @@ def prepare() -> None:
 
 
 def forward(max_norm, matmul, inputs, *, keep: bool = False) -> tuple[Array, Saved | None]:
-    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be kept.
+    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be
+    kept.
 
     Args:
       inputs: `LoopInputs`.
@@ -119,7 +124,9 @@ def _library(dtype):
 
 @functools.cache
 def _register(dtype):
-    """The library whose loops XLA now knows; None: there is none for this device or type, or it could not be compiled."""
+    """The library whose loops XLA now knows; None: there is none for this device or type, or it
+    could not be compiled.
+    """
     if jax.default_backend() != "cpu" or dtype not in _TYPES:
         return None
     try:
@@ -141,13 +148,16 @@ def _padded(columns):
 
 
 def _load(real):
-    """The library of the loops for that type of C++, from the user's cache; where that cannot be written, it leaves no file."""
+    """The library of the loops for that type of C++, from the user's cache; where that cannot be
+    written, it leaves no file.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         return ctypes.CDLL(str(_compiled(real, user_cache("native") or pathlib.Path(temporary))))
 
 
 def _compiled(real, folder):
-    """The library in `folder` of the loops for that type of C++, made if there is none of this source, compiler and JAX.
+    """The library in `folder` of the loops for that type of C++, made if there is none of this
+    source, compiler and JAX.
 
     Raises:
       OSError: there is no compiler, or it fails.
@@ -156,7 +166,8 @@ def _compiled(real, folder):
     compiler = next((path for name in compilers if (path := shutil.which(name))), None)
     if compiler is None:
         raise OSError(
-            f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name another"
+            f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name "
+            "another"
         )
     command = [compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
     version = subprocess.run([compiler, "--version"], capture_output=True).stdout
@@ -178,7 +189,8 @@ def _compiled(real, folder):
             )
             if result.returncode:
                 raise OSError(
-                    f"{shlex.join(command)} failed: {result.stderr.strip().partition(os.linesep)[0]}"
+                    f"{shlex.join(command)} failed: "
+                    f"{result.stderr.strip().partition(os.linesep)[0]}"
                 )
             os.replace(f"{made}/made.so", library)
     return library

@@ -2,11 +2,14 @@
 
 The highway cell of ENAS (Pham et al. 2018, section 2.1 and its appendix), for node i with parent j:
 
-    c_0 = sigmoid(x W_xc + h W_hc)      h_0 = c_0 * f_0(x W_xh + h W_hh) + (1 - c_0) * h        h = h_{t-1}
-    c_i = sigmoid(h_j W_ij^c)           h_i = c_i * f_i(h_j W_ij^h) + (1 - c_i) * h_j
+    c_0 = sigmoid(x W_xc + h W_hc)    h_0 = c_0 * f_0(x W_xh + h W_hh) + (1 - c_0) * h
+    c_i = sigmoid(h_j W_ij^c)         h_i = c_i * f_i(h_j W_ij^h) + (1 - c_i) * h_j
 
-The mean of the loose ends is the output and the next state. Input and output embeddings are tied. Decisions are traced:
-one compilation serves every cell. Only the N matrices that a cell uses are gathered, differentiated, clipped and updated.
+with h = h_{t-1}, the state before the token.
+
+The mean of the loose ends is the output and the next state. Input and output embeddings are tied.
+Decisions are traced: one compilation serves every cell. Only the N matrices that a cell uses are
+gathered, differentiated, clipped and updated.
 
 Weight gradients are formed once for all time steps (time_loop.py), and the softmax is taken in
 blocks (softmax.py). `deferred=False` is plain automatic differentiation of the same loss.
@@ -80,15 +83,18 @@ def uniform(key: Array, shapes: Mapping[str, tuple[int, ...]], scale: float) -> 
 def gather(params: Params, cell: Cell) -> Params:
     """The weights that a cell uses: `params` with recurrent a tuple of N matrices [H, 2H].
 
-    They are arrays of their own: slices of a stack would be copied whenever the time loop multiplies by them.
+    They are arrays of their own: slices of a stack would be copied whenever the time loop
+    multiplies by them.
     """
     return params | {"recurrent": tuple(params["recurrent"][edge] for edge in cell.edge)}
 
 
 def add(params: Params, cell: Cell, updates: Params) -> Params:
-    """`params` plus updates of the weights that a cell uses, as `gather` has them. A cell uses no matrix twice.
+    """`params` plus updates of the weights that a cell uses, as `gather` has them. A cell uses no
+    matrix twice.
 
-    Each matrix is read from the stack that it is written to: while an older one is still needed, XLA copies all of it.
+    Each matrix is read from the stack that it is written to: while an older one is still needed,
+    XLA copies all of it.
     """
     recurrent = params["recurrent"]
     for edge, update in zip(cell.edge, updates["recurrent"], strict=True):
@@ -115,7 +121,9 @@ def sample_dropout(config: LanguageModelSettings, key: Array, rows: int) -> Drop
 def project(
     params: Params, tokens: Array, mask: Array | None = None, *, matmul: str = "float32"
 ) -> Array:
-    """What the inputs tokens [B, steps] add to node 0's pre-activation: [steps, B, 2H], one product for all steps and cells."""
+    """What the inputs tokens [B, steps] add to node 0's pre-activation: [steps, B, 2H], one product
+    for all steps and cells.
+    """
     inputs = params["embedding"][tokens.T]
     if mask is not None:
         inputs = inputs * mask[None]
@@ -174,7 +182,8 @@ def losses(
       cells: stacked, [A, ...].
       tokens: [B, steps + 1] int32.
       hidden: [A, B, H] state of each cell before the first token.
-      chunk: cells computed as one batch on accelerators; bounds the memory. Processors are busy with one.
+      chunk: cells computed as one batch on accelerators; bounds the memory. Processors are busy
+        with one.
 
     Returns:
       [A] nats a token, [A, B, H] states after the last input.

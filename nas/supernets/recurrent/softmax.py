@@ -51,8 +51,9 @@ def blocked_cross_entropy(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sum_of_normalisers(matmul, softmax, states, weights):
-    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H + 2] with a column for the
-    bias and one of which the softmax's entries are 1, weights [blocks, rows].
+    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H +
+    2] with a column for the bias and one of which the softmax's entries are 1, weights [blocks,
+    rows].
     """
     to_logits = as_right(matmul, softmax.T)
 
@@ -66,8 +67,9 @@ def _sum_of_normalisers(matmul, softmax, states, weights):
 
 
 def _sum_of_normalisers_forward(matmul, softmax, states, weights):
-    """The gradients are formed here, while the logits of a block are at hand: they are read once and written once, since the
-    sum of the exponentials is a column of a product that is needed anyway, and what it divides are the rows of products.
+    """The gradients are formed here, while the logits of a block are at hand: they are read once
+    and written once, since the sum of the exponentials is a column of a product that is needed
+    anyway, and what it divides are the rows of products.
     """
     to_logits, to_states = as_right(matmul, softmax.T), as_right(matmul, softmax)
 

@@ -157,7 +157,9 @@ def _scan_back(max_norm, matmul, inputs, saved, gradient):
 
 
 def _activate(kind: Array, x: Array) -> Array:
-    """The activation of that number: tanh, ReLU, identity or sigmoid; one tanh serves both that need it."""
+    """The activation of that number: tanh, ReLU, identity or sigmoid; one tanh serves both that
+    need it.
+    """
     bent = jnp.tanh(jnp.where(kind == _SIGMOID, x / 2, x))
     return jax.lax.select_n(kind, bent, jnp.maximum(x, 0), x, (1 + bent) / 2)
 
@@ -178,7 +180,9 @@ def _highway(kind: Array, pre: Array, parent: Array) -> tuple[Array, Array, Arra
 
 
 def _choose(number: Array, nodes: list[Array]) -> Array:
-    """The node of that number. On processors by a branch: for a selection XLA would compute all of them anew."""
+    """The node of that number. On processors by a branch: for a selection XLA would compute all of
+    them anew.
+    """
     if len(nodes) == 1:
         return nodes[0]
 
