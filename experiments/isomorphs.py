@@ -47,7 +47,6 @@ def measure(run, *, cells, copies, seed):
     import numpy as np
 
     from nas import progress, steps
-    from nas.evaluation.relabelling import relabelled
     from nas.types import stacked
 
     (uniform_key, own_key), rng = (
@@ -64,7 +63,7 @@ def measure(run, *, cells, copies, seed):
         name: [
             group
             for d in np.asarray(decisions)
-            if len(group := relabelled(run.space, d, copies, rng)) == copies
+            if len(group := run.space.copies(d, copies, rng)) == copies
         ]
         for name, decisions in drawn.items()
     }

@@ -43,7 +43,7 @@ def main():
     device.select_device(FLAGS.platform)
     import numpy as np
 
-    from experiments import rank_tables, search_study, searches
+    from experiments.search import pieces, ranks, searches
     from experiments.writing import Written
     from nas import runs
 
@@ -66,24 +66,20 @@ def main():
         folder / f"{FLAGS.strategy}-{FLAGS.cells}-cells.npz", searched, 10 * FLAGS.cells
     )
 
-    strata = rank_tables.strata(shared, FLAGS.cells)
+    strata = ranks.strata(shared, FLAGS.cells)
     cells = {
         title: [searched[0].space.format(decisions) for decisions in pool[chosen]]
         for title, chosen in strata.items()
     }
     wanted = [(seed, cell) for chosen in cells.values() for seed in seeds for cell in chosen]
-    trained = search_study.train(root, base, wanted, **options)
+    trained = pieces.train(root, base, wanted, **options)
     measured = {}
     for title, chosen in strata.items():
         alone = [[trained[seed, cell].result.loss for cell in cells[title]] for seed in seeds]
         measured[title] = (shared[:, chosen], np.array(alone))
     written.section(
         "Table",
-        {
-            "rank_agreement": rank_tables.table(
-                measured, searched[0].task.data.vocabulary, runs.command()
-            )
-        },
+        {"rank_agreement": ranks.table(measured, searched[0].task.data.vocabulary, runs.command())},
     )
     caption = (
         "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. "
@@ -91,8 +87,8 @@ def main():
     )
     written.answer(
         question,
-        rank_tables.answer(measured),
-        [("rank_agreement", rank_tables.figure(measured), caption)],
+        ranks.answer(measured),
+        [("rank_agreement", ranks.figure(measured), caption)],
     )
     written.finish(
         {
@@ -111,14 +107,12 @@ def _score(path, searched, count):
     import jax
     import numpy as np
 
-    from experiments import search_study
+    from experiments.search import pieces
     from nas.checkpoint import load_arrays, save_arrays
 
     decisions = np.asarray(searched[0].space.sample_uniform(jax.random.key(_CELLS_KEY), count))
     if not path.is_file():
-        save_arrays(
-            path, {"scores": np.stack([search_study.score(run, decisions) for run in searched])}
-        )
+        save_arrays(path, {"scores": np.stack([pieces.score(run, decisions) for run in searched])})
     return decisions, load_arrays(path)["scores"]
 
 

@@ -39,7 +39,7 @@ def main():
         raise UserError(f"--arms: at least one of {', '.join(ARMS)}")
     seeds = common.seeds()
     device.select_device(FLAGS.platform)
-    from experiments import searches
+    from experiments.search import searches
     from launch import reporting
 
     root = pathlib.Path(

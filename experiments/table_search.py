@@ -51,8 +51,8 @@ def main():
     device.select_device(FLAGS.platform)
     import numpy as np
 
-    from experiments import search_study, search_tables, searches, without_sharing
-    from experiments.search_tables import Found
+    from experiments.search import pieces, searches, tables, without_sharing
+    from experiments.search.tables import Found
     from experiments.writing import Written
     from nas import runs
 
@@ -61,10 +61,10 @@ def main():
         FLAGS.workdir or pathlib.Path("runs", "table_search", configuration.config_name())
     )
     searched = searches.search(root, base, names, seeds, **options)
-    derived = search_study.derive_all(searched, FLAGS.derived)
+    derived = pieces.derive_all(searched, FLAGS.derived)
     crossed = np.stack(
         [
-            search_study.cross(
+            pieces.cross(
                 {name: searched[name][i] for name in names},
                 {name: derived[name][i] for name in names},
             )
@@ -73,7 +73,7 @@ def main():
     )
 
     run = searched[names[0]][0]
-    drawn = [run.space.format(search_study.random_cell(run.space, seed)) for seed in seeds]
+    drawn = [run.space.format(pieces.random_cell(run.space, seed)) for seed in seeds]
     configs = [dataclasses.replace(base, seed=seed) for seed in seeds]
     halved = without_sharing.halve_all(root, configs, FLAGS.halved, **options)
     alone = [without_sharing.random_cells(config, run.splits.train.length) for config in configs]
@@ -81,10 +81,8 @@ def main():
     halving = f"successive halving, no sharing (of {FLAGS.halved})"
     # Title -> for each seed its candidates: seed of training and architecture.
     without = {
-        search_tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
-        search_tables.AGAIN: [
-            [(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)
-        ],
+        tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
+        tables.AGAIN: [[(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)],
         random: [
             [(seed, cell) for cell in cells] for seed, cells in zip(seeds, alone, strict=True)
         ],
@@ -101,7 +99,7 @@ def main():
         ]
         for name in names
     }
-    scratch = search_study.from_scratch(root, base, without | best, **options)
+    scratch = pieces.from_scratch(root, base, without | best, **options)
     controls = {title: scratch[title] for title in without}
     seconds = {random: scratch[random].seconds, halving: np.array([of.seconds for of in halved])}
     found = {
@@ -111,7 +109,7 @@ def main():
             mean=np.array([cells.loss.mean() for cells in derived[name]]),
             scratch=scratch[STRATEGIES[name].title],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
-            curves=[search_study.best_so_far(run.metrics()) for run in searched[name]],
+            curves=[pieces.best_so_far(run.metrics()) for run in searched[name]],
         )
         for name in names
     }
@@ -128,7 +126,7 @@ def main():
         task.network.yardsticks(task.data, splits.train, held_out) for held_out in splits[1:]
     ]
     tables = {
-        "search": search_tables.search_table(
+        "search": tables.search_table(
             found,
             controls,
             seconds,
@@ -137,15 +135,15 @@ def main():
             yardsticks=yardsticks,
             command=command,
         ),
-        "crossed": search_tables.crossed_table(
+        "crossed": tables.crossed_table(
             [of.title for of in found.values()],
             crossed,
-            cells=search_study.CROSSED,
+            cells=pieces.CROSSED,
             command=command,
         ),
     }
-    if search_tables.RANDOM in found:
-        tables["differences"] = search_tables.differences_table(found, controls, command)
+    if tables.RANDOM in found:
+        tables["differences"] = tables.differences_table(found, controls, command)
     written.section("Tables", tables)
     caption = (
         "Means and 95 % intervals over seeds, at the end of each epoch after the warm-up. Wall "
@@ -153,23 +151,23 @@ def main():
     )
     figures = [
         (name, figure, caption)
-        for name, figure in search_tables.curves_figure(found, base.search.warmup_epochs).items()
+        for name, figure in tables.curves_figure(found, base.search.warmup_epochs).items()
     ]
     caption = (
         "The best derived cell of each search and, dashed, the controls: means and 95 % "
         "intervals over seeds."
     )
     if base.training.epochs > 1:
-        figures.append(("from_scratch", search_tables.scratch_figure(found, controls), caption))
+        figures.append(("from_scratch", tables.scratch_figure(found, controls), caption))
     sentence = (
-        search_tables.answer(found, controls)
-        if search_tables.RANDOM in found
+        tables.answer(found, controls)
+        if tables.RANDOM in found
         else "Not asked against random search."
     )
     written.answer(question, sentence, figures)
     written.answer(
         "Do shared weights specialise in the policy that trains them?",
-        search_tables.crossed_answer(crossed),
+        tables.crossed_answer(crossed),
         [],
     )
     written.finish({"strategies": names, "seeds": seeds, "derived": FLAGS.derived})

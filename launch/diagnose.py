@@ -4,7 +4,7 @@ JAX nor a run.
 Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in
 every file):
 
-  --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ... with
+  --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ...;
                  activations f_i in 0..3 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1;
                  nasbench201: operations 0..4 of the six edges.
   --embeddings   [n, H] numbers: the controller's hidden state after the last decision.

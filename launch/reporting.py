@@ -10,13 +10,14 @@ import numpy as np
 
 from launch.display import duration
 from launch.side_by_side import Piece
-from nas import estimate, measurements, metrics, runs, steps
+from nas import estimate, logs, measurements, runs, steps
 from nas.config import Config
 from nas.measurements import TRAINED, UNTRAINED, Measured
 from nas.progress import track
-from nas.report import answers, evidence, evidence_page, summary, training
-from nas.report.evidence_arms import Arm
-from nas.report.training import Trained
+from nas.report.arms import answers, page, summary
+from nas.report.arms.arm import MeasuredArm
+from nas.report.arms.searches import Searched, best_table
+from nas.report.arms.tables import study_tables
 from nas.runs import Run
 
 COMMON = "uniform"  # the arm whose shared weights measure the architectures of all
@@ -56,25 +57,25 @@ def report(
     compared = {"untrained": _arm("untrained", untrained, [math.nan] * len(untrained)), **measured}
     logged = {key: [run.metrics() for run in seeds] for key, (_, seeds) in arms.items()}
     best = {key: arm.best_loss for key, arm in measured.items()}
-    trained = [_trained(*arms[key], logged[key], best[key]) for key in arms]
+    searched = [_searched(*arms[key], logged[key], best[key]) for key in arms]
     run = arms[lender][1][0]
     task, command = run.task, runs.command()
     with track("report", total=3, unit="part") as advance:
         yardsticks = task.network.yardsticks(task.data, run.splits.train, run.splits.valid)
         advance(1)
-        tables = evidence.tables(run.space, compared, task.data.vocabulary, command)
-        tables["perplexity"] = training.perplexity_table(trained, yardsticks, command)
-        tables["summary"] = summary.summary_table(run.space, compared, command)
+        tables = study_tables(task, compared, command)
+        tables["best"] = best_table(task, searched, yardsticks, command)
+        tables["summary"] = summary.summary_table(task, compared, command)
         spent = sum(
             line["seconds"] for seeds in logged.values() for lines in seeds for line in lines
         )
-        sentences = summary.readings(run.space, compared)
+        sentences = summary.readings(task, compared)
         advance(1)
-        path = evidence_page.write_report(
+        path = page.write_report(
             folder / "report" / "index.html",
-            run.space,
+            task,
             compared,
-            trained,
+            searched,
             tables,
             list(
                 dict.fromkeys(
@@ -87,14 +88,15 @@ def report(
             runs.versions() | {"configuration": json.dumps(dataclasses.asdict(run.config))},
             ran=_ran(arms, spent),
             sentences=sentences,
-            found=answers.answers(run.space, compared, trained, yardsticks),
+            found=answers.answers(task, compared, searched, yardsticks),
         )
         advance(1)
     if verbose:
         for table in tables.values():
             print(table.text())
-    narrow = summary.summary_table(run.space, compared, command, width=summary.WIDTH)
-    ran, best_cells = _ran(arms, spent, summary.WIDTH), summary.best_cells(trained, yardsticks)
+    narrow = summary.summary_table(task, compared, command, width=summary.WIDTH)
+    ran = _ran(arms, spent, summary.WIDTH)
+    best_cells = summary.best_cells(task, searched, yardsticks)
     print(summary.printed(ran, narrow, sentences, best_cells, path))
     return path
 
@@ -178,22 +180,24 @@ def _measure(
     measurements.measure(run, architectures=architectures, untrained=untrained, common=weights)
 
 
-def _arm(title: str, measured: list[Measured], best: list[float]) -> Arm:
-    return Arm(
+def _arm(title: str, measured: list[Measured], best: list[float]) -> MeasuredArm:
+    return MeasuredArm(
         title, [seed.samples for seed in measured], [seed.behaviour for seed in measured], best
     )
 
 
-def _trained(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Trained:
-    steps, loss = metrics.curves(lines[0], "shared")["loss"]
-    curves = metrics.curves(lines[0], "controller") | {"perplexity": (steps, np.exp(loss))}
+def _searched(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Searched:
+    steps, loss = logs.curves(lines[0], "shared")["loss"]
+    curves = logs.curves(lines[0], "controller") | {
+        "shown": (steps, seeds[0].task.metric.shown(loss))
+    }
     has_memory = seeds[0].config.strategy.get("supervised_weight", 0) > 0
     if not has_memory:  # the supervised loss is then not computed
         curves.pop("supervised_loss", None)
-    return Trained(
+    return Searched(
         title,
         curves=curves,
-        epochs=[metrics.curves(seed, "valid") for seed in lines],
+        epochs=[logs.curves(seed, "valid") for seed in lines],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
         best_loss=best,
         has_memory=has_memory,

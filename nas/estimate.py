@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from nas import config as configs
-from nas import metrics, progress, runs, tasks
+from nas import logs, progress, runs, tasks
 from nas.config import Config
 from nas.parallel import choose_devices
 from nas.types import stacked
@@ -47,7 +47,7 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
         runs.start(short, pathlib.Path(folder), **options)
         if not devices.is_main:
             return
-        lines = metrics.read(pathlib.Path(folder))
+        lines = logs.read(pathlib.Path(folder))
     where = {name: options.get(name) for name in ("raw_dir", "data_dir")}
     valid = tasks.build(config).data.load(**where).valid
     batches = stacked(valid.head(config.evaluation.examples))

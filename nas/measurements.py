@@ -1,5 +1,5 @@
 """From a run directory to arrays: the architectures that an evaluation compares, their embeddings
-and perplexities.
+and losses.
 
 Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the
 controller. For the controller that the run started from the same is measured under the run's shared
@@ -57,7 +57,7 @@ def measure(
       common: a run whose shared weights also measure the architectures.
 
     Raises:
-      UserError: the corpus cannot be read, or more architectures are asked for than are drawn.
+      UserError: the data cannot be read, or more architectures are asked for than are drawn.
     """
     n = architectures or run.config.evaluation.architectures
     if n > _DRAWN:

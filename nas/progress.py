@@ -25,7 +25,7 @@ class Status(NamedTuple):
     unit: str  # what is counted, in the singular: "step"
     done: int
     total: int
-    facts: Mapping[str, str]  # what else there is to show, in this order: "perplexity" -> "61.2"
+    facts: Mapping[str, str]  # what else there is to show, in this order: "reward" -> "0.61"
     running: bool  # False when it ended, in whatever way
 
 

@@ -5,7 +5,7 @@ One process writes it, whatever their number:
     config.json          every setting
     run.json             command, device and versions of the last start; where its data is
     checkpoints/         nas.checkpoint
-    metrics.jsonl        nas.metrics; tensorboard/ holds the same
+    metrics.jsonl        nas.logs; tensorboard/ holds the same
     architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored
     evaluation.npz       nas.measurements
     result.json          nas.training; in place of architectures and evaluation where one model is
@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nas import checkpoint, metrics, search, steps, tasks, training
+from nas import checkpoint, logs, search, steps, tasks, training
 from nas import config as configs
 from nas.config import Config
 from nas.errors import UserError
@@ -89,7 +89,7 @@ class Run:
 
     def metrics(self) -> list[dict]:
         """What the run logged."""
-        return metrics.read(self.workdir)
+        return logs.read(self.workdir)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -150,7 +150,7 @@ def start(
     splits = tasks.build(config).data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
-            _write_json(workdir / METADATA, _metadata(data_dir))
+            _write_json(workdir / METADATA, _metadata(config, data_dir))
         return search.run(config, workdir, splits, devices=devices)
 
 
@@ -177,7 +177,7 @@ def train(
     with _open(config, workdir):
         if (workdir / RESULT).is_file():
             return training.Result(**_read_json(workdir / RESULT))
-        _write_json(workdir / METADATA, _metadata(data_dir))
+        _write_json(workdir / METADATA, _metadata(config, data_dir))
         result = training.run(model, config, workdir, task, splits)
         _write_json(workdir / RESULT, result._asdict())
         return result
@@ -196,6 +196,8 @@ def open_run(workdir: pathlib.Path) -> Run:
         raise UserError(f"--workdir: {workdir} holds a model trained from scratch, not a search")
     if not (workdir / checkpoint.FOLDER).is_dir():
         raise UserError(_no_checkpoint(workdir))
+    metadata = _read_json(workdir / METADATA)
+    tasks.search_also(metadata.get("task_folder"))
     parts = steps.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
     restored = checkpoints.restore(jax.eval_shape(lambda: steps.initial_checkpoint(config, parts)))
@@ -204,7 +206,6 @@ def open_run(workdir: pathlib.Path) -> Run:
         raise UserError(_no_checkpoint(workdir))
     saved, numbers = restored
     progress = search.Progress.of(numbers, config)._asdict()
-    metadata = _read_json(workdir / METADATA)
     return Run(
         workdir, config, metadata, parts.task, parts.policy, parts.reward, saved["search"], progress
     )
@@ -315,5 +316,10 @@ def _no_checkpoint(workdir):
     return f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch"
 
 
-def _metadata(data_dir):
-    return {"command": command(), "data_dir": data_dir or None, "versions": versions()}
+def _metadata(config, data_dir):
+    return {
+        "command": command(),
+        "data_dir": data_dir or None,
+        "task_folder": tasks.folder(config.task),
+        "versions": versions(),
+    }

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nas import config as configs
-from nas import metrics, steps
+from nas import logs, steps
 from nas.checkpoint import Checkpoints, load_arrays, save_arrays
 from nas.config import Config
 from nas.errors import Interrupted, UserError
@@ -109,7 +109,7 @@ class _Search(NamedTuple):
     epoch_start: Callable
     validation: Callable
     checkpoints: Checkpoints | None  # None: another process writes
-    writer: metrics.Writer | None
+    writer: logs.Writer | None
     advance: Callable  # tells of steps
     signals: list[int]  # received
 
@@ -154,7 +154,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     done = of.shared_step(config) + of.controller_step(config)
     writer = None
     if devices.is_main:
-        writer = metrics.Writer(workdir, task.metric, _limits(config, of))
+        writer = logs.Writer(workdir, task.metric, _limits(config, of))
     with (
         _releasing(writer, checkpoints),
         _tracked(config, devices, done) as advance,

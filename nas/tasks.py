@@ -9,7 +9,9 @@ as module:attribute, the attribute being `Parts`.
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,16 +31,16 @@ class Metric(NamedTuple):
     Of two architectures the better has the smaller loss, and the smaller shown number.
     """
 
-    name: str  # of what is shown: "perplexity", "error (%)"
-    loss: str  # of the loss itself: "log perplexity", "error"
-    unit: str  # of the loss: "nats a token"
-    reward: str  # what a reward is: "80 / perplexity", "accuracy"
+    name: str  # of what is shown, such as "error (%)"
+    loss: str  # of the loss itself, such as "error"
+    unit: str  # of the loss, such as "nats a token"
+    reward: str  # what a reward is, such as "accuracy"
     shown: Callable[[np.ndarray], np.ndarray]  # loss -> what is shown, of any shape
     digits: int  # decimals of what is shown
     guessing: float  # the loss of guessing: from there on an architecture has diverged
 
     def text(self, loss: float) -> str:
-        """The name with what is shown: "perplexity 61.2"."""
+        """The name with what is shown: "error (%) 4.23"."""
         return f"{self.name} {self.shown(loss):.{self.digits}f}"
 
 
@@ -105,6 +107,9 @@ class Network(Protocol):
     """A network with shared weights; its fields are the group `network`."""
 
     baselines: tuple[str, ...]  # names that `model` also takes
+    # Spearman's correlations of the distance of states with "labelled edges" and "performance" that
+    # Adam and Lorraine (2019) report with their memory; empty: they did not search this task.
+    published: Mapping[str, float]
 
     def metric(self, data: Data) -> Metric:
         """How its validation losses are read."""
@@ -199,6 +204,22 @@ def prepare(config: Config) -> None:
     )
     if hasattr(module, "prepare"):
         module.prepare()
+
+
+def folder(task: str) -> str | None:
+    """The folder on the path in which a task of one's own was found; None: it is of TASKS."""
+    if task in TASKS:
+        return None
+    _parts(task)
+    module = importlib.import_module(task.partition(":")[0])
+    root = pathlib.Path(module.__file__).resolve()
+    return str(root.parents[module.__name__.count(".")])
+
+
+def search_also(folder: str | None) -> None:
+    """Looks for tasks of one's own in a folder as well, after all others on the path."""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _parts(task: str) -> Parts:

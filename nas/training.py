@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nas import metrics, progress
+from nas import logs, progress
 from nas.checkpoint import Checkpoints
 from nas.config import Config, TrainingConfig
 from nas.errors import UserError
@@ -140,9 +140,7 @@ def run(
     if restored := checkpoints.restore({"state": state, "best": best}):
         saved, numbers = restored
         state, best, losses = saved["state"], saved["best"], numbers["losses"]
-    writer = metrics.Writer(
-        workdir, task.metric, {"train": len(losses) * steps, "valid": len(losses)}
-    )
+    writer = logs.Writer(workdir, task.metric, {"train": len(losses) * steps, "valid": len(losses)})
 
     def log(phase, epoch, first_step, values, started):
         for name, column in values.items():

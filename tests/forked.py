@@ -20,7 +20,7 @@ _IMPORTED = (
     "nas.estimate",
     "nas.measurements",
     "nas.report.diagnosis",
-    "nas.report.evidence",
+    "nas.report.arms.tables",
     "nas.report.html",
     "nas.training",
     "experiments.nasbench201.program",

@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 
 from launch.configs.kjv_quick import get_config
-from nas import metrics, search, steps, tasks
+from nas import logs, search, steps, tasks
 from nas.checkpoint import Checkpoints, load_arrays
 from nas.config import Config, choose, from_dict, override
 from nas.controllers import POLICIES, build_policy
+from nas.data.text import Text
 from nas.data.tokens import Windows
+from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import STRATEGIES, build_strategy
-from nas.tasks import Splits
+from nas.supernets.recurrent.language_model import LanguageModel
+from nas.tasks import Splits, Task
 
 TIMEOUT = 600  # seconds after which a program hangs, however busy the machine
 TINY = {
@@ -64,6 +67,11 @@ def tiny(**groups) -> Config:
     return override(base, groups)
 
 
+def recurrent_task(num_nodes: int) -> Task:
+    """Cells of so many nodes, judged as the presets judge them."""
+    return Task("recurrent", RecurrentSpace(num_nodes=num_nodes), Text(), LanguageModel())
+
+
 def splits_of(config, train, valid) -> Splits:
     """Windows of two token streams [n], as the task's data would cut them; validation is also
     test.
@@ -89,16 +97,16 @@ def strategy_of(name, space, policy, **settings):
 
 _PROGRESS = re.compile(r"[^:]+: \d+ %")
 SIGNAL = "TEST_SIGNAL"  # environment variable: a signal and a number of lines, "15,4"
-_SIGNALLED = """
+SIGNALLED = """
 
 import os
 
 if wanted := os.environ.get("TEST_SIGNAL"):
-    from nas import metrics
+    from nas import logs
 
     number, lines = map(int, wanted.split(","))
-    if metrics.Writer.write.__name__ == "write":
-        write, count = metrics.Writer.write, [0]
+    if logs.Writer.write.__name__ == "write":
+        write, count = logs.Writer.write, [0]
 
         def signalled(self, phase, epoch, first_step, values, seconds):
             write(self, phase, epoch, first_step, values, seconds)
@@ -107,7 +115,7 @@ if wanted := os.environ.get("TEST_SIGNAL"):
             if before < lines <= count[0]:
                 os.kill(os.getpid(), number)
 
-        metrics.Writer.write = signalled
+        logs.Writer.write = signalled
 """
 
 
@@ -117,7 +125,7 @@ def write_config(path: pathlib.Path, config: Config) -> None:
     Where SIGNAL is set, the program sends itself that signal when it has logged so many lines:
     whoever sent it from outside might come too late.
     """
-    path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n{_SIGNALLED}")
+    path.write_text(f"def get_config():\n    return {dataclasses.asdict(config)!r}\n{SIGNALLED}")
 
 
 def signalled(number: int, lines: int) -> dict[str, str]:
@@ -271,8 +279,8 @@ def restore(config: Config, workdir: pathlib.Path):
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
     """The lines of a run's metrics, their times left out; every line must be whole."""
-    lines = metrics.read(workdir)
-    assert 1 + len(lines) == len((workdir / metrics.FILE).read_text().splitlines())
+    lines = logs.read(workdir)
+    assert 1 + len(lines) == len((workdir / logs.FILE).read_text().splitlines())
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 

@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 
-from nas import checkpoint, measurements, metrics, runs, search, steps
+from nas import checkpoint, logs, measurements, runs, search, steps
 from nas.config import TrainingConfig
 from nas.data import text
 from nas.data.text import Corpus
@@ -82,7 +82,7 @@ def test_a_finished_run(finished):
     assert run.progress == {"epoch": 3, "shared": 0, "controller": 0, "architectures": scored}
     assert run.metadata["data_dir"] == "somewhere" and run.metadata["command"]
     assert set(run.metadata["versions"]) == {*runs.PACKAGES, "python", "device"}
-    assert len(run.metrics()) == len(metrics.read(finished)) == 18 + 8 + 3
+    assert len(run.metrics()) == len(logs.read(finished)) == 18 + 8 + 3
     initial = steps.initial_state(CONFIG, steps.components(CONFIG)).strategy.params["policy"]
     assert_same_bits(run.untrained_policy_params(), initial)
     assert np.any(np.asarray(run.policy_params["start"]) != np.asarray(initial["start"]))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import metrics, search, steps
+from nas import logs, search, steps
 from nas.checkpoint import Checkpoints, load_arrays
 from nas.data.tokens import Tokens, Windows
 from nas.errors import UserError
@@ -208,7 +208,7 @@ def test_one_compilation_serves_every_seed():
 
 
 def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
-    write, numbers, stops = metrics.Writer.write, [signal.SIGTERM, signal.SIGINT], []
+    write, numbers, stops = logs.Writer.write, [signal.SIGTERM, signal.SIGINT], []
     handlers = [signal.getsignal(number) for number in numbers]
 
     def interrupted(self, phase, *args):
@@ -216,7 +216,7 @@ def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
         if phase != "valid":
             os.kill(os.getpid(), numbers[len(stops) % 2])
 
-    monkeypatch.setattr(metrics.Writer, "write", interrupted)
+    monkeypatch.setattr(logs.Writer, "write", interrupted)
     while len(stops) < 100:
         try:
             run(CONFIG, tmp_path)
@@ -233,14 +233,14 @@ def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
 
 
 def test_a_signal_while_an_epoch_ends_stops_after_the_next_chunk(whole, tmp_path, monkeypatch):
-    write = metrics.Writer.write
+    write = logs.Writer.write
 
     def interrupted(self, phase, epoch, *args):
         write(self, phase, epoch, *args)
         if (phase, epoch) == ("valid", 0):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(metrics.Writer, "write", interrupted)
+    monkeypatch.setattr(logs.Writer, "write", interrupted)
     with pytest.raises(search.Interrupted, match="epoch 1, shared 2, controller 0"):
         run(CONFIG, tmp_path)
     run(CONFIG, tmp_path)
@@ -267,7 +267,7 @@ def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monk
 
         return call
 
-    monkeypatch.setattr(metrics.Writer, "write", guard(metrics.Writer.write))
+    monkeypatch.setattr(logs.Writer, "write", guard(logs.Writer.write))
     monkeypatch.setattr(search, "save_arrays", guard(search.save_arrays))
     monkeypatch.setattr(Checkpoints, "save", guard(Checkpoints.save))
     places = []
@@ -279,7 +279,7 @@ def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monk
             break
         except Killed:
             places.append(calls[-1])
-            with (tmp_path / metrics.FILE).open("a") as file:
+            with (tmp_path / logs.FILE).open("a") as file:
                 file.write('{"phase": "sha')
     assert set(places) == {"Writer.write", "Checkpoints.save", "save_arrays"} and len(places) > 10
     assert_same_run(CONFIG, tmp_path, whole[0])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import metrics, tasks, training
+from nas import logs, tasks, training
 from nas.checkpoint import Checkpoints
 from nas.config import TrainingConfig
 from nas.data.tokens import Tokens, Windows
@@ -72,7 +72,7 @@ def saved(workdir, model):
 def lines(workdir):
     return [
         {name: value for name, value in line.items() if name != "seconds"}
-        for line in metrics.read(workdir)
+        for line in logs.read(workdir)
     ]
 
 
@@ -201,7 +201,7 @@ def test_evaluation_carries_its_state_over():
 @pytest.mark.parametrize("architecture", [CELL, "lstm"])
 def test_interrupted_again_and_again(tmp_path, architecture):
     expected = run(CONFIG, tmp_path / "whole", architecture)
-    write, writes = metrics.Writer.write, []
+    write, writes = logs.Writer.write, []
 
     def interrupted(self, phase, epoch, first_step, *args):
         write(self, phase, epoch, first_step, *args)
@@ -210,7 +210,7 @@ def test_interrupted_again_and_again(tmp_path, architecture):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics.Writer, "write", interrupted)
+        patch.setattr(logs.Writer, "write", interrupted)
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 run(CONFIG, tmp_path / "stopped", architecture)

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from experiments.benchmarks import measuring
+from experiments.benchmarks import files
 from launch import common
 from nas.evaluation.edit_distance import (
     PackedGraphs,
@@ -126,7 +126,7 @@ def _sample_cells(nodes: int, n: int, chain: float = 0.0) -> tuple[RecurrentSpac
 def _cells(
     nodes: int, chain: float = 0.0, io: bool = False, forced: bool = False, labelled: bool = True
 ) -> PackedGraphs:
-    return pack_decisions(
+    (packed,) = pack_decisions(
         *_sample_cells(nodes, ARCHITECTURES, chain), io=io, forced=forced, labelled=labelled
     )
 
@@ -168,7 +168,7 @@ def _measure_networkx(nodes: int) -> dict:
     """Exact distances of the same labelled cells by both; networkx gets some of the pairs."""
     num_pairs = max(2, min(10 if nodes == 8 else 40, FLAGS.pairs // 500))
     space, decisions = _sample_cells(nodes, 2 * num_pairs)
-    graphs = [space.to_graph(row, io=False) for row in decisions]
+    graphs = [space.to_graphs(row, io=False)[0] for row in decisions]
     match = nx.algorithms.isomorphism.categorical_node_match("label", None)
     theirs: list[float] = []
     seconds = _cpu_seconds(
@@ -178,7 +178,7 @@ def _measure_networkx(nodes: int) -> dict:
         ),
         repeats=1,
     )
-    packed = pack_decisions(space, decisions, io=False, forced=False)
+    (packed,) = pack_decisions(space, decisions, io=False, forced=False)
     np.testing.assert_array_equal(
         compare(packed, np.arange(0, len(graphs), 2), np.arange(1, len(graphs), 2)).upper, theirs
     )
@@ -248,7 +248,7 @@ def _cpu_seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
 
 def _environment() -> dict:
     return {
-        "processor": measuring.processor(),
+        "processor": files.processor(),
         "threads": available_cores(),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},

@@ -38,10 +38,9 @@ def main():
     config = configuration.config()
     config = override(config, {"search": {"epochs": FLAGS.epochs, "warmup_epochs": 0}})
     device.select_device(FLAGS.platform)
-    from experiments.benchmarks import measuring
-    from nas.report import performance
+    from experiments.benchmarks import files, page
 
-    environment = measuring.environment()
+    environment = files.environment()
     results = {
         "environment": environment,
         "setting": f"{configuration.config_name()}, width {config.network['width']}",
@@ -50,10 +49,10 @@ def main():
         results |= measure_loop(config, pathlib.Path(folder))
     results |= {"start": measure_starts(), "load_after": os.getloadavg()}
     out = pathlib.Path(FLAGS.out)
-    page = measuring.write(out, measuring.END_TO_END, results)
-    for table in performance.run_tables(results):
+    path = files.write(out, files.END_TO_END, results)
+    for table in page.run_tables(results):
         print(table.text())
-    print(f"written: {out / measuring.END_TO_END}, {page}")
+    print(f"written: {out / files.END_TO_END}, {path}")
 
 
 def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def _timed(call: Callable[[], Any]) -> float:
 
 def _first_chunk(environment):
     """Starts a search of kjv_quick and ends it when it has logged its first chunk."""
-    from nas.metrics import FILE
+    from nas.logs import FILE
 
     with tempfile.TemporaryDirectory() as folder:
         options = [

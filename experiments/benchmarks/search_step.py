@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments.benchmarks import measuring
+from experiments.benchmarks import files, page
 from experiments.benchmarks.products import (
     Point,
     bare_products,
@@ -34,7 +34,6 @@ from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices
 from nas.progress import each
-from nas.report import performance
 from nas.spaces.recurrent import RecurrentSpace
 from nas.supernets.recurrent import shared
 from nas.supernets.recurrent.language_model import supernet_reward
@@ -98,7 +97,7 @@ def main():
         raise UserError(
             f"--matmul: must be of {', '.join(available)} on this device, got {unknown[0]!r}"
         )
-    environment = measuring.environment()
+    environment = files.environment()
     cases = [
         (Point(*x, FLAGS.steps), matmul)
         for x in itertools.product(*axes)
@@ -115,10 +114,10 @@ def main():
         "load_after": os.getloadavg(),
     }
     out = pathlib.Path(FLAGS.out)
-    page = measuring.write(out, measuring.SEARCH_STEP, results)
-    for table in performance.step_tables(results):
+    path = files.write(out, files.SEARCH_STEP, results)
+    for table in page.step_tables(results):
         print(table.text())
-    print(f"written: {out / measuring.SEARCH_STEP}, {page}")
+    print(f"written: {out / files.SEARCH_STEP}, {path}")
 
 
 def _numbers(name: str) -> list[int]:
@@ -136,10 +135,10 @@ def measure(
 ) -> tuple[list[dict], list[dict]]:
     """Rows of the operations, and of the products, at one point."""
     with jax.default_matmul_precision(PRECISION[matmul]):
-        measuring.reset_peak_memory()
+        files.reset_peak_memory()
         operations = {"step": shared_step(point, matmul)}
         jax.block_until_ready(operations["step"].call())
-        resident = measuring.peak_memory()
+        resident = files.peak_memory()
         operations |= {
             "plain step": shared_step(point, matmul, deferred=False),
             "forward": forward(point, matmul),
@@ -151,7 +150,7 @@ def measure(
         largest = {"large": large_product(large, DTYPE[matmul])}
     with jax.default_matmul_precision("float32"):
         largest["large float32"] = large_product(large, jnp.float32)
-    seconds = measuring.interleaved(
+    seconds = files.interleaved(
         {name: operation.call for name, operation in operations.items()} | bare | largest,
         FLAGS.repeats,
     )
@@ -168,13 +167,11 @@ def measure(
             | {
                 "operation": name,
                 "flops": flops,
-                "seconds": measuring.quartiles(seconds[name]),
-                "bare_seconds": measuring.quartiles(bare_seconds),
-                "to_bare": measuring.quartiles(seconds[name] / bare_seconds),
-                "to_bound": measuring.quartiles(seconds[name] * rates["large"] / flops),
-                "to_float32_bound": measuring.quartiles(
-                    seconds[name] * rates["large float32"] / flops
-                ),
+                "seconds": files.quartiles(seconds[name]),
+                "bare_seconds": files.quartiles(bare_seconds),
+                "to_bare": files.quartiles(seconds[name] / bare_seconds),
+                "to_bound": files.quartiles(seconds[name] * rates["large"] / flops),
+                "to_float32_bound": files.quartiles(seconds[name] * rates["large float32"] / flops),
                 "compile_seconds": operation.compile_seconds,
                 "xla_bytes": operation.bytes,
                 "resident_bytes": resident if name == "step" else None,
@@ -185,15 +182,15 @@ def measure(
         | {
             "product": name,
             "flops": every[name].flops,
-            "seconds": measuring.quartiles(seconds[name]),
-            "flops_per_second": measuring.quartiles(every[name].flops / seconds[name]),
+            "seconds": files.quartiles(seconds[name]),
+            "flops_per_second": files.quartiles(every[name].flops / seconds[name]),
         }
         for name in bare
     ]
     largest_rows = [
         shapes
-        | {"product": name, "flops": 2 * large**3, "seconds": measuring.quartiles(seconds[name])}
-        | {"flops_per_second": measuring.quartiles(rate)}
+        | {"product": name, "flops": 2 * large**3, "seconds": files.quartiles(seconds[name])}
+        | {"flops_per_second": files.quartiles(rate)}
         for name, rate in rates.items()
     ]
     return rows, parts + largest_rows
@@ -209,7 +206,7 @@ def measure_growth(base: Point) -> list[dict]:
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
     compiling = each("growth: compile", points.items(), unit="point")
     operations = {key: shared_step(point, "float32") for key, point in compiling}
-    seconds = measuring.interleaved(
+    seconds = files.interleaved(
         {key: operation.call for key, operation in operations.items()}, FLAGS.repeats
     )
     seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
@@ -223,8 +220,8 @@ def measure_growth(base: Point) -> list[dict]:
         | {
             "axis": key[0],
             "factor": key[1],
-            "seconds": measuring.quartiles(seconds[key]),
-            "time_growth": measuring.quartiles(seconds[key] / seconds[first]),
+            "seconds": files.quartiles(seconds[key]),
+            "time_growth": files.quartiles(seconds[key] / seconds[first]),
             "arithmetic_growth": flops[key] / flops[first],
         }
         for key, point in points.items()

@@ -5,7 +5,7 @@ import pathlib
 import time
 
 from experiments.nasbench201 import facts, report, seeds, settings, tuning
-from experiments.nasbench201.measures import Judge
+from experiments.nasbench201.judging import Judge
 from experiments.nasbench201.study import Study
 from experiments.nasbench201.study import sweep as run_sweep
 from experiments.writing import Written

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest, spearmanr
 
-from experiments.nasbench201 import figures, measures, settings
+from experiments.nasbench201 import figures, judging, settings
 from experiments.nasbench201.study import (
     CONDITIONING,
     ENTROPY,
@@ -25,7 +25,7 @@ from nas.evaluation.statistics import Interval, Paired
 from nas.report.figures import bars_with_intervals
 from nas.report.tables import Column, Empty, Row, Table
 
-_MEASURES = (measures.OVERLAP, measures.EDIT, measures.ACCURACY)
+_MEASURES = (judging.OVERLAP, judging.EDIT, judging.ACCURACY)
 
 
 class Drawn(NamedTuple):
@@ -269,11 +269,11 @@ def _comparison_table(data, tests, command) -> Table:
 
 
 def _conditioning_table(data, tests, command) -> Table:
-    curve = measures.gibbs_curve(data.judge.seen)
+    curve = judging.gibbs_curve(data.judge.seen)
     rows = []
     for name in _LEARNED:
         numbers = data.arms[name].numbers
-        gibbs = measures.gibbs_total_correlation(curve, numbers[ENTROPY])
+        gibbs = judging.gibbs_total_correlation(curve, numbers[ENTROPY])
         own = numbers[ENTROPY], numbers[CONDITIONING], gibbs
         spearman = tests.conditioning[name][0] if name in tests.conditioning else Empty("-")
         rows.append(Row([settings.TITLES[name], *map(_interval, own), spearman]))
@@ -309,7 +309,7 @@ def _embedding_table(data, command) -> Table:
         "accuracies: class means on test.",
         "Ridge and nearest neighbours: Spearman's correlation of predicted and true accuracy of "
         f"{settings.UNIFORM_SAMPLE} "
-        f"architectures, no two of one class, {measures.FOLDS}-fold cross-validated, settings "
+        f"architectures, no two of one class, {judging.FOLDS}-fold cross-validated, settings "
         "chosen inside the other folds.",
         "Mean over seeds [95 % interval].",
     ]
@@ -380,7 +380,7 @@ def _gibbs_figure(data) -> Drawn:
         settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING))
         for n in _LEARNED
     }
-    line = ("Gibbs policy", *measures.gibbs_curve(data.judge.seen))
+    line = ("Gibbs policy", *judging.gibbs_curve(data.judge.seen))
     figure = figures.points(
         groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line
     )

@@ -16,8 +16,8 @@ from experiments.nasbench201.variants import (
     UNIFORM,
 )
 from nas.evaluation.statistics import mean_interval
-from nas.report.evidence_arms import interval
-from nas.report.evidence_figures import grid_maps, ladder
+from nas.report.arms.arm import interval
+from nas.report.panels import grid_maps, ladder
 from nas.report.tables import Column, Empty, Row, Table
 
 Numbers = Mapping[str, np.ndarray]  # name -> [S]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.nasbench201 import measures, seeds, settings
-from experiments.nasbench201.measures import Judge
+from experiments.nasbench201 import judging, seeds, settings
+from experiments.nasbench201.judging import Judge
 from nas.checkpoint import load_arrays, save_arrays
 from nas.data import table as tables
 from nas.data.table import SPACE, AccuracyTable
@@ -65,7 +65,7 @@ class Study:
             for first in range(0, size.seeds, size.piece)
         ]
         self._programs = {}
-        self._sample = measures.uniform_sample(table, settings.UNIFORM_SAMPLE)
+        self._sample = judging.uniform_sample(table, settings.UNIFORM_SAMPLE)
         columns = b"".join(
             np.ascontiguousarray(table.accuracy[column]).tobytes()
             for column in sorted(table.accuracy)
@@ -99,7 +99,7 @@ class Study:
         for data_set in self._size.data_sets:
             judge = Judge.of(self._table, data_set)
             view = _View(
-                judge, measures.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test)
+                judge, judging.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test)
             )
             arms = {name: self._arm(name, data_set, view, progress) for name in settings.STRATEGIES}
             prefix = f"{UNTRAINED}/"
@@ -160,22 +160,22 @@ class Study:
         rows = []
         for s in range(len(piece)):
             row = {
-                ENTROPY: measures.entropy(described.log_probs[s]),
-                CONDITIONING: measures.policy_total_correlation(described.log_probs[s]),
+                ENTROPY: judging.entropy(described.log_probs[s]),
+                CONDITIONING: judging.policy_total_correlation(described.log_probs[s]),
             }
             if described.embedding is not None:
                 own = SPACE.index(described.own[s])
                 row |= self._embedding_numbers(described.embedding[s], view)
-                compared = measures.pair_measures(own, view.judge.test)
-                found = measures.pair_correlations(described.own_embedding[s], compared)
+                compared = judging.pair_measures(own, view.judge.test)
+                found = judging.pair_correlations(described.own_embedding[s], compared)
                 row |= {f"{OWN}/{name}": value for name, value in found.items()}
             rows.append(row)
         return {key: np.array([row[key] for row in rows]) for key in rows[0]}
 
     def _embedding_numbers(self, embedding, view) -> dict[str, float]:
         """name -> number, of embeddings [m, H] of the uniform sample."""
-        found = measures.pair_correlations(embedding[: settings.OWN_SAMPLES], view.pairs)
-        ridge, nearest = measures.prediction(embedding, view.judge.test[self._sample])
+        found = judging.pair_correlations(embedding[: settings.OWN_SAMPLES], view.pairs)
+        ridge, nearest = judging.prediction(embedding, view.judge.test[self._sample])
         return {f"{UNIFORM}/{name}": value for name, value in found.items()} | {
             RIDGE: ridge,
             NEAREST: nearest,
@@ -212,7 +212,7 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
         for strength, seed in lanes
     ]
     seen = np.stack([judge.seen for judge in judges])
-    curves = [measures.gibbs_curve(accuracy) for accuracy in seen]
+    curves = [judging.gibbs_curve(accuracy) for accuracy in seen]
     shape = len(settings.STRENGTHS), size.seeds
     found = Sweep({}, {}, {})
     for name in settings.STRATEGIES:
@@ -234,11 +234,11 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
             program.describe((run_seeds, searches.policy), SPACE.every()[:1]).log_probs
         )[: len(lanes)]
         found.conditioning[name] = np.reshape(
-            [measures.policy_total_correlation(one) for one in log_probs], shape
+            [judging.policy_total_correlation(one) for one in log_probs], shape
         )
-        entropies = map(measures.entropy, log_probs)
+        entropies = map(judging.entropy, log_probs)
         warranted = [
-            measures.gibbs_total_correlation(*pair) for pair in zip(curves, entropies, strict=True)
+            judging.gibbs_total_correlation(*pair) for pair in zip(curves, entropies, strict=True)
         ]
         found.warranted[name] = np.reshape(warranted, shape)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.nasbench201 import seeds, settings
-from experiments.nasbench201.measures import Judge
+from experiments.nasbench201.judging import Judge
 from nas import config as configs
 from nas.report.tables import Column, Row, Table
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.nasbench201 import measures, seeds, settings
+from experiments.nasbench201 import judging, seeds, settings
 from nas import config as configs
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
@@ -126,7 +126,7 @@ class Bench(NamedTuple):
         run_seeds = np.arange(_FIRST_SEED, _FIRST_SEED + self.size.seeds, dtype=np.uint32)
         seen = self.table.accuracy[settings.TUNING_SET, "val"]
         policies = seeds.run(seeds.program(config, parts), parts, run_seeds, seen, epochs).policy
-        uniform = SPACE.every()[measures.uniform_sample(self.table, settings.OWN_SAMPLES)]
+        uniform = SPACE.every()[judging.uniform_sample(self.table, settings.OWN_SAMPLES)]
         policy = config.policy
         if not variant.tanh:
             temperature = _TANH_OFF * policy["temperature"]
@@ -149,6 +149,6 @@ class Bench(NamedTuple):
             for name, decisions, state in zip((UNIFORM, OWN), (uniform, own), states, strict=True):
                 operations = overlap.common_decisions(SPACE, decisions, "operation")
                 found[name].append(correlations.spearman(correlations.distances(state), operations))
-            found[CONDITIONING].append(measures.policy_total_correlation(log_probs))
-            found[ENTROPY].append(measures.entropy(log_probs))
+            found[CONDITIONING].append(judging.policy_total_correlation(log_probs))
+            found[ENTROPY].append(judging.entropy(log_probs))
         return {name: np.array(values) for name, values in found.items()}

@@ -17,13 +17,9 @@ from scipy.stats import pearsonr, spearmanr
 from nas.evaluation import edit_distance, overlap
 from nas.evaluation.samples import Sample
 from nas.spaces import SearchSpace
+from nas.tasks import Task
 
-ACTIVATIONS = "common activations"
-CONNECTIONS = "common connections"
 TOTAL = "total overlap"
-LABELLED_EDGES = "edge and activation (paper's)"
-LOOSE_ENDS = "loose ends, |difference|"
-PERFORMANCE = "log perplexity, |difference|"
 EDIT_DISTANCE = "edit distance"  # in its primary definition
 EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it
     EDIT_DISTANCE: {},
@@ -31,28 +27,29 @@ EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it
     "edit distance, input and output free": {"forced": False},
     "edit distance, free, labels ignored": {"labelled": False, "forced": False},
 }
-MEASURES = (
-    ACTIVATIONS,
-    CONNECTIONS,
-    TOTAL,
-    LABELLED_EDGES,
-    LOOSE_ENDS,
-    *EDIT_DISTANCES,
-    PERFORMANCE,
-)
-PERPLEXITY = "perplexity, |difference|"
 FIRST_APPROXIMATION = "edit distance, first approximation"
-PROTOCOL = (LABELLED_EDGES, FIRST_APPROXIMATION, PERPLEXITY)  # what the paper's code compares
-PAPER_PROTOCOL = {
-    (LABELLED_EDGES, "Spearman", "L2"): -0.404,
-    (PERPLEXITY, "Spearman", "L2"): 0.163,
-}  # PG + memory
-PAPER = {
-    LABELLED_EDGES: -0.404,
-    PERFORMANCE: 0.163,
-}  # the same beside our reading and our performance
 STATISTICS = {"Spearman": spearmanr, "Pearson": pearsonr}
 METRICS = {"L2": "euclidean", "cosine": "cosine"}
+
+
+def common(kind: str) -> str:
+    """Name of the measure: decisions of a kind that a pair has in common."""
+    return f"common {kind}s"
+
+
+def labelled_edges(space: SearchSpace) -> str:
+    """Name of the measure that the paper's code calls common activations."""
+    return f"edge and {space.label_kind} (paper's)"
+
+
+def difference(name: str) -> str:
+    """Name of the measure: by how much a pair differs in a number."""
+    return f"{name}, |difference|"
+
+
+def protocol(task: Task) -> tuple[str, str, str]:
+    """Names of the measures that the paper's code compares."""
+    return labelled_edges(task.space), FIRST_APPROXIMATION, difference(task.metric.name)
 
 
 def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
@@ -67,18 +64,23 @@ def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
     )
 
 
-def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
-    """name -> [P] value of every pair, for the names in MEASURES."""
-    decisions = sample.decisions
-    return {
-        ACTIVATIONS: overlap.common_decisions(space, decisions, "activation"),
-        CONNECTIONS: overlap.common_decisions(space, decisions, "connection"),
-        TOTAL: overlap.common_decisions(space, decisions, "activation", "connection"),
-        LABELLED_EDGES: overlap.common_labelled_edges(space, decisions),
-        LOOSE_ENDS: overlap.feature_difference(space.loose_ends(decisions).sum(axis=1)),
-        **dict(zip(EDIT_DISTANCES, sample.edit_distance, strict=True)),
-        PERFORMANCE: overlap.feature_difference(sample.loss),
-    }
+def measures(
+    space: SearchSpace, decisions: np.ndarray, *, edits: np.ndarray
+) -> dict[str, np.ndarray]:
+    """name -> [P] value of every pair: what it has in common, in all and kind by kind, its labelled
+    edges, and what it differs by in features and edits.
+
+    Args:
+      decisions: [n, T].
+      edits: [D, P] from `edit_distances`.
+    """
+    kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
+    found = {common(kind): overlap.common_decisions(space, decisions, kind) for kind in kinds}
+    found[TOTAL] = overlap.common_decisions(space, decisions, *kinds)
+    found[labelled_edges(space)] = overlap.common_labelled_edges(space, decisions)
+    for name, values in space.features(decisions).items():
+        found[difference(name)] = overlap.feature_difference(values)
+    return found | dict(zip(EDIT_DISTANCES, edits, strict=True))
 
 
 def distances(embedding: np.ndarray) -> np.ndarray:
@@ -99,27 +101,25 @@ def correlations(values: dict[str, np.ndarray], embedding: np.ndarray) -> dict[s
     return {name: spearman(distance, column) for name, column in values.items()}
 
 
-def paper_protocol(space: SearchSpace, sample: Sample) -> dict[tuple[str, str, str], float]:
+def paper_protocol(task: Task, sample: Sample) -> dict[tuple[str, str, str], float]:
     """(measure, statistic, metric) -> correlation as the paper's code appears to compute it.
 
-    The state is read before the last decision is consumed, performance is perplexity, the edit
-    distance is networkx's first approximation without labels.
+    The state is read before the last decision is consumed, performance is what is shown of a loss,
+    the edit distance is networkx's first approximation without labels.
     """
-    approximation = edit_distance.first_approximation(space, sample.decisions)
-    values = {
-        LABELLED_EDGES: overlap.common_labelled_edges(space, sample.decisions),
-        FIRST_APPROXIMATION: squareform(approximation, checks=False),
-        PERPLEXITY: overlap.feature_difference(np.exp(sample.loss)),
-    }
+    approximation = edit_distance.first_approximation(task.space, sample.decisions)
+    columns = (
+        overlap.common_labelled_edges(task.space, sample.decisions),
+        squareform(approximation, checks=False),
+        overlap.feature_difference(task.metric.shown(sample.loss)),
+    )
     found = {}
     for (statistic, correlate), (metric, kind) in itertools.product(
         STATISTICS.items(), METRICS.items()
     ):
         distance = pdist(np.float64(sample.before), kind)
-        found |= {
-            (measure, statistic, metric): _correlation(correlate, distance, values[measure])
-            for measure in PROTOCOL
-        }
+        for measure, column in zip(protocol(task), columns, strict=True):
+            found[measure, statistic, metric] = _correlation(correlate, distance, column)
     return found
 
 

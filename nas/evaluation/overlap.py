@@ -19,17 +19,17 @@ def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> 
 
 
 def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
-    """[P] edges that a pair shares and whose head has the same label in both.
+    """[P] edges that a pair shares and whose head has the same label in both, of all parts.
 
-    Edges are compared by the positions of their nodes; that of the input counts, those to the
-    output, which decide nothing, do not. This is the paper's "common activations", as its code
-    appears to count them: nodes with the same parent and activation.
+    Edges are compared by the positions of their nodes; those of inputs count, those to the output,
+    which decide nothing, do not. This is the paper's "common activations", as its code appears to
+    count them: nodes with the same parent and activation.
     """
-    adjacency, labels = space.graphs(decisions, io=True)
     heads = [
         (adjacency & (labels == label)[:, None, :]).reshape(len(labels), -1)
+        for adjacency, labels in space.graphs(decisions, io=True)
         for label, name in enumerate(space.label_names)
-        if name != "output"
+        if name != space.io_labels[-1]
     ]
     edges = np.concatenate(heads, axis=1).astype(np.float32)
     return (edges @ edges.T)[np.triu_indices(len(edges), 1)].round().astype(int)

@@ -17,9 +17,7 @@ class Sample(NamedTuple):
     decisions: np.ndarray  # [n, T] int32
     after: np.ndarray  # [n, H] state after the last decision was consumed
     before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
-    loss: (
-        np.ndarray
-    )  # [n] nats a token under the shared weights that this controller was trained with
+    loss: np.ndarray  # [n] under the shared weights that this controller was trained with
     common_loss: (
         np.ndarray
     )  # [n] under shared weights that all arms have in common; NaN: not measured

@@ -2,6 +2,7 @@
 
 import itertools
 import textwrap
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import networkx as nx
@@ -24,28 +25,33 @@ _COLORS = (
     "#F0E442",
     "#000000",
 )  # boxes: yellow will do
-_ENDS, _END_COLOR = ("input", "output"), "#8a939d"
+_END_COLOR = "#8a939d"
 _WIDTH = 300.0  # points: 400 pixels
 _WIDEST = 340.0  # points: letters are legible when this is shrunk to 400 pixels
 _MARGIN, _LINE = 4.0, 12.0  # points: around the drawing; a line of the title
 
 
-def cell_drawing(space, decisions: np.ndarray, title: str | None = None) -> Figure:
-    """An architecture as a layered graph, a color a label; about 400 pixels wide on a screen, top
-    down or left to right.
+def cell_drawing(
+    graph: nx.DiGraph,
+    label_names: Sequence[str],
+    io_labels: Sequence[str],
+    title: str | None = None,
+) -> Figure:
+    """An architecture, or a part of one, as a layered graph, a color a label.
 
-    Nodes other than input and output carry a number, counted in the order of the graph. Long edges
-    into one node share a lane. Artists have the identifiers `node-NODE` and `edge-TAIL-HEAD`.
+    It is about 400 pixels wide on a screen, top down or left to right. Nodes other than inputs and
+    the output carry a number, counted in the order of the graph. Long edges into one node share a
+    lane. Artists have the identifiers `node-NODE` and `edge-TAIL-HEAD`.
 
     Args:
-      space: anything with `label_names` and `to_graph(decisions, io=True)` (see `nas.spaces`).
-      decisions: [T] int.
+      graph: as `SearchSpace.to_graphs` has it.
+      label_names: in the order of their colours.
+      io_labels: of nodes that carry no number.
       title: printed above.
     """
-    graph = space.to_graph(decisions, io=True)
     labels = dict(graph.nodes(data="label"))
-    inner = [node for node in graph if labels[node] not in _ENDS]
-    names = [name for name in space.label_names if name not in _ENDS]
+    inner = [node for node in graph if labels[node] not in io_labels]
+    names = [name for name in label_names if name not in io_labels]
     colors = {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(names)}
     with style():
         plans = []

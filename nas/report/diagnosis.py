@@ -15,7 +15,8 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.conditioning import Conditioning, conditioning
 from nas.evaluation.probes import Probe, probe_accuracy
-from nas.report import evidence_figures, evidence_page
+from nas.report import panels
+from nas.report.arms import page
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces import SearchSpace
@@ -36,18 +37,6 @@ class Controller(NamedTuple):
     embeddings: np.ndarray  # [n, H] float
     log_probs: np.ndarray | None  # [n, T, K] log p(. | a_<t) along the decisions
     performance: np.ndarray | None  # [n] float, on any scale
-
-
-def measures(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> [P] value of every pair: similarities of decisions, then exact edit distances."""
-    kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
-    found = {f"common {kind}s": overlap.common_decisions(space, decisions, kind) for kind in kinds}
-    if len(kinds) > 1:
-        found[correlations.TOTAL] = overlap.common_decisions(space, decisions, *kinds)
-    if "connection" in kinds:
-        found[correlations.LABELLED_EDGES] = overlap.common_labelled_edges(space, decisions)
-    edits = correlations.edit_distances(space, decisions)
-    return found | dict(zip(correlations.EDIT_DISTANCES, edits, strict=True))
 
 
 def correlations_table(
@@ -158,7 +147,9 @@ def write_report(
 ) -> list[Table]:
     """Writes the page to `path`, its tables and figures beside it, and returns the tables."""
     decisions, embeddings, log_probs, performance = controller
-    values = measures(space, decisions[:COMPARED])
+    compared = decisions[:COMPARED]
+    edits = correlations.edit_distances(space, compared)
+    values = correlations.measures(space, compared, edits=edits)
     if performance is not None:
         values[PERFORMANCE] = overlap.feature_difference(performance[:COMPARED])
     probe = probe_accuracy(embeddings, decisions)
@@ -171,7 +162,7 @@ def write_report(
         "overlap": ("total overlap (decisions)", total),
         "edit_distance": ("exact edit distance (edits)", values[correlations.EDIT_DISTANCE]),
     }
-    colorings = evidence_page.fractions(space, decisions)
+    colorings = panels.fractions(space, decisions)
     if performance is not None:
         tables["performance"] = performance_table(values, space, controller, command)
         pairs["performance"] = (PERFORMANCE, values[PERFORMANCE])
@@ -180,7 +171,7 @@ def write_report(
     drawn = {
         "distance": (
             {
-                key: evidence_figures.density(
+                key: panels.density(
                     "", x, distance, x_label=label, y_label="distance of embeddings (L2)"
                 )
                 for key, (label, x) in pairs.items()
@@ -189,10 +180,8 @@ def write_report(
         ),
         "embeddings": (
             {
-                "components": evidence_figures.projections(
-                    "Principal components", embeddings, colorings
-                ),
-                "probes": evidence_page.probe_curves(space, "Linear probes", [probe]),
+                "components": panels.projections("Principal components", embeddings, colorings),
+                "probes": panels.probe_curves(space, "Linear probes", [probe]),
             },
             "Embeddings, coloured, and what can be read off them; dashed: the most frequent "
             "choice.",
@@ -203,10 +192,10 @@ def write_report(
         tables["conditioning"] = conditioning_table(space, found, command)
         drawn["policy"] = (
             {
-                "conditioning": evidence_page.conditioning_curves(
+                "conditioning": panels.conditioning_curves(
                     space, "Entropy and conditioning", {"": [found]}
                 ),
-                "certainty": evidence_page.certainty(space, "The likeliest action", log_probs),
+                "certainty": panels.certainty(space, "The likeliest action", log_probs),
             },
             "How the policy decides. Rows of the map that are alike: it does not look back.",
         )
@@ -217,10 +206,10 @@ def write_report(
     )
     report.section("Tables")
     for name, table in tables.items():
-        evidence_page.add_table(report, path.parent, name, table)
+        page.add_table(report, path.parent, name, table)
     report.section("Figures")
     for name, (figures, caption) in drawn.items():
-        evidence_page.add_figures(report, path.parent, name, figures, caption)
+        page.add_figures(report, path.parent, name, figures, caption)
     report.section("Command")
     report.commands([command])
     report.write(path)

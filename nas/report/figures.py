@@ -22,7 +22,7 @@ _PAGE_WIDTH = 7.0  # inches
 _LINES = ("-", "--", ":")  # the next when all colours are taken
 
 
-class Metric(NamedTuple):
+class Logged(NamedTuple):
     """One panel of training curves."""
 
     key: str
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
 def training_curves(
     curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
-    metrics: Sequence[Metric],
+    metrics: Sequence[Logged],
     *,
     x_label: str = "update",
     window: int = 1,

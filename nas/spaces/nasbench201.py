@@ -9,6 +9,8 @@ enumerated: 5^6 = 15,625 decision vectors.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +35,9 @@ class NASBench201Space(SearchSpace):
     label_names: tuple[str, ...] = dataclasses.field(
         init=False, default=(*OPERATIONS, "input", "output")
     )
+
+    label_kind: ClassVar[str] = "operation"
+    choice_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"operation": OPERATIONS}
 
     def format(self, decisions) -> str:
         """The benchmark's text form of one decision vector:
@@ -94,7 +99,7 @@ class NASBench201Space(SearchSpace):
         """
         return _classes(drop_zeros=True)[self.index(self.validate(decisions))]
 
-    def graphs(self, decisions, *, io: bool = True) -> Graphs:
+    def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
         """Cells in line form: a node an edge, labelled by its operation; an arrow where one edge
         ends and another begins.
 
@@ -117,13 +122,13 @@ class NASBench201Space(SearchSpace):
         labels = np.where(alive, decisions, ABSENT).astype(np.int32)
         adjacency = (heads[:, None] == tails)[None] & alive[:, :, None] & alive[:, None, :]
         if not io:
-            return Graphs(adjacency, labels)
+            return (Graphs(adjacency, labels),)
         adjacency = np.pad(adjacency, ((0, 0), (1, 1), (1, 1)))
         adjacency[:, 0, 1:-1] = alive & (tails == 0)
         adjacency[:, 1:-1, -1] = alive & (heads == _POINTS - 1)
         labels = np.pad(labels, ((0, 0), (1, 1)), constant_values=self.label_names.index("input"))
         labels[:, -1] = self.label_names.index("output")
-        return Graphs(adjacency, labels)
+        return (Graphs(adjacency, labels),)
 
 
 @functools.cache

@@ -6,6 +6,8 @@ is a constant.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from nas.config import check
 from nas.spaces.space import Graphs, SearchSpace
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
+_TRIES = 20  # draws a copy that is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,8 @@ class RecurrentSpace(SearchSpace):
     label_names: tuple[str, ...] = dataclasses.field(
         init=False, default=(*ACTIVATIONS, "input", "output")
     )
+    label_kind: ClassVar[str] = "activation"
+    choice_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"activation": ACTIVATIONS}
     num_nodes: int = 12
 
     def __post_init__(self):
@@ -46,9 +51,41 @@ class RecurrentSpace(SearchSpace):
 
     def loose_ends(self, decisions) -> np.ndarray:
         """bool[n, N]: nodes that no other node reads; the output is their mean."""
-        return ~self.graphs(decisions, io=False).adjacency.any(axis=2)
+        (graphs,) = self.graphs(decisions, io=False)
+        return ~graphs.adjacency.any(axis=2)
 
-    def graphs(self, decisions, *, io: bool = True) -> Graphs:
+    def features(self, decisions) -> dict[str, np.ndarray]:
+        return {"loose ends": self.loose_ends(decisions).sum(axis=1)}
+
+    def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
+        """The same function with its nodes numbered otherwise; all copies are equally likely.
+
+        Node 0 stays, and parents keep their place before children. A numbering is drawn by taking,
+        of the nodes whose parent is numbered, each with a chance in proportion to the number of its
+        descendants and itself: every numbering of a tree is then equally likely (Knuth's hook
+        lengths). Numberings that give the same decisions are equally many for each copy.
+        """
+        decisions = self.validate(decisions)[0]
+        parents = self.parents(decisions)
+        sizes = np.ones(self.num_nodes)
+        for node in range(self.num_nodes - 1, 0, -1):
+            sizes[parents[node - 1]] += sizes[node]
+        copies = {}
+        for _ in range(_TRIES * n):
+            copy = self._renumbered(decisions, _order(parents, sizes, rng))
+            copies.setdefault(copy.tobytes(), copy)
+            if len(copies) == n:
+                break
+        return np.stack(list(copies.values()))
+
+    def _renumbered(self, decisions, order):
+        """The decisions [T] of the cell whose node k is node order[k] of the given one."""
+        copy = np.empty_like(decisions)
+        self.activations(copy)[:] = self.activations(decisions)[order]
+        self.parents(copy)[:] = np.argsort(order)[self.parents(decisions)[np.array(order[1:]) - 1]]
+        return copy
+
+    def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
         """Cell graphs; with `io` node 0 is the input, which node f_0 reads, and the last the
         output, which reads loose ends.
         """
@@ -58,7 +95,7 @@ class RecurrentSpace(SearchSpace):
         inner[np.arange(n)[:, None], self.parents(decisions), np.arange(1, nodes)] = True
         activations = self.activations(decisions)
         if not io:
-            return Graphs(inner, activations)
+            return (Graphs(inner, activations),)
         adjacency = np.pad(inner, ((0, 0), (1, 1), (1, 1)))
         adjacency[:, 0, 1] = True
         adjacency[:, 1:-1, -1] = ~inner.any(axis=2)
@@ -66,4 +103,15 @@ class RecurrentSpace(SearchSpace):
             activations, ((0, 0), (1, 1)), constant_values=self.label_names.index("input")
         )
         labels[:, -1] = self.label_names.index("output")
-        return Graphs(adjacency, labels)
+        return (Graphs(adjacency, labels),)
+
+
+def _order(parents, sizes, rng):
+    """[N] nodes in a random order that starts with 0 and has parents before children."""
+    order = [0]
+    ready = np.flatnonzero(parents == 0) + 1
+    while len(ready):
+        node = rng.choice(ready, p=sizes[ready] / sizes[ready].sum())
+        order.append(int(node))
+        ready = np.concatenate([ready[ready != node], np.flatnonzero(parents == node) + 1])
+    return order

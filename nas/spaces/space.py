@@ -6,7 +6,8 @@ rest.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,11 @@ from nas.errors import UserError
 if TYPE_CHECKING:
     import networkx
 
-KINDS = ("activation", "connection", "operation", "skip")
 ABSENT = -1  # the label of a row that holds no node
 
 
 class Graphs(NamedTuple):
-    """Labelled directed graphs of n architectures, padded to the same number of nodes M."""
+    """Labelled directed graphs of n architectures, or of one part of each, padded to M nodes."""
 
     adjacency: np.ndarray  # [n, M, M] bool; [a, i, j]: an edge from node i to node j
     labels: np.ndarray  # [n, M] int32; index into `label_names`, ABSENT where there is no node
@@ -32,13 +32,21 @@ class SearchSpace:
 
     Attributes:
       num_choices: number of choices of each decision; length T.
-      kinds: what each decision decides, one of KINDS; length T.
+      kinds: what each decision decides, such as "activation", "connection"; length T.
       label_names: names of the node labels that `graphs` uses.
+      label_kind: the kind whose choices label the nodes.
+      choice_names: kind -> names of its choices, where they have any.
+      io_labels: labels of nodes that are matched only to themselves; the last decides nothing.
+      part_names: of what is compared by itself, such as "normal cell"; a graph each.
     """
 
     num_choices: tuple[int, ...]
     kinds: tuple[str, ...]
     label_names: tuple[str, ...]
+    label_kind: ClassVar[str]
+    choice_names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    io_labels: ClassVar[tuple[str, ...]] = ("input", "output")
+    part_names: ClassVar[tuple[str, ...]] = ("",)
 
     @property
     def num_decisions(self) -> int:
@@ -124,19 +132,42 @@ class SearchSpace:
             )
         return self.validate(np.array(values, np.int64))[0]
 
-    def graphs(self, decisions, *, io: bool = True) -> Graphs:
-        """Labelled graphs of `decisions` [n, T], vectorised; `io` adds input and output nodes where
-        the space has them.
+    def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
+        """Labelled graphs of `decisions` [n, T], one `Graphs` a part; distances of parts add up.
+
+        Args:
+          io: whether they have nodes with `io_labels`.
         """
         raise NotImplementedError
 
-    def to_graph(self, decisions, *, io: bool = True) -> "networkx.DiGraph":
-        """One architecture as a networkx graph; node attribute `label`, nodes numbered in the order
-        of `graphs`.
+    def to_graphs(self, decisions, *, io: bool = True) -> "tuple[networkx.DiGraph, ...]":
+        """The parts of one architecture for networkx; nodes have a `label` and are numbered in the
+        order of `graphs`.
         """
+        return tuple(
+            self._to_networkx(*(part[0] for part in graphs))
+            for graphs in self.graphs(self.validate(decisions)[:1], io=io)
+        )
+
+    def features(self, decisions) -> dict[str, np.ndarray]:
+        """name -> [n] numbers by which architectures [n, T] differ; a space may have none."""
+        del decisions
+        return {}
+
+    def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
+        """[m, T] different architectures that compute what one [T] does, under other weights.
+
+        m < n where there are fewer; the one itself may be among them.
+
+        Raises:
+          UserError: the space has no such copies.
+        """
+        del decisions, n, rng
+        raise UserError(f"{type(self).__name__}: architectures of this space have no copies")
+
+    def _to_networkx(self, adjacency, labels):
         import networkx  # a search, which draws none, starts without it
 
-        adjacency, labels = (part[0] for part in self.graphs(self.validate(decisions)[:1], io=io))
         graph = networkx.DiGraph()
         graph.add_nodes_from(
             (int(i), {"label": self.label_names[labels[i]]})

@@ -21,9 +21,11 @@ from nas.evaluation.edit_distance import (
     first_approximation,
     pack,
     pack_networkx,
+    pairs,
     pairwise_edit_distance,
     pairwise_edit_distance_bounds,
 )
+from nas.evaluation.edit_distance.graphs import refined_colours
 from nas.spaces import Graphs
 from nas.spaces.nasbench201 import NASBench201Space
 from nas.spaces.recurrent import RecurrentSpace
@@ -55,12 +57,13 @@ class FixedSpace:
     adjacency: np.ndarray
     labels: np.ndarray
     label_names: tuple[str, ...] = ("a", "b", "input", "output")
+    io_labels: tuple[str, ...] = ("input", "output")
 
     def validate(self, decisions):
         return np.asarray(decisions)
 
     def graphs(self, decisions, *, io=True):
-        return Graphs(self.adjacency[decisions[:, 0]], self.labels[decisions[:, 0]])
+        return (Graphs(self.adjacency[decisions[:, 0]], self.labels[decisions[:, 0]]),)
 
 
 def fixed_space(*graphs, labels=None):
@@ -76,13 +79,13 @@ def test_decisions_and_networkx_graphs_agree(definition):
     decisions = sample(space, 12)
     found = pairwise_edit_distance(space, decisions, **definition)
     assert found.dtype == np.int32 and found.shape == (12, 12)
-    graphs = [space.to_graph(row, io=definition["io"]) for row in decisions]
+    graphs = [space.to_graphs(row, io=definition["io"])[0] for row in decisions]
     if not definition["labelled"]:
         for g in graphs:
             for attributes in g.nodes.values():
-                if attributes["label"] not in module.IO_LABELS or not definition["forced"]:
+                if attributes["label"] not in space.io_labels or not definition["forced"]:
                     attributes["label"] = "node"
-    forced = module.IO_LABELS if definition["forced"] else ()
+    forced = space.io_labels if definition["forced"] else ()
     np.testing.assert_array_equal(
         found, [[edit_distance(a, b, forced=forced) for b in graphs] for a in graphs]
     )
@@ -135,7 +138,7 @@ def test_isomorphic_architectures_are_compared_once():
     told = []
     with progress.listening(told.append):
         found = pairwise_edit_distance(space, decisions)
-    packed = module.pack_decisions(space, decisions)
+    (packed,) = module.pack_decisions(space, decisions)
     i, j = (index.ravel() for index in np.indices(found.shape))
     np.testing.assert_array_equal(found, compare(packed, i, j).upper.reshape(found.shape))
     distinct = len(np.unique(found, axis=0))
@@ -149,8 +152,8 @@ def test_graphs_that_colour_refinement_cannot_tell_apart_are_not_merged():
         [(i, (i // 4) * 4 + (i + step) % 4) for i in range(0, 8, 2) for step in (1, -1)]
     )
     space = fixed_space(eight, fours)
-    packed = module.pack_decisions(space, np.array([[0], [1]]), forced=False)
-    keys = module.refined_colours(packed)
+    (packed,) = module.pack_decisions(space, np.array([[0], [1]]), forced=False)
+    keys = refined_colours(packed)
     assert keys[0] == keys[1]
     found = pairwise_edit_distance(space, np.array([[0], [1], [0]]), forced=False)
     assert found[0, 1] > 0 and found[0, 2] == 0
@@ -197,6 +200,7 @@ def test_memory_is_that_of_the_result():
 ENDLESS = """
 import numpy as np
 from nas.evaluation import edit_distance
+from nas.evaluation.edit_distance import pairs
 from nas.spaces import Graphs
 
 def announced(*arguments):
@@ -204,7 +208,7 @@ def announced(*arguments):
         print("searching", flush=True)
     search(*arguments)
 
-search, edit_distance.search_pairs = edit_distance.search_pairs, announced
+search, pairs.search_pairs = pairs.search_pairs, announced
 adjacency = np.random.default_rng(0).random((2, 40, 40)) < 0.5
 adjacency[:, np.arange(40), np.arange(40)] = False
 packed = edit_distance.pack(Graphs(adjacency, np.zeros((2, 40), int)), ("x",), max_nodes=64)
@@ -226,7 +230,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
         if len(arguments[3]):
             raise RuntimeError("in a thread")
 
-    monkeypatch.setattr(module, "search_pairs", fail)
+    monkeypatch.setattr(pairs, "search_pairs", fail)
     space = RecurrentSpace(num_nodes=4)
     with pytest.raises(RuntimeError, match="in a thread"):
         pairwise_edit_distance(space, sample(space, 10))
@@ -291,7 +295,7 @@ def test_bounds_of_the_largest_graphs():
 def test_first_approximation_is_networkx(space):
     decisions = sample(space, 8)
     found = first_approximation(space, decisions)
-    graphs = [space.to_graph(row) for row in decisions]
+    graphs = [space.to_graphs(row)[0] for row in decisions]
     expected = [
         [next(nx.optimize_graph_edit_distance(*sorted((a, b), key=graphs.index))) for b in graphs]
         for a in graphs
@@ -323,7 +327,7 @@ GOOD = graph("ix", (0, 1))
     ],
 )
 def test_bad_graphs_are_named(bad, settings, message, monkeypatch):
-    monkeypatch.setattr(module, "search_pairs", None)
+    monkeypatch.setattr(pairs, "search_pairs", None)
     with pytest.raises(ValueError, match=re.escape(message)):
         edit_distance(GOOD, bad, **settings)
     assert issubclass(UserError, ValueError)
@@ -364,7 +368,7 @@ def chain_with(label=0, extra=None, nodes=3):
     ],
 )
 def test_bad_spaces_are_named_before_anything_is_computed(bad, message, monkeypatch):
-    monkeypatch.setattr(module, "search_pairs", None)
+    monkeypatch.setattr(pairs, "search_pairs", None)
     good = chain_with()
     space = fixed_space(*(g for g, _ in (good, bad)), labels=[labels for _, labels in (good, bad)])
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -12,9 +12,24 @@ from hypothesis import strategies as st
 from nas.evaluation import correlations as table
 from nas.evaluation import overlap
 from nas.evaluation.samples import Sample
-from nas.spaces.recurrent import RecurrentSpace
+from nas.report.arms.arm import common_performance, measures, performance
+from nas.report.arms.tables import published_protocol
+from tests.helpers import recurrent_task
 
-SPACE = RecurrentSpace(num_nodes=4)
+TASK = recurrent_task(4)
+SPACE = TASK.space
+ACTIVATIONS, CONNECTIONS = table.common("activation"), table.common("connection")
+PERPLEXITY = table.difference("perplexity")
+MEASURES = (
+    ACTIVATIONS,
+    CONNECTIONS,
+    table.TOTAL,
+    table.labelled_edges(SPACE),
+    "loose ends, |difference|",
+    *table.EDIT_DISTANCES,
+    performance(TASK),
+    common_performance(TASK),
+)
 
 
 def random_decisions(space, n, seed=0):
@@ -29,12 +44,12 @@ def sample(decisions, loss, embedding=None):
 
 
 def correlations(sample):
-    return table.correlations(table.measures(SPACE, sample), sample.after)
+    return table.correlations(measures(TASK, sample), sample.after)
 
 
 def free(decisions, node_match):
     """Exact edit distances of all pairs by networkx."""
-    graphs = [SPACE.to_graph(row) for row in decisions]
+    graphs = [SPACE.to_graphs(row)[0] for row in decisions]
     return [
         nx.graph_edit_distance(a, b, node_match=node_match)
         for a, b in itertools.combinations(graphs, 2)
@@ -82,13 +97,13 @@ def test_distances_by_hand():
 def test_measures_by_hand():
     # Parents of nodes 1 to 3: 0 0 2, 0 0 1 and 0 1 2. Loose ends: 1 and 3; 2 and 3; 3.
     decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
-    measures = table.measures(SPACE, sample(decisions, np.array([5.0, 4.5, 5.25])))
-    assert {name: values.tolist() for name, values in measures.items()} == {
-        table.ACTIVATIONS: [3, 1, 0],
-        table.CONNECTIONS: [1, 1, 0],
+    found = measures(TASK, sample(decisions, np.array([5.0, 4.5, 5.25])))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        ACTIVATIONS: [3, 1, 0],
+        CONNECTIONS: [1, 1, 0],
         table.TOTAL: [4, 2, 0],
-        table.LABELLED_EDGES: [2, 1, 0],
-        table.LOOSE_ENDS: [0, 1, 1],
+        table.labelled_edges(SPACE): [2, 1, 0],
+        "loose ends, |difference|": [0, 1, 1],
         # The chains 0-2-3 of the first and 0-1-3 of the second match, and one label beside them
         # differs. The third is one chain: of 6 and 5 edges 4 can match. Then 3 labels of the first
         # differ, or 4 of the second; fewer edges gain nothing.
@@ -98,25 +113,26 @@ def test_measures_by_hand():
             decisions, lambda a, b: a["label"] == b["label"]
         ),
         "edit distance, free, labels ignored": free(decisions, None),
-        table.PERFORMANCE: [0.5, 0.25, 0.75],
+        performance(TASK): [0.5, 0.25, 0.75],
+        common_performance(TASK): [0.5, 0.25, 0.75],
     }
-    assert tuple(measures) == table.MEASURES and set(table.PAPER) <= set(table.MEASURES)
+    assert tuple(found) == MEASURES
 
 
 def test_an_embedding_that_is_the_decisions_follows_total_overlap_exactly():
     found = correlations(
         sample(random_decisions(SPACE, 30), np.random.default_rng(1).normal(size=30))
     )
-    assert tuple(found) == table.MEASURES
+    assert tuple(found) == MEASURES
     assert found[table.TOTAL] == pytest.approx(-1, abs=1e-9)
-    assert -1 < found[table.ACTIVATIONS] < -0.5 and -1 < found[table.CONNECTIONS] < -0.3
+    assert -1 < found[ACTIVATIONS] < -0.5 and -1 < found[CONNECTIONS] < -0.3
     assert found["edit distance"] > 0.2
 
 
 def test_an_embedding_that_is_the_performance_follows_its_difference_exactly():
     perplexity = np.random.default_rng(1).normal(size=30)
     found = correlations(sample(random_decisions(SPACE, 30), perplexity, perplexity[:, None]))
-    assert found[table.PERFORMANCE] == pytest.approx(1)
+    assert found[performance(TASK)] == pytest.approx(1)
     assert abs(found[table.TOTAL]) < 0.3
 
 
@@ -126,7 +142,10 @@ def test_undefined_columns_are_nan_and_the_others_are_not():
     assert all(math.isnan(value) for value in collapsed.values())
     perplexity[3] = math.nan
     found = correlations(sample(decisions, perplexity))
-    assert [name for name, value in found.items() if math.isnan(value)] == [table.PERFORMANCE]
+    assert [name for name, value in found.items() if math.isnan(value)] == [
+        performance(TASK),
+        common_performance(TASK),
+    ]
 
 
 def test_the_papers_protocol_by_hand():
@@ -135,23 +154,23 @@ def test_the_papers_protocol_by_hand():
     measured = sample(decisions, np.log([100.0, 104.0, 90.0]))._replace(
         before=np.array([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
     )
-    found = table.paper_protocol(SPACE, measured)
+    found = table.paper_protocol(TASK, measured)
     # Distances 1, 2, 3. Overlaps 2, 1, 0. Of 6, 6 and 5 edges 4, 4 and 3 are common by position:
     # approximations 4, 3, 5. Perplexities differ by 4, 10 and 14.
-    assert found[table.LABELLED_EDGES, "Spearman", "L2"] == pytest.approx(-1)
+    assert found[table.labelled_edges(SPACE), "Spearman", "L2"] == pytest.approx(-1)
     assert found[table.FIRST_APPROXIMATION, "Spearman", "L2"] == pytest.approx(0.5)
     assert found[table.FIRST_APPROXIMATION, "Pearson", "L2"] == pytest.approx(0.5)
-    assert found[table.PERPLEXITY, "Spearman", "L2"] == pytest.approx(1)
-    assert found[table.PERPLEXITY, "Pearson", "L2"] == pytest.approx(
+    assert found[PERPLEXITY, "Spearman", "L2"] == pytest.approx(1)
+    assert found[PERPLEXITY, "Pearson", "L2"] == pytest.approx(
         10 / math.sqrt(2 * (16 * 16 + 2 * 2 + 14 * 14) / 9)
     )
     assert math.isnan(
-        found[table.PERPLEXITY, "Spearman", "cosine"]
+        found[PERPLEXITY, "Spearman", "cosine"]
     )  # one state is zero and has no direction
     turned = measured._replace(
         before=np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]])
     )  # cosines .71, -1, -.71
-    assert table.paper_protocol(SPACE, turned)[
-        table.PERPLEXITY, "Spearman", "cosine"
-    ] == pytest.approx(0.5)
-    assert set(table.PAPER_PROTOCOL) <= set(found)
+    assert table.paper_protocol(TASK, turned)[PERPLEXITY, "Spearman", "cosine"] == pytest.approx(
+        0.5
+    )
+    assert set(published_protocol(TASK)) <= set(found)

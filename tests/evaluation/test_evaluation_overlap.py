@@ -67,7 +67,7 @@ def test_every_size_equals_plain_loops(space, seed):
         assert overlap.common_decisions(space, decisions, kind).tolist() == expected
 
     def labelled_edges(vector):
-        graph = space.to_graph(vector)
+        graph = space.to_graphs(vector)[0]
         ends = nx.get_node_attributes(graph, "label")
         return {(u, v, ends[v]) for u, v in graph.edges if ends[v] != "output"}
 

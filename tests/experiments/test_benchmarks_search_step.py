@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import measuring
+from experiments.benchmarks import files
 from experiments.benchmarks.products import Point, bare_products, products, used_products
 from nas.data.tokens import Tokens
 from nas.spaces.recurrent import RecurrentSpace
@@ -106,19 +106,17 @@ def test_bare_products_make_every_product_once():
 
 def test_calls_take_turns():
     made = []
-    seconds = measuring.interleaved(
-        {"a": lambda: made.append("a"), "b": lambda: made.append("b")}, 2
-    )
+    seconds = files.interleaved({"a": lambda: made.append("a"), "b": lambda: made.append("b")}, 2)
     assert made == ["a", "b"] * 3  # one round before is not timed
     assert {name: column.shape for name, column in seconds.items()} == {"a": (2,), "b": (2,)}
     assert all((column > 0).all() for column in seconds.values())
 
 
 def test_peak_memory_sees_what_was_held():
-    measuring.reset_peak_memory()
-    before = measuring.peak_memory()
+    files.reset_peak_memory()
+    before = files.peak_memory()
     held = np.ones(10**8, np.uint8)
-    assert measuring.peak_memory() - before > 9e7
+    assert files.peak_memory() - before > 9e7
     del held
 
 

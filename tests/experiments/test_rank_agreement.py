@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import rank_tables
+from experiments.search import ranks
 from nas.checkpoint import load_arrays
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
@@ -16,7 +16,7 @@ from tests.helpers import assert_one_line, files, finish_program, start_program,
 
 def test_strata_are_parts_of_one_pool():
     scores = np.array([[5.0, 1, 4, 2, np.nan, 3], [5.0, 2, 4, 1, 0, 3]])
-    found = rank_tables.strata(scores, 2)
+    found = ranks.strata(scores, 2)
     np.testing.assert_array_equal(found["drawn uniformly"], [0, 1])
     # Mean ranks 5.5, 1.5+, ...: cells 1 and 3 share the lowest; the one that is not a number ranks
     # last in its search.
@@ -25,19 +25,17 @@ def test_strata_are_parts_of_one_pool():
 
 def test_agreement_is_that_of_single_measurements():
     first, second = np.array([[1.0, 2, 3, 4], [1, 2, 4, 3]]), np.array([[1.0, 2, 3, 4]])
-    value = rank_tables.agreement(first, second, scipy.stats.kendalltau)
+    value = ranks.agreement(first, second, scipy.stats.kendalltau)
     assert value == pytest.approx((1 + 4 / 6) / 2)  # one of six pairs in the other order
 
 
 def test_the_table(monkeypatch):
-    monkeypatch.setattr(
-        rank_tables, "_interval", functools.partial(rank_tables._interval, resamples=100)
-    )
+    monkeypatch.setattr(ranks, "_interval", functools.partial(ranks._interval, resamples=100))
     rng = np.random.default_rng(0)
     truth = rng.normal(size=40)
     shared, alone = truth + rng.normal(size=(2, 40)), truth + 0.1 * rng.normal(size=(2, 40))
     shared[0, 3] = np.nan
-    table = rank_tables.table({"all": (shared, alone)}, vocabulary=10**6, command="")
+    table = ranks.table({"all": (shared, alone)}, vocabulary=10**6, command="")
     against, trainings, searches = (row.cells for row in table.rows)
     assert against[2:4] == [40.0, 1.0] and [row.reference for row in table.rows] == [
         False,
@@ -48,7 +46,7 @@ def test_the_table(monkeypatch):
     assert tau[1] > 0.8 > tau[0] > tau[2]  # of noise in none, one and both
     low, high = map(float, against[4].partition("[")[2].rstrip("]").split(","))
     assert low < tau[0] < high and high - low < 0.6
-    assert against[4] in rank_tables.answer({"all": (shared, alone)})
+    assert against[4] in ranks.answer({"all": (shared, alone)})
 
 
 @pytest.mark.slow

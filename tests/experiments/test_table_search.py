@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments import search_study, search_tables, without_sharing
 from experiments.arms import ARMS, STRATEGIES, training_steps
-from experiments.search_study import Cells
-from experiments.search_tables import Found, Scratch
+from experiments.search import pieces, tables, without_sharing
+from experiments.search.pieces import Cells
+from experiments.search.tables import Found, Scratch
 from nas import config as configs
-from nas import derivation, metrics, runs, steps
+from nas import derivation, logs, runs, steps
 from nas.checkpoint import load_arrays
 from nas.data.table import SPACE
 from nas.data.tokens import Tokens
@@ -64,15 +64,15 @@ def test_the_lowest_perplexity_so_far():
     lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
     lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
     np.testing.assert_allclose(
-        search_study.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
+        pieces.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
     )
 
 
 def test_the_random_cell_is_the_seeds_alone():
     space = RecurrentSpace(num_nodes=12)
-    drawn = [search_study.random_cell(space, seed) for seed in range(40)]
+    drawn = [pieces.random_cell(space, seed) for seed in range(40)]
     space.validate(np.stack(drawn))
-    np.testing.assert_array_equal(drawn[3], search_study.random_cell(space, 3))
+    np.testing.assert_array_equal(drawn[3], pieces.random_cell(space, 3))
     assert len(np.unique(drawn, axis=0)) == 40
     # Each choice of the last parent is as likely: eleven of them, 40 draws.
     assert len({cell[-2] for cell in drawn}) >= 7
@@ -109,24 +109,24 @@ def cells(first, own):
 def test_rows_propose_and_columns_score(searched, monkeypatch):
     derived = {"a": cells([1, 2, 3], own=1), "b": cells([3, 3], own=2)}
     expected = [[2, 4], [3, 6]]  # means 2 and 3, times 1 and 2
-    np.testing.assert_allclose(search_study.cross(searched, derived), expected)
+    np.testing.assert_allclose(pieces.cross(searched, derived), expected)
     monkeypatch.setattr(runs.Run, "losses", None)  # what is kept is not scored again
-    np.testing.assert_allclose(search_study.cross(searched, derived), expected)
+    np.testing.assert_allclose(pieces.cross(searched, derived), expected)
 
 
 def test_scores_of_other_cells_are_not_taken_for_these(searched):
     derived = {"a": cells([1, 2, 3], own=1), "b": cells([4, 4], own=2)}
-    search_study.cross(searched, derived)
+    pieces.cross(searched, derived)
     derived["b"] = cells([3, 3], own=2)
-    np.testing.assert_allclose(search_study.cross(searched, derived), [[2, 4], [3, 6]])
+    np.testing.assert_allclose(pieces.cross(searched, derived), [[2, 4], [3, 6]])
 
 
 def test_crossed_cells_are_not_chosen_by_rank(searched):
     """Of cells in the order of their perplexity, the twenty are no twenty in a row."""
     derived = {"a": cells(np.arange(100), own=1), "b": cells([4, 4], own=2)}
-    search_study.cross(searched, derived)
+    pieces.cross(searched, derived)
     chosen = np.sort(load_arrays(searched["b"].workdir / "crossed-a.npz")["decisions"][:, 0])
-    assert len(np.unique(chosen)) == search_study.CROSSED and np.ptp(chosen) > 50
+    assert len(np.unique(chosen)) == pieces.CROSSED and np.ptp(chosen) > 50
 
 
 def test_specialisation_is_what_rows_and_columns_do_not_explain():
@@ -135,14 +135,14 @@ def test_specialisation_is_what_rows_and_columns_do_not_explain():
         np.array([[3.0, -1.0, 0.0], [2.0, 2.0, 7.0]]),
     )
     additive = rows[:, :, None] + columns[:, None, :]
-    np.testing.assert_allclose(search_tables.specialisation(additive), 0, atol=1e-12)
+    np.testing.assert_allclose(tables.specialisation(additive), 0, atol=1e-12)
     own = additive - np.array([0.3, 0.5])[:, None, None] * np.eye(3)
-    np.testing.assert_allclose(search_tables.specialisation(own), [-0.3, -0.5])
-    table = search_tables.crossed_table(["x", "y", "z"], own[:1], cells=20, command="")
+    np.testing.assert_allclose(tables.specialisation(own), [-0.3, -0.5])
+    table = tables.crossed_table(["x", "y", "z"], own[:1], cells=20, command="")
     assert [row.cells[0] for row in table.rows] == ["x", "y", "z"]
     np.testing.assert_allclose([row.cells[1] for row in table.rows], rows[0] + 3.0 - [0.3, 0, 0])
     np.testing.assert_allclose([row.cells[-1] for row in table.rows], -0.3 * 2 / 3)
-    assert "-0.400 ± 1.271" in search_tables.crossed_answer(
+    assert "-0.400 ± 1.271" in tables.crossed_answer(
         own
     )  # t of one degree of freedom, 12.706, times .1
 
@@ -166,7 +166,7 @@ def found(title, test, **others):
 
 def controls(valid, test):
     again = scratch(valid, np.array(test) + [2.0, 4.0][: len(test)])
-    return {search_tables.DRAWN: scratch(valid, test), search_tables.AGAIN: again}
+    return {tables.DRAWN: scratch(valid, test), tables.AGAIN: again}
 
 
 def test_the_table_of_strategies():
@@ -175,8 +175,8 @@ def test_the_table_of_strategies():
         "uniform": found("random", [8.0, 8.0]),
     }
     others = controls([20.0, 20.0], [30.0, 30.0])
-    seconds = {search_tables.AGAIN: np.array([3.0, 5.0])}
-    table = search_tables.search_table(
+    seconds = {tables.AGAIN: np.array([3.0, 5.0])}
+    table = tables.search_table(
         every,
         others,
         seconds,
@@ -198,7 +198,7 @@ def test_the_table_of_strategies():
     assert rows[3][-1].text == "4 ± 13"
     assert "two seeds: standard deviation 2.24 on test" in notes  # the root of (4 + 16) / 2 / 2
     assert "56.1 on validation, 57.2 on test" in notes
-    table = search_tables.differences_table(every, others, "")
+    table = tables.differences_table(every, others, "")
     assert [cell.text for cell in table.cells()[0]] == [
         "PG",
         "-2.0 ± 12.7",
@@ -206,7 +206,7 @@ def test_the_table_of_strategies():
         "from 10 seeds on",
     ]
     assert [cell.text for cell in table.cells()[1]][3:5] == ["+12.0 ± 0.0", "+22.0 ± 0.0"]
-    said = search_tables.answer(every, others)
+    said = tables.answer(every, others)
     assert (
         "PG +2.0 ± 12.7" in said
         and "a cell drawn at random, not searched +22.0 ± 0.0" in said
@@ -222,7 +222,7 @@ def test_p_values_from_ten_seeds_on():
         "uniform": found("random", random),
         "far": found("far", far),
     }
-    rows = search_tables.differences_table(every, {"drawn": scratch(random, random)}, "").rows
+    rows = tables.differences_table(every, {"drawn": scratch(random, random)}, "").rows
     p = [scipy.stats.ttest_rel(arm, random).pvalue for arm in (near, far)]
     assert p[1] < p[0] / 2
     assert [row.cells[0] for row in rows[:2]] == ["near", "far"]
@@ -234,20 +234,20 @@ def test_p_values_from_ten_seeds_on():
 def test_one_seed_has_no_interval():
     every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
     others = controls([20.0], [30.0])
-    rows = search_tables.search_table(
+    rows = tables.search_table(
         every, others, {}, samples=9, epochs=1, yardsticks=[{}, {}], command=""
     ).cells()
     assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
-    assert "PG +1;" in search_tables.answer(every, others)
+    assert "PG +1;" in tables.answer(every, others)
 
 
 def test_curves_of_training_from_scratch():
     every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
     others = {
-        search_tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]),
+        tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]),
         "LSTM, as many": scratch([7.0, 7.0], [1.0, 1.0]),
     }
-    lines = search_tables.scratch_figure(every, others).axes[0].lines
+    lines = tables.scratch_figure(every, others).axes[0].lines
     assert [(one.get_label(), one.is_dashed()) for one in lines] == [
         ("PG", False),
         ("random", False),
@@ -259,7 +259,7 @@ def test_curves_of_training_from_scratch():
 
 def test_curves_start_after_the_warmup():
     every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
-    drawn = search_tables.curves_figure(every, warmup_epochs=1)
+    drawn = tables.curves_figure(every, warmup_epochs=1)
     for name, x in {"curves_steps": [20, 30], "curves_time": [2, 3]}.items():
         lines = drawn[name].axes[0].lines
         assert [one.get_label() for one in lines] == ["PG", "random"]
@@ -332,7 +332,7 @@ def test_the_program(study, user_environment):
         for name in ("evolution", "uniform")
     ]
     best = [of["decisions"][0] for of in derived]
-    drawn = space.format(search_study.random_cell(space, 1))
+    drawn = space.format(pieces.random_cell(space, 1))
     halved = load_arrays(folder / "halving" / "seed1-2-cells.npz")
     run = runs.open_run(folder / "uniform-seed1")
     (alone,) = without_sharing.random_cells(run.config, run.corpus)
@@ -362,7 +362,7 @@ def test_the_program(study, user_environment):
     for row, of, name in zip(rows, derived, ("evolution", "uniform"), strict=False):
         assert row["different cells of 12 samples"] == str(len(of["decisions"]))
         assert row["best derived cell, shared weights"] == f"{math.exp(of['held_out']):.1f}"
-        seconds = sum(entry["seconds"] for entry in metrics.read(folder / f"{name}-seed1"))
+        seconds = sum(entry["seconds"] for entry in logs.read(folder / f"{name}-seed1"))
         assert row["search (s)"] == (f"{seconds:.0f}" if seconds >= 0.5 else "<1")
     unit = without_sharing.first_rung(2, int(training_steps(run.config.search)))
     np.testing.assert_array_equal(halved["steps"], [4 * unit, unit])

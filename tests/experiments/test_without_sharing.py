@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import without_sharing
-from experiments.without_sharing import first_rung, successive_halving
+from experiments.search import without_sharing
+from experiments.search.without_sharing import first_rung, successive_halving
 from nas import tasks, training
 from nas.checkpoint import load_arrays
 from tests.helpers import tiny

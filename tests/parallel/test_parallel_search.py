@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from nas import metrics, search, steps
+from nas import logs, search, steps
 from nas.checkpoint import load_arrays
 from nas.data.tokens import Windows
 from nas.errors import UserError
@@ -52,7 +52,7 @@ def run_until(monkeypatch, controller_step, workdir, devices):
     """Runs, and is sent a signal when the chunk that starts at this step of the controller has been
     logged.
     """
-    write = metrics.Writer.write
+    write = logs.Writer.write
 
     def signalled(self, phase, epoch, first_step, *args):
         write(self, phase, epoch, first_step, *args)
@@ -60,7 +60,7 @@ def run_until(monkeypatch, controller_step, workdir, devices):
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(metrics.Writer, "write", signalled)
+        patch.setattr(logs.Writer, "write", signalled)
         with pytest.raises(search.Interrupted):
             run(workdir, devices)
 
@@ -110,7 +110,7 @@ def whole(tmp_path_factory):
         tmp_path_factory.mktemp("whole"),
         [],
         [0],
-        metrics.Writer.write,
+        logs.Writer.write,
     )
 
     def listen(event, seconds, **details):
@@ -123,7 +123,7 @@ def whole(tmp_path_factory):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics.Writer, "write", counting)
+        patch.setattr(logs.Writer, "write", counting)
         traces = count_traces(patch)
         return Whole(workdir, run(workdir, FOUR), traces, compiled)
 

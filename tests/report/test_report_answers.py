@@ -13,12 +13,16 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.samples import SETS, Behaviour, Sample
 from nas.evaluation.statistics import Interval
-from nas.report import answers, evidence, evidence_page, summary, training
-from nas.report.evidence_arms import Arm
-from nas.report.training import Trained
-from nas.spaces.recurrent import RecurrentSpace
+from nas.report.arms import answers, page, summary, tables
+from nas.report.arms.arm import MeasuredArm
+from nas.report.arms.searches import Searched, best_table
+from nas.report.arms.tables import study_tables
+from nas.supernets.recurrent.language_model import LanguageModel
+from tests.helpers import recurrent_task
 
-SPACE = RecurrentSpace(num_nodes=4)
+TASK = recurrent_task(4)
+SPACE = TASK.space
+ROWS = summary.rows(TASK)
 T, K = SPACE.num_decisions, SPACE.max_choices
 N = 24  # architectures
 NAN = float("nan")
@@ -70,7 +74,7 @@ def planted(
         samples.append(dict.fromkeys(SETS, one._replace(**changes)))
         behaviours.append(behaviour(rng, gain))
     best = NAN if key == "untrained" else math.log(perplexity)
-    return Arm(TITLES.get(key, key), samples, behaviours, [best] * seeds)
+    return MeasuredArm(TITLES.get(key, key), samples, behaviours, [best] * seeds)
 
 
 def behaviour(rng, gain):
@@ -93,7 +97,7 @@ def trained(arms):
     names = ("perplexity", "reward", "entropy", "supervised_loss")
     epochs = {f"supervised_{name}": (steps, 3.0 - steps) for name in ("remembered", "fresh")}
     return [
-        Trained(
+        Searched(
             arm.title,
             dict.fromkeys(names, (steps, 50.0 - steps)),
             [epochs] * len(arm.samples),
@@ -108,21 +112,21 @@ def trained(arms):
 
 def told(arms):
     """(row, set) -> its sentence."""
-    sentences = summary.readings(SPACE, arms)
-    return {(row.name, row.which): text for row, text in zip(summary.ROWS, sentences, strict=True)}
+    sentences = summary.readings(TASK, arms)
+    return {(row.name, row.which): text for row, text in zip(ROWS.table, sentences, strict=True)}
 
 
 def answered(arms):
     """Number of a question -> its answer."""
-    found = answers.answers(SPACE, arms, trained(arms), YARDSTICKS)
+    found = answers.answers(TASK, arms, trained(arms), YARDSTICKS)
     return dict(enumerate(found, 1))
 
 
 def terminal(arms, path="runs/table_correlations/kjv_quick/report/index.html"):
-    table = summary.summary_table(SPACE, arms, "command", width=summary.WIDTH)
-    best = summary.best_cells(trained(arms), YARDSTICKS)
+    table = summary.summary_table(TASK, arms, "command", width=summary.WIDTH)
+    best = summary.best_cells(TASK, trained(arms), YARDSTICKS)
     ran = "Searched, 5 min 2 s in all: PG only; PG + memory (14 epochs, kjv, seed 0)."
-    return summary.printed(ran, table, summary.readings(SPACE, arms), best, path)
+    return summary.printed(ran, table, summary.readings(TASK, arms), best, path)
 
 
 def cells(table):
@@ -134,7 +138,7 @@ def cells(table):
 
 def test_the_table_holds_the_correlations_and_what_the_paper_reports():
     arms = default(0, 0, -1)
-    found = cells(summary.summary_table(SPACE, arms, "command"))
+    found = cells(summary.summary_table(TASK, arms, "command"))
     sample = arms["memory"].samples[0]["uniform"]
     distance = correlations.distances(sample.after)
     columns = {
@@ -151,7 +155,7 @@ def test_the_table_holds_the_correlations_and_what_the_paper_reports():
         ("paper's activations", "own"): "-0.404",
         ("performance difference", "own"): "+0.163",
     }
-    protocol = evidence.protocol_table(SPACE, arms, "").cells()[0]
+    protocol = tables.protocol_table(TASK, arms, "").cells()[0]
     assert found["paper's activations", "own"]["PG + memory"] == protocol[-1].text
     expected = spearmanr(-OVERLAP, columns["common activations"]).statistic
     assert found["common activations", "uniform"]["one-hot"] == f"{expected:+.3f}"
@@ -208,9 +212,10 @@ def test_the_published_number_lies_inside_or_outside(monkeypatch):
     arms = default(0, 0, -1)
     row = ("paper's activations", "own")
     assert "; the paper's outside)" in told(arms)[row]
-    number = summary.estimate(SPACE, arms["memory"], summary.SHARED).estimate
-    key = (correlations.LABELLED_EDGES, "Spearman", "L2")
-    monkeypatch.setitem(correlations.PAPER_PROTOCOL, key, number)
+    number = summary.estimate(TASK, arms["memory"], ROWS.shared).estimate
+    published = {"labelled edges": number}
+    monkeypatch.setattr(LanguageModel, "published", published)
+    arms = default(0, 0, -1)
     assert "; the paper's inside)" in told(arms)[row]
     without_memory = {key: arms[key] for key in ("untrained", "pg")}
     assert "the paper's inside" not in told(without_memory)[row]
@@ -218,15 +223,15 @@ def test_the_published_number_lies_inside_or_outside(monkeypatch):
 
 def test_intervals_by_hand(monkeypatch):
     arms = default(0, -1, seeds=3, keys=("untrained", "pg"))
-    found = arms["pg"].correlations(SPACE, "uniform")[correlations.ACTIVATIONS]
-    low, high = summary.estimate(SPACE, arms["pg"], summary.ACTIVATIONS)[1:]
+    found = arms["pg"].correlations(TASK, "uniform")[correlations.common("activation")]
+    low, high = summary.estimate(TASK, arms["pg"], ROWS.common[0])[1:]
     half = 4.302653 * np.std(found, ddof=1) / math.sqrt(3)
     assert (low, high) == pytest.approx((np.mean(found) - half, np.mean(found) + half), abs=1e-6)
     # Of one seed: .1 and .1 below the difference of -.3, .2 and .2 above, the legs of right angles.
     intervals = {"PG only": Interval(-0.5, -0.6, -0.3), "untrained": Interval(-0.2, -0.4, -0.1)}
     monkeypatch.setattr(summary, "estimate", lambda space, arm, measure: intervals[arm.title])
     one = default(0, -1, keys=("untrained", "pg"))
-    less = summary.difference(SPACE, one["pg"], one["untrained"], summary.ACTIVATIONS)
+    less = summary.difference(TASK, one["pg"], one["untrained"], ROWS.common[0])
     assert less == pytest.approx((-0.3, -0.3 - 0.1 * math.sqrt(2), -0.3 + 0.2 * math.sqrt(2)))
 
 
@@ -255,21 +260,21 @@ def test_the_terminal_shows_thirty_lines_of_a_hundred_columns(seeds):
         "bigram 56.1",
     ):
         assert shown in text
-    assert all(sentence in text for sentence in summary.readings(SPACE, arms))
+    assert all(sentence in text for sentence in summary.readings(TASK, arms))
     assert not any(re.search(r"\[[^]]*$", line) for line in lines)  # none ends in an interval
 
 
 def test_arms_for_which_there_is_no_room_are_in_the_report():
     names = ["fixed", "uniform_memory", "memory without anything else", "entropy"]
     arms = default(0, 0, -1, seeds=2) | {name: planted(name, seeds=2) for name in names}
-    narrow = summary.summary_table(SPACE, arms, "command", width=summary.WIDTH)
+    narrow = summary.summary_table(TASK, arms, "command", width=summary.WIDTH)
     columns = [column.name for column in narrow.columns]
     assert columns[2:5] == ["untrained", "PG only", "PG + memory"]
     left_out = [name for name in names if name not in columns]
     assert left_out and f"In the report: {'; '.join(left_out)}." in narrow.notes
     lines = terminal(arms).splitlines()
     assert len(lines) <= 30 and max(map(len, lines)) <= 100
-    whole = [column.name for column in summary.summary_table(SPACE, arms, "command").columns]
+    whole = [column.name for column in summary.summary_table(TASK, arms, "command").columns]
     assert set(names) < set(whole)
 
 
@@ -293,7 +298,7 @@ def stateless(key, seeds=1):
 
 def test_an_arm_without_a_state_is_named_and_nothing_else():
     arms = default(0, 0, -1) | {"uniform": stateless("uniform")}
-    table = summary.summary_table(SPACE, arms, "command", width=summary.WIDTH)
+    table = summary.summary_table(TASK, arms, "command", width=summary.WIDTH)
     assert "uniform policy" not in [column.name for column in table.columns]
     assert "Without a hidden state: uniform policy." in table.notes
     assert told(arms) == told(default(0, 0, -1))
@@ -301,9 +306,9 @@ def test_an_arm_without_a_state_is_named_and_nothing_else():
 
 def test_no_arm_with_a_state():
     arms = {key: stateless(key) for key in ("untrained", "uniform")}
-    (sentence,) = summary.readings(SPACE, arms)
+    (sentence,) = summary.readings(TASK, arms)
     assert "no distances to read" in sentence
-    table = cells(summary.summary_table(SPACE, arms, ""))
+    table = cells(summary.summary_table(TASK, arms, ""))
     assert {row["one-hot"] for row in table.values()} == {"no state"}
     found = answered(arms)
     assert all("hidden state, so" in found[number].sentence for number in (1, 4, 5))
@@ -316,7 +321,7 @@ def test_states_that_are_all_alike_are_undefined(seeds):
     arms = default(0, -1, seeds=seeds, keys=("untrained", "pg"))
     arms["memory"] = planted("memory", seeds=seeds, after=constant, before=constant)
     assert all("undefined with PG + memory" in text for text in told(arms).values())
-    table = cells(summary.summary_table(SPACE, arms, ""))
+    table = cells(summary.summary_table(TASK, arms, ""))
     assert {row["PG + memory"] for row in table.values()} == {"undefined"}
     assert max(map(len, terminal(arms).splitlines())) <= 100
     assert "undefined" in answered(arms)[4].sentence
@@ -333,12 +338,14 @@ def test_a_perplexity_that_is_not_finite():
 
 def test_best_cells_are_compared_with_the_best_yardstick():
     arms = {"pg": planted("pg", perplexity=60), "memory": planted("memory", perplexity=50)}
-    text = summary.best_cells(trained(arms), YARDSTICKS)
+    text = summary.best_cells(TASK, trained(arms), YARDSTICKS)
     assert "PG only 60.0, PG + memory 50.0; unigram 243.3, bigram 56.1" in text
     assert text.endswith("; PG + memory better than the bigram.")
-    alone = summary.best_cells(trained({"pg": arms["pg"]}), YARDSTICKS)
+    alone = summary.best_cells(TASK, trained({"pg": arms["pg"]}), YARDSTICKS)
     assert "no cell is better than the bigram" in alone
-    many = summary.best_cells(trained({str(i): planted(str(i)) for i in range(7)}), YARDSTICKS)
+    many = summary.best_cells(
+        TASK, trained({str(i): planted(str(i)) for i in range(7)}), YARDSTICKS
+    )
     assert "4 more in the report" in many
 
 
@@ -346,9 +353,9 @@ def test_five_questions_each_with_one_figure_and_a_table():
     arms = default(0, 0, -1)
     found = answered(arms)
     assert [answer.question[:3] for answer in found.values()] == ["Q1.", "Q2.", "Q3.", "Q4.", "Q5."]
-    tables = {*evidence.tables(SPACE, arms, 4000, ""), "perplexity", "summary"}
+    names = {*study_tables(TASK, arms, ""), "best", "summary"}
     for answer in found.values():
-        assert isinstance(answer.figure, Figure) and answer.table in tables
+        assert isinstance(answer.figure, Figure) and answer.table in names
         assert re.search(r"\d", answer.sentence) and answer.sentence.endswith(".")
         assert "one seed cannot tell" in answer.sentence
         assert answer.published.startswith("The paper: ")
@@ -403,25 +410,25 @@ def test_similarity_and_performance_are_answered_with_the_signs_that_were_found(
     arms["memory"] = planted("memory", 0, 1)
     found = answered(arms)[5].sentence
     assert "follows differences in performance, own samples" in found
-    partial = arms["memory"].performance_tests(SPACE, "uniform", "loss")[0][1].r
+    partial = arms["memory"].performance_tests(TASK, "uniform", "loss")[0][1].r
     assert f"{partial:+.3f} where its overlap is held fixed" in found
 
 
 def write(folder, arms):
-    tables = evidence.tables(SPACE, arms, 4000, "the command")
-    tables["perplexity"] = training.perplexity_table(trained(arms), YARDSTICKS, "")
-    tables["summary"] = summary.summary_table(SPACE, arms, "")
-    return evidence_page.write_report(
+    tables = study_tables(TASK, arms, "the command")
+    tables["best"] = best_table(TASK, trained(arms), YARDSTICKS, "")
+    tables["summary"] = summary.summary_table(TASK, arms, "")
+    return page.write_report(
         folder / "report" / "index.html",  # which no one has made
-        SPACE,
+        TASK,
         arms,
         trained(arms),
         tables,
         [],
         {},
         ran="Searched: everything.",
-        sentences=summary.readings(SPACE, arms),
-        found=answers.answers(SPACE, arms, trained(arms), YARDSTICKS),
+        sentences=summary.readings(TASK, arms),
+        found=answers.answers(TASK, arms, trained(arms), YARDSTICKS),
     )
 
 
@@ -461,6 +468,6 @@ def test_what_takes_long_is_computed_once(blank_figures, tmp_path, monkeypatch):
     write(tmp_path, arms)
     pairs = len(arms) * len(SETS)
     assert calls.count("mantel_and_partial") == pairs and calls.count("protocol") == len(arms)
-    assert calls.count("bootstrap_correlation") == len(arms) * (len(summary.ROWS) + 1)
+    assert calls.count("bootstrap_correlation") == len(arms) * (len(ROWS.table) + 1)
     yardsticks = 2 * (len(arms) + 1)  # of own samples of each arm, and of the uniform set
     assert calls.count("states") == pairs + yardsticks

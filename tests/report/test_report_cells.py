@@ -17,8 +17,10 @@ class GraphSpace:
         self.graph = graph
         self.label_names = tuple(sorted({label for _, label in graph.nodes(data="label")}))
 
-    def to_graph(self, decisions, *, io=True):
-        return self.graph
+    io_labels = ("input", "output")
+
+    def to_graphs(self, decisions, *, io=True):
+        return (self.graph,)
 
 
 def skips():
@@ -40,6 +42,11 @@ def lonely():
 
 def cell(*decisions):
     return RecurrentSpace((len(decisions) + 1) // 2), np.array(decisions)
+
+
+def draw(space, decisions, title=None):
+    (graph,) = space.to_graphs(decisions)
+    return cell_drawing(graph, space.label_names, space.io_labels, title)
 
 
 CELLS = {
@@ -65,8 +72,8 @@ def boxes(figure):
 @pytest.mark.parametrize("name", CELLS)
 def test_one_box_a_node_and_one_arrow_an_edge(name):
     space, decisions = CELLS[name]
-    graph = space.to_graph(decisions, io=True)
-    ax = cell_drawing(space, decisions, name).axes[0]
+    (graph,) = space.to_graphs(decisions, io=True)
+    ax = draw(space, decisions, name).axes[0]
     drawn = [patch.get_gid() for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
     arrows = [patch.get_gid() for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
     assert sorted(drawn) == sorted(f"node-{node}" for node in graph)
@@ -78,7 +85,7 @@ def test_one_box_a_node_and_one_arrow_an_edge(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_nothing_overlaps_and_letters_stay_legible_at_400_pixels(name):
     space, decisions = CELLS[name]
-    figure = cell_drawing(space, decisions, name)
+    figure = draw(space, decisions, name)
     found = boxes(figure)
     for a, b in itertools.combinations(found.values(), 2):
         assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
@@ -98,7 +105,7 @@ def test_nothing_overlaps_and_letters_stay_legible_at_400_pixels(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_edges_meet_only_their_own_boxes(name):
     space, decisions = CELLS[name]
-    figure = cell_drawing(space, decisions)
+    figure = draw(space, decisions)
     found = boxes(figure)
     for arrow in (patch for patch in figure.axes[0].patches if isinstance(patch, FancyArrowPatch)):
         ends = {f"node-{end}" for end in arrow.get_gid().split("-")[1:]}
@@ -115,13 +122,13 @@ def test_edges_meet_only_their_own_boxes(name):
 def test_random_cells_do_not_overlap():
     space, rng = RecurrentSpace(12), np.random.default_rng(0)
     for _ in range(8):
-        found = boxes(cell_drawing(space, rng.integers(0, space.num_choices)))
+        found = boxes(draw(space, rng.integers(0, space.num_choices)))
         for a, b in itertools.combinations(found.values(), 2):
             assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
 
 
 def test_nodes_are_numbered_as_in_the_decisions():
-    ax = cell_drawing(*cell(3, 0, 1, 1, 2)).axes[0]
+    ax = draw(*cell(3, 0, 1, 1, 2)).axes[0]
     assert sorted(text.get_text() for text in ax.texts) == [
         "0 sigmoid",
         "1 relu",

@@ -22,6 +22,11 @@ DECISIONS = (
 )
 
 
+def measures(space, decisions):
+    edits = correlations.edit_distances(space, decisions)
+    return correlations.measures(space, decisions, edits=edits)
+
+
 def rows(table):
     return {row[0].text: [cell.text for cell in row[1:]] for row in table.cells()}
 
@@ -29,7 +34,7 @@ def rows(table):
 def test_measures_of_a_recurrent_cell_by_hand():
     # Parents of nodes 1 to 3: 0 0 2, 0 0 1 and 0 1 2; activations 0 1 2 3, 0 2 2 3 and 3 1 0 1.
     decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
-    found = diagnosis.measures(SPACE, decisions)
+    found = measures(SPACE, decisions)
     assert found["common activations"].tolist() == [3, 1, 0] and found[
         "common connections"
     ].tolist() == [1, 1, 0]
@@ -43,17 +48,22 @@ def test_measures_of_a_recurrent_cell_by_hand():
 def test_measures_of_another_space():
     space = NASBench201Space()
     decisions = np.array([[1, 2, 3, 4, 3, 2], [1, 2, 3, 4, 3, 3], [3, 3, 3, 3, 3, 3]])
-    found = diagnosis.measures(space, decisions)
-    assert list(found) == ["common operations", *correlations.EDIT_DISTANCES]
+    found = measures(space, decisions)
+    assert list(found) == [
+        "common operations",
+        "total overlap",
+        "edge and operation (paper's)",
+        *correlations.EDIT_DISTANCES,
+    ]
     assert found["common operations"].tolist() == [5, 2, 3]
-    a, b = (space.to_graph(row) for row in decisions[[0, 2]])
+    a, b = (space.to_graphs(row)[0] for row in decisions[[0, 2]])
     free = nx.graph_edit_distance(a, b, node_match=lambda u, v: u["label"] == v["label"])
     assert found["edit distance, input and output free"][1] == free
 
 
 def test_embeddings_that_are_the_decisions_and_those_that_are_the_performance():
     performance = np.random.default_rng(1).normal(size=24)
-    values = diagnosis.measures(SPACE, DECISIONS) | {
+    values = measures(SPACE, DECISIONS) | {
         diagnosis.PERFORMANCE: overlap.feature_difference(performance)
     }
     knows = Controller(DECISIONS, overlap.one_hot(SPACE, DECISIONS), None, performance)
@@ -81,7 +91,7 @@ def test_embeddings_that_are_the_decisions_and_those_that_are_the_performance():
 
 def test_only_the_first_architectures_are_compared(monkeypatch):
     monkeypatch.setattr(diagnosis, "COMPARED", 12)
-    values = diagnosis.measures(SPACE, DECISIONS[:12])
+    values = measures(SPACE, DECISIONS[:12])
     embeddings = np.concatenate(
         [overlap.one_hot(SPACE, DECISIONS[:12]), np.zeros((12, sum(SPACE.num_choices)))]
     )

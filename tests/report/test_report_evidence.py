@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 
+from nas.data.text import Text
 from nas.evaluation import correlations, overlap
 from nas.evaluation.samples import SETS, Behaviour, Sample
-from nas.report import evidence
-from nas.report.evidence_arms import Arm
-from nas.spaces.recurrent import RecurrentSpace
+from nas.report.arms import tables
+from nas.report.arms.arm import MeasuredArm, common_performance, performance
+from nas.report.arms.tables import study_tables
+from tests.helpers import recurrent_task
 
-SPACE = RecurrentSpace(num_nodes=4)  # choices 4, 1, 4, 2, 4, 3, 4
+TASK = recurrent_task(4)
+SPACE = TASK.space  # choices 4, 1, 4, 2, 4, 3, 4
 T, K = SPACE.num_decisions, SPACE.max_choices
 # Pairs have 3, 1, 0 activations and 1, 1, 0 connections in common: total overlaps 4, 2, 0.
 THREE = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]], np.int32)
@@ -53,7 +56,7 @@ def behaviour(n=60, log_probs=None, states=None, continued=None, own=None):
 def arm(title, states, *, best=NAN, **options):
     """An arm with a seed for each list of states, the same in both sets."""
     samples = [dict.fromkeys(SETS, sample(line, **options)) for line in states]
-    return Arm(title, samples, [behaviour()] * len(states), [best] * len(states))
+    return MeasuredArm(title, samples, [behaviour()] * len(states), [best] * len(states))
 
 
 def stateless(title, seeds=3):
@@ -85,21 +88,21 @@ def arms():
 
 
 def test_correlations_are_means_over_seeds_with_t_intervals(arms):
-    found = rows(evidence.correlations_table(SPACE, arms, "uniform", "command"))
+    found = rows(tables.correlations_table(TASK, arms, "uniform", "command"))
     # -1, -1, -.5: deviation .2887, so 4.3027 * .2887 / sqrt(3) = .717 about -.833.
     assert found["PG + memory"]["total overlap"] == "-0.833 ± 0.717"
     assert found["untrained"]["total overlap"] == "-0.500 ± 0.000"
     assert found["untrained"]["common activations"] == "-0.500 ± 0.000"
     # Distances 1, 3, 2 of HALF; perplexities differ by .5, .75, .25: ranks 1 3 2 and 2 3 1,
     # differences 1, 0, -1.
-    assert found["untrained"][correlations.PERFORMANCE] == "+0.500 ± 0.000"
+    assert found["untrained"][performance(TASK)] == "+0.500 ± 0.000"
     assert set(found["uniform policy"].values()) == {"no state"}
     assert found["collapsed"]["total overlap"] == "undefined in 1 of 3 seeds"
-    assert found["PG + memory"][evidence.COMMON_PERFORMANCE] == "not measured"
+    assert found["PG + memory"][common_performance(TASK)] == "not measured"
 
 
 def test_yardsticks(arms):
-    found = rows(evidence.correlations_table(SPACE, arms, "uniform", ""))
+    found = rows(tables.correlations_table(TASK, arms, "uniform", ""))
     assert found["one-hot decisions"]["total overlap"] == "-1.000 ± 0.000"
     assert "random projection" in found
     ceiling = found["equal weights, in expectation"]
@@ -114,20 +117,21 @@ def test_yardsticks(arms):
         "-0.622",
         "-1.000",
     )
-    own = rows(evidence.correlations_table(SPACE, arms, "own", ""))
-    assert own["paper (PG + memory)"][correlations.LABELLED_EDGES] == "-0.404"
-    assert own["paper (PG + memory)"][correlations.PERFORMANCE] == "+0.163"
-    yardsticks = rows(evidence.yardsticks_table(SPACE, arms, ""))
+    own = rows(tables.correlations_table(TASK, arms, "own", ""))
+    assert own["paper (PG + memory)"][correlations.labelled_edges(SPACE)] == "-0.404"
+    assert own["paper (PG + memory)"][performance(TASK)] == "+0.163"
+    yardsticks = rows(tables.yardsticks_table(TASK, arms, ""))
     assert len(yardsticks) == 2 * len(arms)
     assert yardsticks["one-hot decisions: uniform policy"]["total overlap"] == "-1.000 ± 0.000"
 
 
 def test_the_ceiling_is_what_a_large_uniform_sample_shows():
-    space = RecurrentSpace(num_nodes=12)
+    task = recurrent_task(12)
+    space = task.space
     decisions = np.random.default_rng(0).integers(0, space.num_choices, (600, space.num_decisions))
     kinds = {"common activations": "activation", "common connections": "connection"}
     total = overlap.common_decisions(space, decisions, *kinds.values())
-    table = evidence.correlations_table(space, {"untrained": large(space)}, "uniform", "")
+    table = tables.correlations_table(task, {"untrained": large(space)}, "uniform", "")
     for measure, kind in kinds.items():
         seen = np.corrcoef(total, overlap.common_decisions(space, decisions, kind))[0, 1]
         assert float(rows(table)["equal weights, in expectation"][measure]) == pytest.approx(
@@ -142,11 +146,11 @@ def large(space, n=8):
     one = Sample(
         decisions, overlap.one_hot(space, decisions), None, np.arange(n), np.arange(n), edits
     )
-    return Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
+    return MeasuredArm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])
 
 
 def test_the_paper_s_protocol_by_hand(arms):
-    found = rows(evidence.protocol_table(SPACE, arms, ""))
+    found = rows(tables.protocol_table(TASK, arms, ""))
     row = found["edit distance, first approximation", "Spearman", "L2"]
     # States FALLING are 1, 2, 3 apart, HALF 1, 3, 2. Of 6, 6 and 5 edges the pairs have 4, 4 and 3
     # in common by position: the approximations are 4, 3, 5.
@@ -167,7 +171,7 @@ def test_the_paper_s_protocol_by_hand(arms):
 
 
 def test_primary_differences_by_hand(arms):
-    table = evidence.primary_table(SPACE, arms, "")
+    table = tables.primary_table(TASK, arms, "")
     found = rows(table)
     assert set(found) == {
         ("PG + memory", reference, measure)
@@ -193,7 +197,7 @@ def test_primary_differences_by_hand(arms):
 
 
 def test_what_is_not_primary_is_exploratory_and_not_adjusted(arms):
-    table = evidence.exploratory_table(SPACE, arms, "")
+    table = tables.exploratory_table(TASK, arms, "")
     assert {names[:2] for names in rows(table)} == {
         ("PG only", "untrained"),
         ("collapsed", "untrained"),
@@ -210,27 +214,26 @@ def test_the_primary_family_has_at_most_ten_tests(arms):
         ("memory", "memory_next", "fixed", "entropy"), arms["memory"]
     )
     every = {
-        key: Arm(key, some.samples, some.behaviours, some.best_loss) for key, some in every.items()
+        key: MeasuredArm(key, some.samples, some.behaviours, some.best_loss)
+        for key, some in every.items()
     }
-    assert len(evidence.primary_table(SPACE, every, "").rows) == 8
+    assert len(tables.primary_table(TASK, every, "").rows) == 8
 
 
 def test_one_seed_has_no_interval_and_no_test(arms):
     single = {
-        key: Arm(some.title, some.samples[:1], some.behaviours[:1], some.best_loss[:1])
+        key: MeasuredArm(some.title, some.samples[:1], some.behaviours[:1], some.best_loss[:1])
         for key, some in arms.items()
     }
-    found = rows(evidence.primary_table(SPACE, single, ""))[
+    found = rows(tables.primary_table(TASK, single, ""))[
         "PG + memory", "untrained", "total overlap"
     ]
     assert found.pop("difference") == "-0.500" and set(found.values()) == {"one seed"}
     assert (
-        rows(evidence.correlations_table(SPACE, single, "own", ""))["PG + memory"]["total overlap"]
+        rows(tables.correlations_table(TASK, single, "own", ""))["PG + memory"]["total overlap"]
         == "-1.000"
     )
-    performance = rows(evidence.performance_table(SPACE, single, "uniform", 4000, ""))[
-        "untrained", "own"
-    ]
+    performance = rows(tables.performance_table(TASK, single, "uniform", ""))["untrained", "own"]
     assert (performance["states"], performance["no correlation beyond"]) == ("+0.500", "one seed")
 
 
@@ -239,7 +242,7 @@ def test_performance_by_hand():
     of FALLING 1, 2, 3.
     """
     arms = {"untrained": arm("untrained", [HALF, HALF, FALLING])}
-    found = rows(evidence.performance_table(SPACE, arms, "uniform", 4000, ""))
+    found = rows(tables.performance_table(TASK, arms, "uniform", ""))
     row = found["untrained", "own"]
     # Correlations .5, .5, -.5: mean .1667, deviation .5774, 4.3027 / 3 = 1.434, and 2.9200 / 3 =
     # .9733 beyond the mean.
@@ -257,7 +260,7 @@ def test_performance_by_hand():
 
 def test_partial_correlation_by_hand():
     arms = {"untrained": arm("untrained", [HALF])}
-    row = rows(evidence.performance_table(SPACE, arms, "own", 4000, ""))["untrained", "own"]
+    row = rows(tables.performance_table(TASK, arms, "own", ""))["untrained", "own"]
     assert row["states, overlap fixed"] == "+1.000"  # (.5 + .5 * .5) / (1 - .25)
 
 
@@ -270,12 +273,11 @@ def test_diverged_cells_are_counted_and_not_hidden():
     values = np.array([4.0, 4.1, 4.3, 4.7, 9.0])
     states = np.array([4.0, 4.1, 4.3, 4.7, 4.2])[:, None]
 
-    def row(loss, vocabulary_size):
+    def row(loss, vocabulary):
+        task = TASK._replace(data=Text(vocabulary=max(3, vocabulary)))
         one = Sample(decisions, states, states, loss, loss, edits)
-        arms = {"untrained": Arm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])}
-        return rows(evidence.performance_table(SPACE, arms, "uniform", vocabulary_size, ""))[
-            "untrained", "common"
-        ]
+        arms = {"untrained": MeasuredArm("untrained", [dict.fromkeys(SETS, one)], [], [NAN])}
+        return rows(tables.performance_table(task, arms, "uniform", ""))["untrained", "common"]
 
     found = row(values, 4000)
     assert found["diverged cells"] == "1 of 5" and found["states, without them"] == "+1.000"
@@ -287,7 +289,7 @@ def test_diverged_cells_are_counted_and_not_hidden():
         "diverged cells": "1 of 5",
     } == row(values, 10_000)
     assert row(values, 10_000)["states"] == "undefined"
-    assert row(values, 1)["states, without them"] == "undefined"  # all have diverged
+    assert row(values, 3)["states, without them"] == "undefined"  # all have diverged
 
 
 def certain(choices):
@@ -307,11 +309,11 @@ def test_behaviour_of_known_policies(arms):
         "no memory of it": behaviour(states=np.zeros((60, 3))),
     }
     some = {
-        name: Arm(name, arms["untrained"].samples[:1], [one], [math.log(50)])
+        name: MeasuredArm(name, arms["untrained"].samples[:1], [one], [math.log(50)])
         for name, one in policies.items()
     }
     some["uniform"] = stateless("uniform policy", seeds=1)
-    found = rows(evidence.behaviour_table(SPACE, some, ""))
+    found = rows(tables.behaviour_table(TASK, some, ""))
     # 4 log 4 + log 2 + log 3 = 7.34 nats.
     assert (
         found["untrained"]["entropy (nats)"] == "7.34"
@@ -350,10 +352,10 @@ def test_identical_states():
     same = np.repeat(free[:, :1], size, axis=1)
     policies = {"untrained": free, "looks back": same}
     some = {
-        name: Arm(name, [{}], [behaviour(continued=continued)], [NAN])
+        name: MeasuredArm(name, [{}], [behaviour(continued=continued)], [NAN])
         for name, continued in policies.items()
     }
-    table = evidence.identical_states_table(SPACE, some, "")
+    table = tables.identical_states_table(TASK, some, "")
     looks, free_row = rows(table)["looks back"], rows(table)["untrained"]
     assert (looks["within"], looks["p"]) == (
         "4.00",
@@ -366,7 +368,7 @@ def test_identical_states():
 
 
 def test_all_tables_say_what_made_them(arms, tmp_path):
-    found = evidence.tables(SPACE, arms, 4000, "python -m experiments.study")
+    found = study_tables(TASK, arms, "python -m experiments.study")
     assert len(found) == 10
     for name, table in found.items():
         assert "Made by: python -m experiments.study" in table.text()

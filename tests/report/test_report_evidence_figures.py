@@ -11,16 +11,24 @@ import pytest
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation.samples import SETS, Behaviour, Sample
-from nas.report import evidence, training
-from nas.report.evidence_arms import Arm
-from nas.report.evidence_figures import Curve, Panel, density, heat_map, projections, stacked_curves
-from nas.report.evidence_page import fractions, write_report
-from nas.report.training import Trained
+from nas.report.arms.arm import MeasuredArm
+from nas.report.arms.page import write_report
+from nas.report.arms.searches import Searched, best_table
+from nas.report.arms.tables import study_tables
+from nas.report.panels import (
+    Curve,
+    Panel,
+    density,
+    fractions,
+    heat_map,
+    projections,
+    stacked_curves,
+)
 from nas.spaces.nasbench201 import NASBench201Space
-from nas.spaces.recurrent import RecurrentSpace
-from tests.helpers import figure_texts
+from tests.helpers import figure_texts, recurrent_task
 
-SPACE = RecurrentSpace(num_nodes=4)
+TASK = recurrent_task(4)
+SPACE = TASK.space
 NAN = float("nan")
 
 
@@ -162,7 +170,7 @@ def make_arm(title, signal, width=5, seeds=2, n=12, n_drawn=40):
         behaviours.append(
             Behaviour(decisions, log_probs, decisions, log_probs, states, influence, continued)
         )
-    return Arm(title, samples, behaviours, [4.2] * seeds)
+    return MeasuredArm(title, samples, behaviours, [4.2] * seeds)
 
 
 def make_trained(title, has_memory, seeds=2):
@@ -172,7 +180,7 @@ def make_trained(title, has_memory, seeds=2):
     )
     measured = {f"supervised_{name}": (epochs, 1.0 / epochs) for name in ("remembered", "fresh")}
     cell = np.zeros(SPACE.num_decisions, np.int32)
-    return Trained(
+    return Searched(
         title, curves, [measured] * seeds, [cell] * seeds, [4.0] * seeds, has_memory
     )  # e^4 = 54.6
 
@@ -180,7 +188,7 @@ def make_trained(title, has_memory, seeds=2):
 def test_perplexities_are_means_over_seeds():
     arm = make_trained("PG", False)
     arm = dataclasses.replace(arm, best_loss=[np.log(60), np.log(70)])
-    found = training.perplexity_table([arm], {"bigram": 56.14}, "the command").cells()
+    found = best_table(TASK, [arm], {"bigram": 56.14}, "the command").cells()
     # Deviation 7.07, and 12.706 times 7.07 / sqrt(2).
     assert [[cell.text for cell in row] for row in found] == [
         ["PG: best cell, shared weights", "65.0 ± 63.5"],
@@ -195,11 +203,11 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
         "uniform": make_arm("uniform policy", 0, width=0),
     }
     trained = [make_trained("PG + memory", True), make_trained("uniform policy", False)]
-    tables = evidence.tables(SPACE, arms, 4000, "the command")
-    tables["perplexity"] = training.perplexity_table(trained, {"bigram": 56.1}, "the command")
+    tables = study_tables(TASK, arms, "the command")
+    tables["best"] = best_table(TASK, trained, {"bigram": 56.1}, "the command")
     page = write_report(
         tmp_path / "report" / "index.html",
-        SPACE,
+        TASK,
         arms,
         trained,
         tables,
@@ -228,7 +236,7 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
 def test_a_study_without_the_primary_arms_and_of_one_seed(blank_figures, tmp_path):
     arms = {"untrained": make_arm("untrained", 0, seeds=1), "pg": make_arm("PG only", 1, seeds=1)}
     trained = [make_trained("PG only", False, seeds=1)]
-    tables = evidence.tables(SPACE, arms, 4000, "")
-    tables["perplexity"] = training.perplexity_table(trained, {"bigram": 56.1}, "")
-    page = write_report(tmp_path / "index.html", SPACE, arms, trained, tables, [], {})
+    tables = study_tables(TASK, arms, "")
+    tables["best"] = best_table(TASK, trained, {"bigram": 56.1}, "")
+    page = write_report(tmp_path / "index.html", TASK, arms, trained, tables, [], {})
     assert "one seed" in page.read_text() and not (tmp_path / "primary-all.png").exists()

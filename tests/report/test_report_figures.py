@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from nas.report.figures import Metric, bars_with_intervals, training_curves
+from nas.report.figures import Logged, bars_with_intervals, training_curves
 from tests.helpers import figure_texts
 
 NAN = float("nan")
@@ -28,9 +28,9 @@ def test_curves_draw_one_line_an_arm_and_one_panel_a_metric():
     figure = training_curves(
         curves(),
         [
-            Metric("loss", "perplexity", log=True),
-            Metric("extra", "loss (nats)"),
-            Metric("gone", "x"),
+            Logged("loss", "perplexity", log=True),
+            Logged("extra", "loss (nats)"),
+            Logged("gone", "x"),
         ],
     )
     loss, extra, gone = figure.axes
@@ -45,7 +45,7 @@ def test_curves_draw_one_line_an_arm_and_one_panel_a_metric():
 
 def test_smoothing_is_stated_and_keeps_the_values():
     values = np.array([0.0, 3.0, 6.0, 3.0, NAN, 9.0])
-    figure = training_curves({"PG": {"m": (np.arange(6), values)}}, [Metric("m", "m")], window=3)
+    figure = training_curves({"PG": {"m": (np.arange(6), values)}}, [Logged("m", "m")], window=3)
     raw, smooth = figure.axes[0].lines
     np.testing.assert_array_equal(raw.get_ydata(), values)
     np.testing.assert_allclose(smooth.get_ydata(), [1.5, 3.0, 4.0, 4.5, NAN, 9.0])
@@ -60,7 +60,7 @@ def test_smoothing_is_stated_and_keeps_the_values():
 )
 def test_curves_of_extreme_input(values, log, window):
     data = {"PG": {"m": (np.arange(len(values)), np.array(values))}, "empty": {}}
-    written = texts(training_curves(data, [Metric("m", "m (nats)", log)], window=window))
+    written = texts(training_curves(data, [Logged("m", "m (nats)", log)], window=window))
     assert ("left out" in written) == bool(
         (~np.isfinite(values)).any() or (log and (np.array(values) <= 0).any())
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas.report import files
-from nas.report.figures import Metric, bars_with_intervals, training_curves
+from nas.report.figures import Logged, bars_with_intervals, training_curves
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table
 
@@ -242,7 +242,7 @@ def test_images_are_vector_where_small_and_raster_where_many_points(tmp_path):
     steps = np.arange(100)
     report.figure(
         training_curves(
-            {"PG": {"loss": (steps, 1.0 / (1 + steps))}}, [Metric("loss", "loss (nats)")]
+            {"PG": {"loss": (steps, 1.0 / (1 + steps))}}, [Logged("loss", "loss (nats)")]
         ),
         "Line.",
         "line",

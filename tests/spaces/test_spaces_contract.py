@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from nas import tasks
 from nas.errors import UserError
 from nas.spaces import SearchSpace
-from nas.spaces.space import ABSENT, KINDS
+from nas.spaces.space import ABSENT
 from nas.tasks import SPACES
 
 SIZES = {"recurrent": [{"num_nodes": nodes} for nodes in (2, 4, 12)], "nasbench201": [{}]}
@@ -74,7 +74,10 @@ def test_every_registered_space_is_tested():
 def test_description_is_consistent(space):
     assert len(space.num_choices) == len(space.kinds) == space.num_decisions
     assert min(space.num_choices) >= 1 and max(space.num_choices) == space.max_choices
-    assert set(space.kinds) <= set(KINDS)
+    assert space.label_kind in space.kinds and set(space.choice_names) <= set(space.kinds)
+    assert set(space.io_labels) <= set(space.label_names) and len(space.part_names) >= 1
+    for kind, names in space.choice_names.items():
+        assert len(set(names)) == len(names) == max(_choices_of(space, kind))
     assert len(set(space.label_names)) == len(space.label_names)
 
 
@@ -86,11 +89,11 @@ def test_choice_mask_marks_the_first_choices_of_every_position(space):
 
 
 def test_positions_of_all_kinds_are_the_decisions_that_have_a_choice(space):
-    found = [(int(t), kind) for kind in KINDS for t in space.positions(kind)]
+    found = [(int(t), kind) for kind in set(space.kinds) for t in space.positions(kind)]
     assert sorted(found) == [
         (t, space.kinds[t]) for t in range(space.num_decisions) if space.num_choices[t] > 1
     ]
-    assert all(np.all(np.diff(space.positions(kind)) > 0) for kind in KINDS)
+    assert all(np.all(np.diff(space.positions(kind)) > 0) for kind in space.kinds)
 
 
 def test_a_space_is_a_value(space):
@@ -266,56 +269,73 @@ def test_validate_rejects_other_shapes_and_types(space):
 def test_arrays_and_networkx_graphs_say_the_same(space, data):
     batch = data.draw(st.lists(vectors(space), min_size=1, max_size=3))
     for io in (False, True):
-        graphs = space.graphs(batch, io=io)
-        assert graphs.adjacency.dtype == bool and graphs.adjacency.shape == (
-            len(batch),
-            *graphs.labels.shape[1:] * 2,
-        )
-        for vector, adjacency, labels in zip(batch, *graphs, strict=True):
-            graph = space.to_graph(vector, io=io)
-            assert sorted(graph) == [i for i, label in enumerate(labels) if label != ABSENT]
-            assert all(graph.nodes[i]["label"] == space.label_names[labels[i]] for i in graph)
-            assert set(graph.edges) == {
-                (i, j) for i in range(len(labels)) for j in range(len(labels)) if adjacency[i, j]
-            }
+        parts = space.graphs(batch, io=io)
+        assert len(parts) == len(space.part_names)
+        for part, graphs in enumerate(parts):
+            shape = (len(batch), *graphs.labels.shape[1:] * 2)
+            assert graphs.adjacency.dtype == bool and graphs.adjacency.shape == shape
+            for vector, adjacency, labels in zip(batch, *graphs, strict=True):
+                graph = space.to_graphs(vector, io=io)[part]
+                assert sorted(graph) == [i for i, label in enumerate(labels) if label != ABSENT]
+                assert all(graph.nodes[i]["label"] == space.label_names[labels[i]] for i in graph)
+                assert set(graph.edges) == set(map(tuple, np.argwhere(adjacency).tolist()))
 
 
 @properties
 @given(st.data())
-def test_io_adds_an_input_and_an_output_and_nothing_else(space, data):
+def test_io_adds_inputs_and_an_output_and_nothing_else(space, data):
     vector = data.draw(vectors(space))
-    inner, graph = space.to_graph(vector, io=False), space.to_graph(vector, io=True)
-    (source,), (sink,) = (
-        [i for i in graph if graph.nodes[i]["label"] == end] for end in ("input", "output")
-    )
-    assert graph.in_degree(source) == 0 and graph.out_degree(sink) == 0
-    assert not {"input", "output"} & {label for _, label in inner.nodes("label")}
-    rest = graph.subgraph(set(graph) - {source, sink})
-    # In both graphs nodes are numbered in the same order.
-    number = dict(zip(sorted(rest), sorted(inner), strict=True))
-    renumbered = nx.relabel_nodes(rest, number)
-    assert dict(renumbered.nodes("label")) == dict(inner.nodes("label"))
-    assert set(renumbered.edges) == set(inner.edges)
+    parts = (space.to_graphs(vector, io=io) for io in (False, True))
+    for inner, graph in zip(*parts, strict=True):
+        ends = _ends(space, graph)
+        *sources, sink = ends
+        assert all(graph.in_degree(source) == 0 for source in sources)
+        assert graph.out_degree(sink) == 0
+        assert not set(space.io_labels) & {label for _, label in inner.nodes("label")}
+        rest = graph.subgraph(set(graph) - set(ends))
+        # In both graphs nodes are numbered in the same order.
+        number = dict(zip(sorted(rest), sorted(inner), strict=True))
+        renumbered = nx.relabel_nodes(rest, number)
+        assert dict(renumbered.nodes("label")) == dict(inner.nodes("label"))
+        assert set(renumbered.edges) == set(inner.edges)
 
 
 @properties
 @given(st.data())
 def test_every_node_computes_something_that_is_used(space, data):
-    graph = space.to_graph(data.draw(vectors(space)))
-    ends = {label: node for node, label in graph.nodes("label") if label in ("input", "output")}
-    assert nx.is_directed_acyclic_graph(graph)
-    inner = set(graph) - set(ends.values())
-    assert nx.descendants(graph, ends["input"]) - {ends["output"]} == inner
-    assert nx.ancestors(graph, ends["output"]) - {ends["input"]} == inner
+    for graph in space.to_graphs(data.draw(vectors(space))):
+        *sources, sink = _ends(space, graph)
+        assert nx.is_directed_acyclic_graph(graph)
+        inner = set(graph) - {*sources, sink}
+        reached = set().union(*(nx.descendants(graph, source) for source in sources))
+        assert reached - {sink} == inner == nx.ancestors(graph, sink) - set(sources)
 
 
 def test_different_decisions_give_different_graphs_unless_nodes_are_left_out(space):
     decisions = np.unique(_uniform(space, 4, 200), axis=0)
-    decisions = decisions[(space.graphs(decisions).labels != ABSENT).all(axis=1)]
+    whole = [(part.labels != ABSENT).all(axis=1) for part in space.graphs(decisions)]
+    decisions = decisions[np.all(whole, axis=0)]
     assert len(decisions) > 10
-    graphs = space.graphs(decisions)
-    described = {(a.tobytes(), labels.tobytes()) for a, labels in zip(*graphs, strict=True)}
+    arrays = [array for part in space.graphs(decisions) for array in part]
+    described = {tuple(a.tobytes() for a in each) for each in zip(*arrays, strict=True)}
     assert len(described) == len(decisions)
+
+
+def test_features_are_a_number_an_architecture(space):
+    decisions = uniform(space)[:20]
+    for name, values in space.features(decisions).items():
+        assert name and values.shape == (20,) and np.issubdtype(values.dtype, np.number)
+
+
+def _ends(space, graph):
+    """The node of each of `io_labels`; a graph has one of each."""
+    found = [[i for i in graph if graph.nodes[i]["label"] == label] for label in space.io_labels]
+    assert all(len(nodes) == 1 for nodes in found)
+    return [nodes[0] for nodes in found]
+
+
+def _choices_of(space, kind):
+    return [c for k, c in zip(space.kinds, space.num_choices, strict=True) if k == kind]
 
 
 def _uniform(space, seed, n):

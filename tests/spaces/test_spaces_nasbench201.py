@@ -68,7 +68,7 @@ def test_index_of_traced_decisions():
 
 
 def labels_and_edges(decisions):
-    graph = SPACE.to_graph(decisions)
+    graph = SPACE.to_graphs(decisions)[0]
     names = dict(graph.nodes("label"))
     assert len(set(names.values())) == len(names)  # in these examples labels tell nodes apart
     return set(names.values()), {(names[a], names[b]) for a, b in graph.edges}
@@ -99,7 +99,7 @@ def test_a_cell_that_computes_nothing_is_two_unconnected_nodes():
 
 
 def test_a_full_cell():
-    graph = SPACE.to_graph([CONV3] * 6, io=False)
+    graph = SPACE.to_graphs([CONV3] * 6, io=False)[0]
     assert len(graph) == 6
     heads = dict(enumerate(EDGES))
     assert set(graph.edges) == {(a, b) for a in heads for b in heads if heads[a][1] == heads[b][0]}
@@ -115,7 +115,7 @@ def test_nodes_are_the_edges_on_a_path_from_the_input_to_the_output():
         used = {
             pair for path in nx.all_simple_paths(points, 0, 3) for pair in itertools.pairwise(path)
         }
-        labels = SPACE.graphs(row, io=False).labels[0]
+        labels = SPACE.graphs(row, io=False)[0].labels[0]
         assert {edge for edge, label in zip(EDGES, labels, strict=True) if label >= 0} == used
         assert all(label in (-1, choice) for label, choice in zip(labels, row, strict=True))
 
@@ -196,7 +196,7 @@ def test_equal_cells_by_hand(a, b, official, canonical):
 
 def test_architectures_of_one_class_use_the_same_operations():
     def operations(row):
-        labels = SPACE.graphs(row, io=False).labels[0]
+        labels = SPACE.graphs(row, io=False)[0].labels[0]
         return sorted(OPERATIONS[label] for label in labels if label > SKIP)
 
     canonical = SPACE.canonical_class(EVERY)

@@ -36,7 +36,7 @@ PAPERS_LOOSE_ENDS = [3, 4, 7, 9, 10, 11]
 def test_the_papers_cell():
     space = RecurrentSpace()
     decisions = space.parse(PAPERS_CELL)
-    graph = space.to_graph(decisions, io=False)
+    graph = space.to_graphs(decisions, io=False)[0]
     assert sorted(graph) == list(range(12))
     assert set(graph.edges) == {(parent, node) for node, parent in PAPERS_PARENTS.items()}
     assert [graph.nodes[i]["label"] for i in range(12)] == PAPERS_ACTIVATIONS
@@ -47,7 +47,7 @@ def test_the_papers_cell():
 
 def test_the_papers_cell_with_input_and_output():
     space = RecurrentSpace()
-    graph = space.to_graph(space.parse(PAPERS_CELL))
+    graph = space.to_graphs(space.parse(PAPERS_CELL))[0]
     assert [graph.nodes[i]["label"] for i in range(14)] == ["input", *PAPERS_ACTIVATIONS, "output"]
     # Node i of the cell is number i + 1; node 0 reads the input, and the output the loose ends.
     inner = {(parent + 1, node + 1) for node, parent in PAPERS_PARENTS.items()}
@@ -64,7 +64,7 @@ def test_two_nodes_by_hand():
         space.positions("activation").tolist() == [0, 2]
         and space.positions("connection").tolist() == []
     )
-    graph = space.to_graph([3, 0, 2])
+    graph = space.to_graphs([3, 0, 2])[0]
     assert list(graph.nodes("label")) == [
         (0, "input"),
         (1, "sigmoid"),
@@ -83,9 +83,9 @@ def test_four_nodes_by_hand():
         3,
         5,
     ]  # node 1 can only read node 0: no choice
-    adjacency, labels = space.graphs(
-        [[0, 0, 1, 0, 2, 1, 3]], io=False
-    )  # nodes 1 and 2 read 0, node 3 reads 1
+    adjacency, labels = space.graphs([[0, 0, 1, 0, 2, 1, 3]], io=False)[
+        0
+    ]  # nodes 1 and 2 read 0, node 3 reads 1
     assert np.argwhere(adjacency[0]).tolist() == [[0, 1], [0, 2], [1, 3]]
     assert labels.tolist() == [[0, 1, 2, 3]]
     assert space.loose_ends([0, 0, 1, 0, 2, 1, 3]).tolist() == [[False, False, True, True]]
@@ -139,7 +139,7 @@ def test_every_node_but_the_first_reads_its_parent_and_the_output_what_nobody_re
     space = RecurrentSpace(num_nodes=nodes)
     parents = [random.randrange(i) for i in range(1, nodes)]
     vector = [0, *(d for parent in parents for d in (parent, random.randrange(4)))]
-    graph = space.to_graph(vector)
+    graph = space.to_graphs(vector)[0]
     assert [sorted(graph.predecessors(i + 1)) for i in range(nodes)] == [
         [0],
         *([parent + 1] for parent in parents),

@@ -1,4 +1,4 @@
-"""Figures of the evidence study, one of each an arm: arrays in, matplotlib `Figure` out.
+"""Figures of one controller, and of what several seeds of it say: arrays in, `Figure` out.
 
 A figure is 3.4 inches wide, so that it is read at its own size on a telephone and stands beside
 others on a page.
@@ -13,8 +13,13 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from nas.evaluation import statistics
+from nas.evaluation.conditioning import Conditioning
+from nas.evaluation.probes import Probe
 from nas.report.style import INK, PALETTE, QUIET, fill, new_figure, style
+from nas.spaces import SearchSpace
 
+PREFIXES = 20  # own samples in a heat map
+_POSITION = "position of the decision"
 _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
 _LEVELS = 30  # of distances, in a density
@@ -41,6 +46,61 @@ class Panel(NamedTuple):
     limits: tuple[float, float] | None = (
         None  # of the axis; None: what the curves need, from zero to _LEAST or above
     )
+
+
+def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
+    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of
+    decision.
+    """
+    accuracy, majority = (
+        np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority")
+    )
+    curves = []
+    for color, kind in zip(PALETTE, dict.fromkeys(space.kinds), strict=False):
+        at = space.positions(kind)
+        curves.append(Curve(kind, at, accuracy[:, at], color))
+        curves.append(Curve(f"{kind}, majority", at, majority[:, at], color, dashed=True))
+    return stacked_curves(title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION)
+
+
+def conditioning_curves(
+    space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]
+) -> Figure:
+    """Entropy and conditioning by position of name -> one a seed."""
+    free = np.flatnonzero(np.array(space.num_choices) > 1)
+    drawn = []
+    for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)")):
+        values = {
+            name: np.stack([getattr(seed, part)[free] for seed in seeds])
+            for name, seeds in found.items()
+        }
+        drawn.append(
+            Panel(
+                [
+                    Curve(name, free, values[name], color)
+                    for name, color in zip(found, PALETTE, strict=False)
+                ],
+                label,
+            )
+        )
+    return stacked_curves(title, drawn, _POSITION)
+
+
+def certainty(space: SearchSpace, title: str, log_probs: np.ndarray) -> Figure:
+    """Probability of the likeliest action along the first sequences of log_probs [n, T, K]; white:
+    no choice.
+    """
+    likeliest = np.exp(log_probs[:PREFIXES]).max(axis=-1)
+    shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
+    label = "probability of the likeliest action"
+    return heat_map(title, shown, x_label=_POSITION, y_label="sequence", label=label)
+
+
+def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
+    """label -> [n] share of an architecture's nodes that have it."""
+    chosen = decisions[:, [t for t, kind in enumerate(space.kinds) if kind == space.label_kind]]
+    labels = space.choice_names[space.label_kind]
+    return {f"fraction {label}": (chosen == k).mean(axis=1) for k, label in enumerate(labels)}
 
 
 def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:

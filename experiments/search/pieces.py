@@ -3,7 +3,7 @@ from scratch.
 
 Each is kept in the study's folder and read again by later calls:
 
-    NAME-seedS/        the search of a strategy and seed (experiments.searches)
+    NAME-seedS/        the search of a strategy and seed (experiments.search.searches)
       derived-N.npz    the cells derived from N samples, scored under the search's own weights
       crossed-NAME.npz scores of cells of the other strategies of the seed under these weights
     from_scratch/      seedS-E-epochs-DECISIONS/, a run each (nas.runs): a cell that two strategies
@@ -19,10 +19,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.search_tables import Scratch
+from experiments.search.tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import derivation, metrics, progress, runs, training
+from nas import derivation, logs, progress, runs, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
@@ -150,8 +150,8 @@ def train(
     )
     trained = {}
     for which, (config, workdir) in plans.items():
-        result, lines = runs.train(config, workdir, **options), metrics.read(workdir)
-        epochs = metrics.curves(lines, "valid")["loss"][1]
+        result, lines = runs.train(config, workdir, **options), logs.read(workdir)
+        epochs = logs.curves(lines, "valid")["loss"][1]
         trained[which] = Trained(result, epochs, sum(line["seconds"] for line in lines))
     return trained
 

@@ -1,5 +1,5 @@
-"""The part of a report that shows the searches themselves: curves, what was memorised, best cells,
-perplexities.
+"""The part of a report that shows the searches themselves: curves, what was memorised, best
+cells and what they reach.
 """
 
 import dataclasses
@@ -7,20 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nas.report import cells, evidence_figures, figures
-from nas.report.evidence_arms import interval
-from nas.report.evidence_figures import Curve, Panel
+from nas.report import cells, figures, panels
+from nas.report.arms.arm import interval
 from nas.report.html import Report
+from nas.report.panels import Curve, Panel
 from nas.report.style import PALETTE
 from nas.report.tables import Column, Row, Table
-from nas.spaces.recurrent import RecurrentSpace
+from nas.tasks import Task
 
-_CURVES = (
-    figures.Metric("perplexity", "training perplexity", log=True),
-    figures.Metric("reward", "reward (80 / perplexity)"),
-    figures.Metric("entropy", "entropy of the policy (nats)"),
-    figures.Metric("supervised_loss", "supervised loss (nats)"),
-)
 _WINDOW = 25  # steps that a bold curve averages
 _MEMORISED = (
     "supervised_remembered",
@@ -29,7 +23,7 @@ _MEMORISED = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class Searched:
     """What the searches of one arm left behind, an entry a seed in each list."""
 
     title: str
@@ -40,44 +34,55 @@ class Trained:
         dict[str, tuple[np.ndarray, np.ndarray]]
     ]  # name -> (epochs [E], values [E]) at the end of each
     best_decisions: list[np.ndarray]  # [T]
-    best_loss: list[float]  # nats a token, whole validation split
+    best_loss: list[float]  # whole validation split
     has_memory: bool  # whether the supervised loss takes part
 
 
-def perplexity_table(
-    arms: Sequence[Trained], yardsticks: Mapping[str, float], command: str
+def best_table(
+    task: Task, arms: Sequence[Searched], yardsticks: Mapping[str, float], command: str
 ) -> Table:
-    """Validation perplexity of each arm's best cell under its shared weights, beside n-gram models
-    of the same split.
+    """What each arm's best cell reaches under its shared weights, beside models without a network
+    on the same split.
     """
+    metric = task.metric
     rows = [
-        Row([f"{arm.title}: best cell, shared weights", interval(np.exp(arm.best_loss), 1)])
+        Row(
+            [
+                f"{arm.title}: best cell, shared weights",
+                interval(metric.shown(np.array(arm.best_loss)), metric.digits),
+            ]
+        )
         for arm in arms
     ]
     rows += [Row([name, value], reference=True) for name, value in yardsticks.items()]
     return Table(
-        "Perplexity of the validation split",
-        [Column("model"), Column("perplexity", 1)],
+        f"{metric.name.capitalize()} of the validation split",
+        [Column("model"), Column(metric.name, metric.digits)],
         rows,
         notes=["The best cell was chosen among those validated on a slice of the same split."],
         command=command,
     )
 
 
-def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained]) -> None:
+def add_sections(report: Report, task: Task, arms: Sequence[Searched]) -> None:
     """Curves of training, the supervised loss on remembered and on fresh sequences, and the best
     cell of the first seed.
     """
+    metric = task.metric
+    drawn = (
+        figures.Logged("shown", f"training {metric.name}", log=True),
+        figures.Logged("reward", f"reward ({metric.reward})"),
+        figures.Logged("entropy", "entropy of the policy (nats)"),
+        figures.Logged("supervised_loss", "supervised loss (nats)"),
+    )
     report.section("Training")
     report.figure(
         [
-            figures.training_curves(
-                {arm.title: arm.curves for arm in arms}, [metric], window=_WINDOW
-            )
-            for metric in _CURVES
+            figures.training_curves({arm.title: arm.curves for arm in arms}, [one], window=_WINDOW)
+            for one in drawn
         ],
         f"Training, first seed. Pale: every step; bold: mean of {_WINDOW} steps.",
-        [f"Curves of {metric.label}" for metric in _CURVES],
+        [f"Curves of {one.label}" for one in drawn],
     )
     if remembering := [arm for arm in arms if arm.has_memory]:
         report.figure(
@@ -91,15 +96,23 @@ def add_sections(report: Report, space: RecurrentSpace, arms: Sequence[Trained])
             ],
         )
     report.section("Best cells")
-    titles = [f"{arm.title}: perplexity {np.exp(arm.best_loss[0]):.1f}" for arm in arms]
+    space = task.space
+    titles = [f"{arm.title}: {metric.text(arm.best_loss[0])}" for arm in arms]
+    parts = [
+        (graph, f"{title}, {name}" if name else title)
+        for arm, title in zip(arms, titles, strict=True)
+        for name, graph in zip(
+            space.part_names, space.to_graphs(arm.best_decisions[0]), strict=True
+        )
+    ]
     report.figure(
         [
-            cells.cell_drawing(space, arm.best_decisions[0], title)
-            for arm, title in zip(arms, titles, strict=True)
+            cells.cell_drawing(graph, space.label_names, space.io_labels, title)
+            for graph, title in parts
         ],
-        "First seed: of the cells validated during the search, the one with the lowest perplexity "
-        "under shared weights.",
-        [f"Graph of the cell {space.format(arm.best_decisions[0])}" for arm in arms],
+        f"First seed: of the cells validated during the search, the one with the lowest "
+        f"{metric.name} under shared weights.",
+        [f"Graph of the best cell of {title}" for _, title in parts],
     )
     for arm in arms:
         report.text(f"{arm.title}: {space.format(arm.best_decisions[0])}")
@@ -116,6 +129,4 @@ def _memorised(arm):
         )
         for name, color in zip(_MEMORISED, PALETTE, strict=False)
     ]
-    return evidence_figures.stacked_curves(
-        arm.title, [Panel(curves, "loss (nats a decision)")], "epoch"
-    )
+    return panels.stacked_curves(arm.title, [Panel(curves, "loss (nats a decision)")], "epoch")

@@ -1,4 +1,4 @@
-"""Figures of the answers: numbers with intervals as dots, perplexities as ranges; arrays in.
+"""Figures of the answers: numbers with intervals as dots, what cells reach as ranges; arrays in.
 
 A figure is as wide as a telephone shows it at its own size; on a page it stands beside a sentence.
 """
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from nas.report import figures
 from nas.report.style import INK, PALETTE, QUIET, fill, new_figure, style, text_width
+from nas.tasks import Metric
 
 _WIDTH = 3.5  # inches
 _LABEL = 72 * 1.15  # points, for the name of a row
@@ -39,10 +40,10 @@ class Dots(NamedTuple):
 
 
 class Range(NamedTuple):
-    """Perplexities of one arm."""
+    """What the cells of one arm reach."""
 
     name: str
-    sets: Mapping[str, np.ndarray]  # name of a set of cells -> [n] perplexities
+    sets: Mapping[str, np.ndarray]  # name of a set of cells -> [n] as shown
     best: float
 
 
@@ -71,18 +72,18 @@ def dots(panels: Sequence[Dots], colors: Mapping[str, str]) -> Figure:
         return figure
 
 
-def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float]) -> Figure:
+def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float], metric: Metric) -> Figure:
     """A row an arm: quartiles and median of sets of cells, and the best cell; lines for yardsticks.
 
     Args:
-      yardsticks: name -> perplexity; what follows a comma in a name is left out.
+      yardsticks: name -> what it reaches; what follows a comma in a name is left out.
     """
     sets = list(dict.fromkeys(name for arm in arms for name in arm.sets))
     colors = dict(zip(sets, _SETS, strict=False))
     looks = {name: {"color": color, "linewidth": 3} for name, color in colors.items()}
     best = {"color": INK, "marker": "*", "markersize": 7, "linestyle": "none"}
     lines = {
-        f"{name.partition(',')[0]} {value:.1f}": {
+        f"{name.partition(',')[0]} {value:.{metric.digits}f}": {
             "color": QUIET,
             "linewidth": 1,
             "linestyle": dashes,
@@ -96,8 +97,8 @@ def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float]) -> Figure:
         offsets = _offsets(len(sets) + 1)
         for row, arm in enumerate(arms):
             ax.plot(arm.best, row + offsets[0], **best)
-            for offset, (name, perplexities) in zip(offsets[1:], arm.sets.items(), strict=True):
-                finite, look = perplexities[np.isfinite(perplexities)], looks[name]
+            for offset, (name, reached) in zip(offsets[1:], arm.sets.items(), strict=True):
+                finite, look = reached[np.isfinite(reached)], looks[name]
                 if len(finite):
                     low, middle, high = np.percentile(finite, (25, 50, 75))
                     ax.hlines(row + offset, low, high, **look)
@@ -107,7 +108,7 @@ def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float]) -> Figure:
         ax.set_xscale("log")
         figures.log_axis(ax.xaxis)
         _rows(ax, [arm.name for arm in arms])
-        ax.set_xlabel("perplexity under the arm's shared weights")
+        ax.set_xlabel(f"{metric.name} under the arm's shared weights")
         _legend(figure, {"best cell": best} | looks | lines)
         return figure
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from nas.evaluation.relabelling import relabelled
 from nas.spaces.recurrent import RecurrentSpace
 
 SPACE = RecurrentSpace()
@@ -18,13 +17,13 @@ SPACE = RecurrentSpace()
 
 def isomorphic(space, a, b):
     same_label = nx.algorithms.isomorphism.categorical_node_match("label", None)
-    return nx.is_isomorphic(space.to_graph(a), space.to_graph(b), node_match=same_label)
+    return nx.is_isomorphic(space.to_graphs(a)[0], space.to_graphs(b)[0], node_match=same_label)
 
 
 def test_copies_are_different_valid_and_isomorphic():
     rng = np.random.default_rng(0)
     for decisions in rng.integers(SPACE.num_choices, size=(20, SPACE.num_decisions)):
-        copies = relabelled(SPACE, decisions, 8, rng)
+        copies = SPACE.copies(decisions, 8, rng)
         SPACE.validate(copies)
         assert copies.dtype == np.int32 and len({*map(tuple, copies)}) == len(copies) == 8
         assert all(isomorphic(SPACE, decisions, copy) for copy in copies)
@@ -33,7 +32,7 @@ def test_copies_are_different_valid_and_isomorphic():
 def test_a_chain_has_no_other_copy():
     chain = np.array([0, 0, 1, 1, 2, 2, 3])
     np.testing.assert_array_equal(
-        relabelled(RecurrentSpace(num_nodes=4), chain, 5, np.random.default_rng(0)), [chain]
+        RecurrentSpace(num_nodes=4).copies(chain, 5, np.random.default_rng(0)), [chain]
     )
 
 
@@ -42,7 +41,7 @@ def test_all_copies_of_a_small_cell():
     0213 (2 before 1).
     """
     space = RecurrentSpace(num_nodes=4)
-    copies = relabelled(space, np.array([0, 0, 1, 0, 2, 1, 3]), 10, np.random.default_rng(0))
+    copies = space.copies(np.array([0, 0, 1, 0, 2, 1, 3]), 10, np.random.default_rng(0))
     assert sorted(map(tuple, copies)) == [
         (0, 0, 1, 0, 2, 1, 3),
         (0, 0, 1, 1, 3, 0, 2),
@@ -63,7 +62,7 @@ def test_every_copy_is_equally_likely(activations):
         if sorted(d[0::2]) == sorted(activations) and isomorphic(space, decisions, d)
     }
     drawn = collections.Counter(
-        tuple(relabelled(space, decisions, 1, rng)[0].tolist()) for _ in range(3000)
+        tuple(space.copies(decisions, 1, rng)[0].tolist()) for _ in range(3000)
     )
     assert set(drawn) == expected
     assert chisquare(list(drawn.values())).pvalue > 1e-3

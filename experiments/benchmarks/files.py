@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.benchmarks import page
 from nas import runs
-from nas.report import performance
 from nas.report.files import write_atomic
 
 SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performance.html"
@@ -78,7 +78,7 @@ def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.P
         json.loads((out / n).read_text()) if (out / n).exists() else None
         for n in (SEARCH_STEP, END_TO_END)
     ]
-    return performance.write_page(out / PAGE, *found)
+    return page.write_page(out / PAGE, *found)
 
 
 def processor() -> str:

@@ -9,20 +9,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nas.evaluation import correlations, overlap
-from nas.evaluation.conditioning import Conditioning, by_lag
-from nas.evaluation.probes import Probe
-from nas.report import evidence, evidence_figures, figures, training
-from nas.report.answers import Answer
-from nas.report.evidence_arms import Arm
-from nas.report.evidence_figures import Curve, Panel
+from nas.evaluation.conditioning import by_lag
+from nas.report import figures, panels
+from nas.report.arms import searches
+from nas.report.arms.answers import Answer
+from nas.report.arms.arm import MeasuredArm
+from nas.report.arms.searches import Searched
+from nas.report.arms.tables import PRIMARY_ARMS, differences
 from nas.report.html import Report
+from nas.report.panels import Curve, Panel
 from nas.report.style import PALETTE
 from nas.report.tables import Table
-from nas.report.training import Trained
-from nas.spaces import SearchSpace
+from nas.tasks import Task
 
-_PREFIXES = 20  # own samples in a heat map
-_POSITION = "position of the decision"
 _REST = (
     "What follows is the evidence: several arms and seeds, distances of hidden states against the "
     "similarity and performance of architectures, and how the policies decide. Only the primary "
@@ -38,16 +37,16 @@ _SECTIONS = {  # heading -> tables
         "correlations_own_yardsticks",
         "protocol",
     ),
-    "Performance": ("performance_uniform", "performance_own", "perplexity"),
+    "Performance": ("performance_uniform", "performance_own", "best"),
     "How the policies decide": ("behaviour", "identical_states"),
 }
 
 
 def write_report(
     path: pathlib.Path,
-    space: SearchSpace,
-    arms: dict[str, Arm],
-    trained: Sequence[Trained],
+    task: Task,
+    arms: dict[str, MeasuredArm],
+    searched: Sequence[Searched],
     tables: dict[str, Table],
     commands: Sequence[str],
     details: Mapping[str, object],
@@ -86,9 +85,9 @@ def write_report(
         if "summary" in names:
             report.items(sentences)
             report.text(_REST)
-        for name, (drawn, caption) in _figures(heading, space, arms).items():
+        for name, (drawn, caption) in _figures(heading, task, arms).items():
             add_figures(report, path.parent, name, drawn, caption)
-    training.add_sections(report, space, trained)
+    searches.add_sections(report, task, searched)
     report.section("Commands and versions")
     report.commands(commands)
     report.details(details)
@@ -110,66 +109,6 @@ def add_figures(
         _save(figure, folder / f"{name}-{key}.png")
 
 
-def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
-    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of
-    decision.
-    """
-    accuracy, majority = (
-        np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority")
-    )
-    curves = []
-    for color, kind in zip(PALETTE, dict.fromkeys(space.kinds), strict=False):
-        at = space.positions(kind)
-        curves.append(Curve(kind, at, accuracy[:, at], color))
-        curves.append(Curve(f"{kind}, majority", at, majority[:, at], color, dashed=True))
-    return evidence_figures.stacked_curves(
-        title, [Panel(curves, "held-out accuracy", (0, 1.02))], _POSITION
-    )
-
-
-def conditioning_curves(
-    space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]
-) -> Figure:
-    """Entropy and conditioning by position of name -> one a seed."""
-    free = np.flatnonzero(np.array(space.num_choices) > 1)
-    panels = []
-    for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)")):
-        values = {
-            name: np.stack([getattr(seed, part)[free] for seed in seeds])
-            for name, seeds in found.items()
-        }
-        panels.append(
-            Panel(
-                [
-                    Curve(name, free, values[name], color)
-                    for name, color in zip(found, PALETTE, strict=False)
-                ],
-                label,
-            )
-        )
-    return evidence_figures.stacked_curves(title, panels, _POSITION)
-
-
-def certainty(space: SearchSpace, title: str, log_probs: np.ndarray) -> Figure:
-    """Probability of the likeliest action along the first sequences of log_probs [n, T, K]; white:
-    no choice.
-    """
-    likeliest = np.exp(log_probs[:_PREFIXES]).max(axis=-1)
-    shown = np.where(np.array(space.num_choices) > 1, likeliest, np.nan)
-    label = "probability of the likeliest action"
-    return evidence_figures.heat_map(
-        title, shown, x_label=_POSITION, y_label="sequence", label=label
-    )
-
-
-def fractions(space: SearchSpace, decisions: np.ndarray) -> dict[str, np.ndarray]:
-    """label -> [n] share of an architecture's nodes that have it."""
-    positions = [t for t, kind in enumerate(space.kinds) if kind in ("activation", "operation")]
-    chosen = decisions[:, positions]
-    labels = space.label_names[: max(space.num_choices[t] for t in positions)]
-    return {f"fraction {label}": (chosen == k).mean(axis=1) for k, label in enumerate(labels)}
-
-
 def _anchor(name: str) -> str:
     """Where links to the table NAME.csv lead."""
     return f"table-{name}"
@@ -181,15 +120,15 @@ def _save(figure: Figure, path: pathlib.Path) -> None:
     figure.canvas.print_png(path)  # `savefig` draws it twice, to lay out what is laid out
 
 
-def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
+def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     """name -> (arm -> figure, caption)."""
     with_state = {key: arm for key, arm in arms.items() if arm.has_state}
 
-    def each(draw: Callable[[Arm], Figure], some=with_state):
+    def each(draw: Callable[[MeasuredArm], Figure], some=with_state):
         return {key: draw(arm) for key, arm in some.items()}
 
     if heading == "What the memory changes":
-        found = _forest(space, arms)
+        found = _forest(task, arms)
         return (
             {"primary": ({"all": found}, "Primary differences with their 95 % intervals.")}
             if found
@@ -200,7 +139,7 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "Distances of states":
         return {
             "overlap": (
-                each(lambda arm: _density(arm, _overlap(space, arm), "total overlap (decisions)")),
+                each(lambda arm: _density(arm, _overlap(task, arm), "total overlap (decisions)")),
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
@@ -211,37 +150,44 @@ def _figures(heading, space, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "Performance":
         return {
             "components": (
-                each(lambda arm: _components(space, arm)),
+                each(lambda arm: _components(task, arm)),
                 "Uniform set, first seed: principal components of the states, coloured.",
             )
         }
     return {
         "probes": (
-            each(lambda arm: probe_curves(space, arm.title, arm.probes)),
+            each(lambda arm: panels.probe_curves(task.space, arm.title, arm.probes)),
             "Accuracy of linear probes of the state after a uniform sequence; dashed: the most "
             "frequent choice; bands: 95 % "
             "intervals over seeds.",
         ),
         "conditioning": (
-            each(lambda arm: conditioning_curves(space, arm.title, _conditioning(arm)), arms),
+            each(
+                lambda arm: panels.conditioning_curves(task.space, arm.title, _conditioning(arm)),
+                arms,
+            ),
             "Entropy of decisions, and how far their distribution moves with the decisions "
             "before; bands: 95 % intervals.",
         ),
         "influence": (
-            each(lambda arm: _influence_curve(space, arm), arms),
+            each(lambda arm: _influence_curve(task, arm), arms),
             "Influence of a decision on a later one by their distance, uniform set.",
         ),
         "certainty": (
-            each(lambda arm: certainty(space, arm.title, arm.behaviours[0].own_log_probs), arms),
-            f"First seed: probability of the most likely action along {_PREFIXES} own samples. "
-            "Rows that are alike: the policy "
-            "does not look back. White: no choice.",
+            each(
+                lambda arm: panels.certainty(
+                    task.space, arm.title, arm.behaviours[0].own_log_probs
+                ),
+                arms,
+            ),
+            f"First seed: probability of the most likely action along {panels.PREFIXES} own "
+            "samples. Rows that are alike: the policy does not look back. White: no choice.",
         ),
     }
 
 
-def _forest(space, arms):
-    found = evidence.differences(space, arms, [key for key in evidence.PRIMARY_ARMS if key in arms])
+def _forest(task, arms):
+    found = differences(task, arms, [key for key in PRIMARY_ARMS if key in arms])
     names = [f"{arm}, less {reference}: {measure}" for arm, reference, measure in found]
     mean, low, high = (
         [getattr(paired, part) for paired in found.values()] for part in ("mean", "low", "high")
@@ -255,14 +201,14 @@ def _forest(space, arms):
 
 def _density(arm, x, x_label):
     distance = correlations.distances(arm.samples[0]["uniform"].after)
-    return evidence_figures.density(
+    return panels.density(
         arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)"
     )
 
 
-def _overlap(space, arm):
+def _overlap(task, arm):
     decisions = arm.samples[0]["uniform"].decisions
-    return overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds))
+    return overlap.common_decisions(task.space, decisions, *dict.fromkeys(task.space.kinds))
 
 
 def _edit_distance(arm):
@@ -270,21 +216,23 @@ def _edit_distance(arm):
     return arm.samples[0]["uniform"].edit_distance[row]
 
 
-def _components(space, arm):
+def _components(task, arm):
     sample = arm.samples[0]["uniform"]
-    colorings = {"log perplexity (nats)": sample.loss} | fractions(space, sample.decisions)
-    return evidence_figures.projections(arm.title, sample.after, colorings)
+    loss = f"{task.metric.loss} ({task.metric.unit})"
+    shares = panels.fractions(task.space, sample.decisions)
+    colorings = {loss: sample.loss} | shares
+    return panels.projections(arm.title, sample.after, colorings)
 
 
 def _conditioning(arm):
     return {"own samples": arm.own_conditioning, "uniform prefixes": arm.uniform_conditioning}
 
 
-def _influence_curve(space, arm):
+def _influence_curve(task, arm):
     lags = np.array(
-        [by_lag(behaviour.influence, space.num_choices) for behaviour in arm.behaviours]
+        [by_lag(behaviour.influence, task.space.num_choices) for behaviour in arm.behaviours]
     )
-    curve = Curve("", np.arange(1, space.num_decisions), lags, PALETTE[0])
-    return evidence_figures.stacked_curves(
+    curve = Curve("", np.arange(1, task.space.num_decisions), lags, PALETTE[0])
+    return panels.stacked_curves(
         arm.title, [Panel([curve], "influence, mean (nats)")], "lag (decisions)"
     )

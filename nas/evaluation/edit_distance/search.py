@@ -42,7 +42,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from nas.evaluation._edit_distance_lanes import (
+from nas.evaluation.edit_distance.lanes import (
     at_most,
     below,
     equal,

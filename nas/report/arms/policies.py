@@ -5,24 +5,26 @@ have collapsed.
 import numpy as np
 
 from nas.evaluation.conditioning import groups_test
-from nas.report.evidence_arms import NO_STATE, PERMUTED, Arm, interval, p_values, seeds
+from nas.report.arms.arm import NO_STATE, PERMUTED, MeasuredArm, interval, p_values, seeds
 from nas.report.tables import Column, Empty, Row, Table
-from nas.spaces import SearchSpace
+from nas.tasks import Task
 
 
-def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def behaviour_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """How the policies decide (Q1), and whether they have collapsed."""
     rows = []
     for arm in arms.values():
         own, uniform = arm.own_conditioning, arm.uniform_conditioning
         untrained = np.isnan(arm.best_loss).all()
         unique = [len(np.unique(behaviour.own, axis=0)) for behaviour in arm.behaviours]
-        gains = arm.probe_gains(space) if arm.has_state else None
+        gains = arm.probe_gains(task) if arm.has_state else None
         rows.append(
             Row(
                 [
                     arm.title,
-                    Empty("not trained") if untrained else interval(np.exp(arm.best_loss), 1),
+                    Empty("not trained")
+                    if untrained
+                    else interval(task.metric.shown(np.array(arm.best_loss)), task.metric.digits),
                     interval([found.entropy.sum() for found in own], 2),
                     interval(unique, 0),
                     interval([found.total for found in own], 3),
@@ -34,7 +36,7 @@ def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> T
         )
     columns = [
         Column("arm"),
-        Column("best perplexity", 1),
+        Column(f"best {task.metric.name}", task.metric.digits),
         Column("entropy (nats)", 2),
         Column("unique samples", 0),
         Column("total correlation (nats)", 3),
@@ -60,11 +62,11 @@ def behaviour_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> T
     return Table("How the policies decide", columns, rows, notes, command)
 
 
-def identical_states_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def identical_states_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """Whether architectures that continue from one state of the policy have more in common than
     others.
     """
-    start = space.num_decisions // 2
+    start = task.space.num_decisions // 2
     rows = []
     for arm in arms.values():
         found = [_continuations_test(behaviour.continued, start) for behaviour in arm.behaviours]

@@ -14,9 +14,7 @@ from nas.evaluation.conditioning import Conditioning, conditioning
 from nas.evaluation.probes import Probe, probe_accuracy
 from nas.evaluation.samples import Behaviour, Sample
 from nas.report.tables import Empty
-from nas.spaces import SearchSpace
-
-COMMON_PERFORMANCE = "log perplexity (common weights), |difference|"
+from nas.tasks import Task
 
 NO_STATE = Empty("no state")
 ONE_SEED = Empty("one seed")
@@ -46,7 +44,7 @@ def once(function):
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class MeasuredArm:
     """One controller, measured after the same seeds as the others; an entry a seed in each list.
 
     What tables, answers and figures derive from it is computed once.
@@ -55,41 +53,43 @@ class Arm:
     title: str
     samples: list[dict[str, Sample]]  # set -> sample
     behaviours: list[Behaviour]
-    best_loss: list[float]  # nats a token; NaN for a controller that was not trained
+    best_loss: list[float]  # NaN for a controller that was not trained
 
     @property
     def has_state(self) -> bool:
         return self.samples[0]["own"].after.shape[1] > 0
 
     @once
-    def correlations(self, space: SearchSpace, which: str) -> dict[str, list[float]]:
+    def correlations(self, task: Task, which: str) -> dict[str, list[float]]:
         """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
         samples = [seed[which] for seed in self.samples]
-        found = [correlations.correlations(measures(space, one), one.after) for one in samples]
+        found = [correlations.correlations(measures(task, one), one.after) for one in samples]
         return {name: [seed[name] for seed in found] for name in found[0]}
 
     @once
-    def protocol(self, space: SearchSpace) -> list[dict[tuple[str, str, str], float]]:
+    def protocol(self, task: Task) -> list[dict[tuple[str, str, str], float]]:
         """`correlations.paper_protocol` of the own samples, one a seed."""
-        return [correlations.paper_protocol(space, sample["own"]) for sample in self.samples]
+        return [correlations.paper_protocol(task, sample["own"]) for sample in self.samples]
 
     @once
-    def performance_tests(self, space: SearchSpace, which: str, field: str) -> list[_Tests]:
+    def performance_tests(self, task: Task, which: str, field: str) -> list[_Tests]:
         """Of each seed, the distance of states against |difference| of a field of the samples.
 
         Mantel's test, and the partial one at a fixed total overlap, on one of the SETS.
         """
         found = []
         for sample in (seed[which] for seed in self.samples):
-            total = overlap.common_decisions(space, sample.decisions, *dict.fromkeys(space.kinds))
+            total = overlap.common_decisions(
+                task.space, sample.decisions, *dict.fromkeys(task.space.kinds)
+            )
             performance = overlap.feature_difference(getattr(sample, field))
             distance = correlations.distances(sample.after)
             found.append(st.mantel_and_partial(distance, performance, total))
         return found
 
-    def probe_gains(self, space: SearchSpace) -> list[float]:
+    def probe_gains(self, task: Task) -> list[float]:
         """[S] accuracy of the probes less that of the majority, mean over free decisions."""
-        free = np.array(space.num_choices) > 1
+        free = np.array(task.space.num_choices) > 1
         return [float((probe.accuracy - probe.majority)[free].mean()) for probe in self.probes]
 
     @functools.cached_property
@@ -111,10 +111,22 @@ class Arm:
         return [conditioning(behaviour.uniform_log_probs) for behaviour in self.behaviours]
 
 
-def measures(space: SearchSpace, sample: Sample) -> dict[str, np.ndarray]:
+def performance(task: Task) -> str:
+    """Name of the measure: |difference| of losses under the shared weights of the own search."""
+    return correlations.difference(task.metric.loss)
+
+
+def common_performance(task: Task) -> str:
+    """The same under shared weights that all arms have in common."""
+    return correlations.difference(f"{task.metric.loss} (common weights)")
+
+
+def measures(task: Task, sample: Sample) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair, for all columns of the correlations."""
-    common = overlap.feature_difference(sample.common_loss)
-    return correlations.measures(space, sample) | {COMMON_PERFORMANCE: common}
+    found = correlations.measures(task.space, sample.decisions, edits=sample.edit_distance)
+    found[performance(task)] = overlap.feature_difference(sample.loss)
+    found[common_performance(task)] = overlap.feature_difference(sample.common_loss)
+    return found
 
 
 def interval(values: Sequence[float], digits: int, sign: str = "") -> str | float | Empty:

@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 
 from nas.errors import UserError
-from nas.evaluation._edit_distance_search import cost_dtype, find_twins
+from nas.evaluation.edit_distance.search import cost_dtype, find_twins
 from nas.spaces import Graphs
 from nas.spaces.space import ABSENT
 

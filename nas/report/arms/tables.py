@@ -3,8 +3,8 @@ Arrays in, tables out.
 
 Every row is an arm and every number a mean over its seeds ± half its 95 % t interval; with one seed
 it stands alone. An arm whose policy has no hidden state has no distances of embeddings, and its
-cells say so. How policies decide is in `nas.report.evidence_policy`; the page is made by
-`nas.report.evidence_page`.
+cells say so. How policies decide is in `nas.report.arms.policies`; the page is made by
+`nas.report.arms.page`.
 """
 
 import itertools
@@ -17,27 +17,27 @@ import numpy as np
 from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.samples import SETS
-from nas.report.evidence_arms import (
-    COMMON_PERFORMANCE,
+from nas.report.arms.arm import (
     NO_STATE,
     ONE_SEED,
     PERMUTED,
-    Arm,
+    MeasuredArm,
+    common_performance,
     interval,
     measures,
     p_values,
+    performance,
     seeds,
 )
-from nas.report.evidence_policy import behaviour_table, identical_states_table
+from nas.report.arms.policies import behaviour_table, identical_states_table
 from nas.report.tables import Column, Empty, Row, Table
-from nas.spaces import SearchSpace
+from nas.tasks import Task
 
 REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
-PRIMARY_MEASURES = (correlations.TOTAL, correlations.ACTIVATIONS)
 WEIGHTS = {"own": "loss", "common": "common_loss"}  # shared weights -> field of a sample
-_SHOWN = (*correlations.MEASURES, COMMON_PERFORMANCE)
 _NOT_MEASURED = Empty("not measured")
+PAPER = "paper (PG + memory)"
 _SIGNS = (
     "Similarities (common ..., overlap): the more negative, the more alike are the states of "
     "architectures that are alike.",
@@ -51,35 +51,30 @@ _PROJECTION = (
 )
 
 
-def tables(
-    space: SearchSpace, arms: dict[str, Arm], vocabulary_size: int, command: str
-) -> dict[str, Table]:
+def study_tables(task: Task, arms: dict[str, MeasuredArm], command: str) -> dict[str, Table]:
     """name of its file -> table.
 
     Args:
-      space: what the decisions mean.
       arms: keys as in `experiments.arms`, and "untrained"; the same seeds in each.
-      vocabulary_size: a cell with a perplexity above it is worse than guessing, and counted as
-        diverged.
       command: that makes the tables.
     """
     return {
-        "correlations_uniform": correlations_table(space, arms, "uniform", command),
-        "correlations_own": correlations_table(space, arms, "own", command),
-        "correlations_own_yardsticks": yardsticks_table(space, arms, command),
-        "protocol": protocol_table(space, arms, command),
-        "primary": primary_table(space, arms, command),
-        "exploratory": exploratory_table(space, arms, command),
-        "performance_uniform": performance_table(space, arms, "uniform", vocabulary_size, command),
-        "performance_own": performance_table(space, arms, "own", vocabulary_size, command),
-        "behaviour": behaviour_table(space, arms, command),
-        "identical_states": identical_states_table(space, arms, command),
+        "correlations_uniform": correlations_table(task, arms, "uniform", command),
+        "correlations_own": correlations_table(task, arms, "own", command),
+        "correlations_own_yardsticks": yardsticks_table(task, arms, command),
+        "protocol": protocol_table(task, arms, command),
+        "primary": primary_table(task, arms, command),
+        "exploratory": exploratory_table(task, arms, command),
+        "performance_uniform": performance_table(task, arms, "uniform", command),
+        "performance_own": performance_table(task, arms, "own", command),
+        "behaviour": behaviour_table(task, arms, command),
+        "identical_states": identical_states_table(task, arms, command),
     }
 
 
-def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, command: str) -> Table:
+def correlations_table(task: Task, arms: dict[str, MeasuredArm], which: str, command: str) -> Table:
     """Spearman's correlation of the distance of states with each measure, on one of the SETS."""
-    rows = [Row([arm.title, *_correlation_cells(space, arm, which)]) for arm in arms.values()]
+    rows = [Row([arm.title, *_correlation_cells(task, arm, which)]) for arm in arms.values()]
     untrained = arms["untrained"]
     samples = [sample[which] for sample in untrained.samples]
     n, width = samples[0].after.shape
@@ -91,8 +86,8 @@ def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, com
         "untrained, those of its run.",
     ]
     if which == "uniform":
-        rows += _yardsticks(space, samples, width)
-        rows.append(Row(["equal weights, in expectation", *_ceiling_cells(space)], reference=True))
+        rows += _yardsticks(task, samples, width)
+        rows.append(Row(["equal weights, in expectation", *_ceiling_cells(task)], reference=True))
         notes += [
             _PROJECTION.format(width),
             "Equal weights, in expectation: Pearson's correlation of a similarity with the total "
@@ -101,52 +96,46 @@ def correlations_table(space: SearchSpace, arms: dict[str, Arm], which: str, com
             "over all; q = 1 / choices.",
         ]
     else:
-        rows.append(
-            Row(
-                [
-                    "paper (PG + memory)",
-                    *(correlations.PAPER.get(name, Empty("-")) for name in _SHOWN),
-                ],
-                reference=True,
-            )
-        )
+        if published := _published(task):
+            cells = [published.get(name, Empty("-")) for name in _names(task)]
+            rows.append(Row([PAPER, *cells], reference=True))
         notes.append(
             "Arms draw different samples: compare each with its yardsticks before comparing arms."
         )
     title = f"{SETS[which].capitalize()}: correlation of the distance between states with ..."
-    return Table(title, _correlation_columns(), rows, notes, command)
+    return Table(title, _correlation_columns(task), rows, notes, command)
 
 
-def yardsticks_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def yardsticks_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """What states that have learned nothing would give on the own samples of each arm."""
     width = arms["untrained"].samples[0]["own"].after.shape[1]
     rows = []
     for arm in arms.values():
         rows += _yardsticks(
-            space, [sample["own"] for sample in arm.samples], width, f": {arm.title}"
+            task, [sample["own"] for sample in arm.samples], width, f": {arm.title}"
         )
     title = "Own samples, yardsticks: correlation of distances that have learned nothing with ..."
-    return Table(title, _correlation_columns(), rows, [_PROJECTION.format(width), *_SIGNS], command)
+    return Table(
+        title, _correlation_columns(task), rows, [_PROJECTION.format(width), *_SIGNS], command
+    )
 
 
-def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def protocol_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """The paper's own protocol on each arm's own samples."""
     compared = [arm for arm in arms.values() if arm.has_state]
-    found = [arm.protocol(space) for arm in compared]
-    rows = []
+    found = [arm.protocol(task) for arm in compared]
+    rows, published = [], published_protocol(task)
     for key in itertools.product(
-        correlations.PROTOCOL, correlations.STATISTICS, correlations.METRICS
+        correlations.protocol(task), correlations.STATISTICS, correlations.METRICS
     ):
-        paper = correlations.PAPER_PROTOCOL.get(key, Empty("-"))
+        paper = [published.get(key, Empty("-"))] if published else []
         rows.append(
-            Row([*key, paper, *(interval([seed[key] for seed in arm], 3, "+") for arm in found)])
+            Row([*key, *paper, *(interval([seed[key] for seed in arm], 3, "+") for arm in found)])
         )
     columns = [
         *(Column(name) for name in ("measure", "correlation", "distance")),
-        *(
-            Column(title, 3, True)
-            for title in ("paper (PG + memory)", *(arm.title for arm in compared))
-        ),
+        *(Column(title, 3, True) for title in [PAPER] * bool(published)),
+        *(Column(arm.title, 3, True) for arm in compared),
     ]
     notes = [
         "Embedding: the state that produced the last decision.",
@@ -159,9 +148,9 @@ def protocol_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Ta
     return Table(title, columns, rows, notes, command)
 
 
-def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def primary_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """The claim to be tested, in one family of tests adjusted after Holm."""
-    found = differences(space, arms, [key for key in PRIMARY_ARMS if key in arms])
+    found = differences(task, arms, [key for key in PRIMARY_ARMS if key in arms])
     adjusted = st.holm({str(names): paired.p for names, paired in found.items()}) if found else {}
     rows = [
         Row(
@@ -184,9 +173,9 @@ def primary_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Tab
     )
 
 
-def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) -> Table:
+def exploratory_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
     """The same comparisons for all other arms, not adjusted."""
-    found = differences(space, arms, [key for key in arms if key not in PRIMARY_ARMS])
+    found = differences(task, arms, [key for key in arms if key not in PRIMARY_ARMS])
     rows = [Row([*names, *_paired_cells(paired)]) for names, paired in found.items()]
     notes = ["Exploratory: p is not adjusted for the number of rows.", *_difference_notes(arms)]
     return Table(
@@ -199,7 +188,7 @@ def exploratory_table(space: SearchSpace, arms: dict[str, Arm], command: str) ->
 
 
 def differences(
-    space: SearchSpace, arms: dict[str, Arm], keys: Sequence[str]
+    task: Task, arms: dict[str, MeasuredArm], keys: Sequence[str]
 ) -> dict[tuple[str, str, str], st.Paired]:
     """(arm, reference, measure) -> paired difference of correlations on the uniform set, for those
     `keys` that have a state.
@@ -209,26 +198,24 @@ def differences(
         for name in dict.fromkeys((*REFERENCES, *keys))
         if name in arms and arms[name].has_state
     ]
-    values = {name: arms[name].correlations(space, "uniform") for name in compared}
+    values = {name: arms[name].correlations(task, "uniform") for name in compared}
     found = {}
     for key in filter(values.get, keys):
         for reference in REFERENCES[: REFERENCES.index(key) if key in REFERENCES else None]:
             if reference in values:
-                for measure in PRIMARY_MEASURES:
+                for measure in (correlations.TOTAL, correlations.common(task.space.label_kind)):
                     paired = st.paired_difference(values[key][measure], values[reference][measure])
                     found[arms[key].title, arms[reference].title, measure] = paired
     return found
 
 
-def performance_table(
-    space: SearchSpace, arms: dict[str, Arm], which: str, vocabulary_size: int, command: str
-) -> Table:
+def performance_table(task: Task, arms: dict[str, MeasuredArm], which: str, command: str) -> Table:
     """Whether states tell performance (Q5), on one of the SETS, with own and with common
     weights.
     """
-    limit = math.log(vocabulary_size)
+    metric = task.metric
     rows = [
-        Row([arm.title, weights, *_performance_cells(space, arm, which, field, limit)])
+        Row([arm.title, weights, *_performance_cells(task, arm, which, field)])
         for arm in arms.values()
         for weights, field in WEIGHTS.items()
     ]
@@ -246,7 +233,7 @@ def performance_table(
         Column("total overlap, without them", 3, True),
     ]
     notes = [
-        "Spearman's correlation of |difference of log perplexity| with the distance of states "
+        f"Spearman's correlation of |difference of {metric.loss}| with the distance of states "
         "(positive: states tell "
         "performance), and with total overlap (negative: architectures that are alike perform "
         "alike).",
@@ -255,20 +242,19 @@ def performance_table(
         "States, overlap fixed: the partial correlation given total overlap. Its p is too small "
         "where both follow the overlap.",
         PERMUTED.format("architectures"),
-        f"Diverged: perplexity above {vocabulary_size:,}, the size of the vocabulary, or not "
-        "finite; they are part of all "
-        "numbers but those without them.",
+        f"Diverged: {metric.name} above {metric.shown(metric.guessing):,.{metric.digits}f}, which "
+        "is guessing, or not finite; they are part of all numbers but those without them.",
     ]
     title = f"{SETS[which].capitalize()}: do states tell performance?"
     return Table(title, columns, rows, notes, command)
 
 
-def _correlation_cells(space, arm, which):
+def _correlation_cells(task, arm, which):
     if not arm.has_state:
-        return [NO_STATE] * len(_SHOWN)
-    found = arm.correlations(space, which)
+        return [NO_STATE] * len(_names(task))
+    found = arm.correlations(task, which)
     samples = [sample[which] for sample in arm.samples]
-    return _measure_cells([found[name] for name in _SHOWN], samples)
+    return _measure_cells([found[name] for name in _names(task)], samples)
 
 
 def _measure_cells(columns, samples):
@@ -280,45 +266,80 @@ def _is_measured(samples, field):
     return not all(np.isnan(getattr(sample, field)).all() for sample in samples)
 
 
-def _yardsticks(space, samples, width, suffix=""):
+def _yardsticks(task, samples, width, suffix=""):
     """Rows of one-hot decisions and of a random projection, another one for each seed, in place of
     the states.
     """
-    values = [measures(space, sample) for sample in samples]
+    values = [measures(task, sample) for sample in samples]
     embeddings = {
-        "one-hot decisions": [overlap.one_hot(space, sample.decisions) for sample in samples],
+        "one-hot decisions": [overlap.one_hot(task.space, sample.decisions) for sample in samples],
         "random projection": [
-            overlap.random_projection(space, sample.decisions, width, seed)
+            overlap.random_projection(task.space, sample.decisions, width, seed)
             for seed, sample in enumerate(samples)
         ],
     }
     rows = []
     for name, embedded in embeddings.items():
         found = [correlations.correlations(*pair) for pair in zip(values, embedded, strict=True)]
-        cells = _measure_cells([[seed[measure] for seed in found] for measure in _SHOWN], samples)
+        cells = _measure_cells(
+            [[seed[measure] for seed in found] for measure in _names(task)], samples
+        )
         rows.append(Row([name + suffix, *cells], reference=True))
     return rows
 
 
-def _ceiling_cells(space):
+def _ceiling_cells(task):
     def variance(*kinds):
-        q = 1 / np.array([space.num_choices[t] for kind in kinds for t in space.positions(kind)])
+        q = 1 / np.array(
+            [task.space.num_choices[t] for kind in kinds for t in task.space.positions(kind)]
+        )
         return float((q * (1 - q)).sum())
 
-    kinds = {
-        correlations.ACTIVATIONS: ("activation",),
-        correlations.CONNECTIONS: ("connection",),
-        correlations.TOTAL: tuple(dict.fromkeys(space.kinds)),
-    }
+    kinds = {correlations.common(kind): (kind,) for kind in dict.fromkeys(task.space.kinds)}
+    kinds[correlations.TOTAL] = tuple(dict.fromkeys(task.space.kinds))
     everything = variance(*kinds[correlations.TOTAL])
     return [
         -math.sqrt(variance(*kinds[name]) / everything) if name in kinds else Empty("-")
-        for name in _SHOWN
+        for name in _names(task)
     ]
 
 
-def _correlation_columns():
-    return [Column("arm"), *(Column(name, 3, True) for name in _SHOWN)]
+def _names(task):
+    """The measures, a column each."""
+    space = task.space
+    kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
+    features = space.features(np.zeros((1, space.num_decisions), np.int32))
+    return (
+        *map(correlations.common, kinds),
+        correlations.TOTAL,
+        correlations.labelled_edges(space),
+        *map(correlations.difference, features),
+        *correlations.EDIT_DISTANCES,
+        performance(task),
+        common_performance(task),
+    )
+
+
+def published_protocol(task: Task) -> dict[tuple[str, str, str], float]:
+    """(measure, statistic, metric) -> what the paper reports with the memory, of a
+    task that it searched.
+    """
+    edges, _, loss = correlations.protocol(task)
+    names = {"labelled edges": edges, "performance": loss}
+    return {(names[of], "Spearman", "L2"): r for of, r in task.network.published.items()}
+
+
+def _published(task):
+    """The same beside our reading and our performance."""
+    names = {
+        "labelled edges": correlations.labelled_edges(task.space),
+        "performance": performance(task),
+    }
+    return {names[of]: r for of, r in task.network.published.items()}
+
+
+def _correlation_columns(task):
+    return [Column("arm"), *(Column(name, 3, True) for name in _names(task))]
 
 
 def _difference_columns():
@@ -352,31 +373,31 @@ class _Pairs(NamedTuple):
 
     distance: np.ndarray  # [P] of their states
     overlap: np.ndarray  # [P]
-    performance: np.ndarray  # [P] |difference| of log perplexity
+    performance: np.ndarray  # [P] |difference| of losses
 
 
-def _pairs(space, sample, loss, kept):
+def _pairs(task, sample, loss, kept):
     decisions = sample.decisions[kept]
     return _Pairs(
         correlations.distances(sample.after[kept]),
-        overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds)),
+        overlap.common_decisions(task.space, decisions, *dict.fromkeys(task.space.kinds)),
         overlap.feature_difference(loss[kept]),
     )
 
 
-def _performance_cells(space, arm, which, field, limit):
+def _performance_cells(task, arm, which, field):
     samples = [sample[which] for sample in arm.samples]
     if not _is_measured(samples, field):
         return [_NOT_MEASURED] * 9
     measured = [getattr(sample, field) for sample in samples]
-    converged = [values <= limit for values in measured]  # not those that are NaN
+    converged = [values <= task.metric.guessing for values in measured]  # not those that are NaN
     everything, without = (
-        [_pairs(space, *seed) for seed in zip(samples, measured, kept, strict=True)]
+        [_pairs(task, *seed) for seed in zip(samples, measured, kept, strict=True)]
         for kept in ([slice(None)] * len(samples), converged)
     )
     states, states_without = [NO_STATE] * 5, NO_STATE
     if samples[0].after.shape[1]:
-        simple, partial = zip(*arm.performance_tests(space, which, field), strict=True)
+        simple, partial = zip(*arm.performance_tests(task, which, field), strict=True)
         r = [test.r for test in simple]
         states = [
             interval(r, 3, "+"),

@@ -5,8 +5,8 @@ theory gives the number.
 import numpy as np
 import pytest
 
-from experiments.nasbench201 import facts, measures
-from experiments.nasbench201.measures import Judge
+from experiments.nasbench201 import facts, judging
+from experiments.nasbench201.judging import Judge
 from nas.data import table as tables
 from nas.data.table import SPACE
 
@@ -51,31 +51,31 @@ def log_probs(joint):
 def test_entropy_and_total_correlation_by_hand():
     joint = np.zeros(SPACE.num_choices)
     joint[0, 0, 0, 0, 0, 0] = joint[1, 1, 2, 0, 0, 0] = 1  # three decisions that share one bit
-    assert measures.entropy(log_probs(joint).ravel()) == pytest.approx(np.log(2))
-    assert measures.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(
+    assert judging.entropy(log_probs(joint).ravel()) == pytest.approx(np.log(2))
+    assert judging.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(
         2 * np.log(2)
     )
-    assert measures.entropy(np.full(COUNT, -np.log(COUNT))) == pytest.approx(6 * np.log(5))
-    assert measures.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(
+    assert judging.entropy(np.full(COUNT, -np.log(COUNT))) == pytest.approx(6 * np.log(5))
+    assert judging.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(
         0, abs=1e-9
     )
 
 
 def test_gibbs_policies_of_single_effects_need_no_conditioning():
     single = tables.synthetic_table(0, 0.0).accuracy["cifar10", "test"]
-    entropies, correlations = measures.gibbs_curve(single)
+    entropies, correlations = judging.gibbs_curve(single)
     assert np.all(np.diff(entropies) >= 0) and entropies[-1] == pytest.approx(
         6 * np.log(5), abs=1e-6
     )
     np.testing.assert_allclose(correlations, 0, atol=1e-3)  # accuracies are single precision
     pairs = tables.synthetic_table(0, 1.0).accuracy["cifar10", "test"]
-    assert measures.gibbs_curve(pairs)[1].max() > 0.3
+    assert judging.gibbs_curve(pairs)[1].max() > 0.3
 
 
 def test_gibbs_policies_of_two_decisions_by_hand():
     every = SPACE.every()
     accuracy = 10.0 * ((every[:, 0] == 0) & (every[:, 1] == 0))
-    curve = measures.gibbs_curve(accuracy)
+    curve = judging.gibbs_curve(accuracy)
     beta = 4.0
     joint = np.ones((5, 5))
     joint[0, 0] = np.exp(10 / beta)
@@ -83,18 +83,18 @@ def test_gibbs_policies_of_two_decisions_by_hand():
     marginal = joint.sum(axis=0)
     entropy = -np.sum(joint * np.log(joint))
     expected = -2 * np.sum(marginal * np.log(marginal)) - entropy
-    found = measures.gibbs_total_correlation(curve, np.array([entropy + 4 * np.log(5)]))
+    found = judging.gibbs_total_correlation(curve, np.array([entropy + 4 * np.log(5)]))
     assert found == pytest.approx(expected, rel=0.01)  # the curve is interpolated
     assert np.isnan(
-        measures.gibbs_total_correlation(curve, np.array([1.0]))
+        judging.gibbs_total_correlation(curve, np.array([1.0]))
     )  # 625 equal architectures have 6.4 nats
 
 
 def test_the_uniform_sample_has_no_two_of_one_class():
     table = tables.AccuracyTable({}, SPACE.canonical_class(SPACE.every()))
-    rows = measures.uniform_sample(table, 400)
+    rows = judging.uniform_sample(table, 400)
     assert len(set(table.classes[rows])) == 400
-    alone = measures.uniform_sample(tables.AccuracyTable({}, np.arange(COUNT)), 400)
+    alone = judging.uniform_sample(tables.AccuracyTable({}, np.arange(COUNT)), 400)
     assert (
         len(set(alone)) == 400 and abs(SPACE.every()[alone].mean() - 2) < 0.15
     )  # uniform: mean 2, standard error .03
@@ -105,10 +105,10 @@ def test_pair_measures_by_hand():
     rows = SPACE.index(np.array([none, conv, pool]))
     test = np.zeros(COUNT)
     test[rows] = 10, 60, 35
-    found = measures.pair_measures(rows, test)
-    assert found[measures.OVERLAP].tolist() == [5, 5, 5]
-    assert found[measures.EDIT].tolist() == [3, 3, 1]
-    assert found[measures.ACCURACY].tolist() == [50, 25, 25]
+    found = judging.pair_measures(rows, test)
+    assert found[judging.OVERLAP].tolist() == [5, 5, 5]
+    assert found[judging.EDIT].tolist() == [3, 3, 1]
+    assert found[judging.ACCURACY].tolist() == [50, 25, 25]
 
 
 # Predictions.
@@ -123,9 +123,9 @@ def data():
 
 def test_predictions_of_what_is_there_and_of_noise(data):
     embedding, linear, noise = data
-    ridge, nearest = measures.prediction(embedding, linear)
+    ridge, nearest = judging.prediction(embedding, linear)
     assert ridge > 0.99 and 0.6 < nearest < 0.99
-    assert np.all(np.abs(measures.prediction(embedding, noise)) < 4 / np.sqrt(60))
+    assert np.all(np.abs(judging.prediction(embedding, noise)) < 4 / np.sqrt(60))
 
 
 def left_out(fit, known, target):
@@ -162,14 +162,14 @@ def test_settings_are_the_best_by_leaving_one_out(seed):
     rng = np.random.default_rng(seed)
     known, unknown = rng.standard_normal((40, 6)), rng.standard_normal((5, 6))
     target = known @ rng.standard_normal(6) + 4 * rng.standard_normal(40)
-    fits = [ridge_fit(ridge * 40, known.mean(axis=0)) for ridge in measures.RIDGES]
+    fits = [ridge_fit(ridge * 40, known.mean(axis=0)) for ridge in judging.RIDGES]
     best = min(fits, key=lambda fit: left_out(fit, known, target))
     np.testing.assert_allclose(
-        measures._ridge(known, target, unknown), best(known, target, unknown), rtol=1e-6
+        judging._ridge(known, target, unknown), best(known, target, unknown), rtol=1e-6
     )
-    best = min(map(nearest_fit, measures.NEIGHBOURS), key=lambda fit: left_out(fit, known, target))
+    best = min(map(nearest_fit, judging.NEIGHBOURS), key=lambda fit: left_out(fit, known, target))
     np.testing.assert_allclose(
-        measures._nearest(known, target, unknown), best(known, target, unknown), rtol=1e-9
+        judging._nearest(known, target, unknown), best(known, target, unknown), rtol=1e-9
     )
 
 
@@ -177,9 +177,9 @@ def test_held_out_architectures_are_not_used():
     rng = np.random.default_rng(1)
     embedding = np.eye(50)  # says which architecture it is, and nothing of the others
     accuracy = rng.standard_normal(50)
-    assert abs(measures.prediction(embedding, accuracy)[0]) < 0.6
+    assert abs(judging.prediction(embedding, accuracy)[0]) < 0.6
     assert (
-        measures.prediction(np.concatenate([embedding, accuracy[:, None]], axis=1), accuracy)[0]
+        judging.prediction(np.concatenate([embedding, accuracy[:, None]], axis=1), accuracy)[0]
         > 0.9
     )
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nas.evaluation.statistics import holm, paired_difference
-from nas.report.evidence_arms import interval, seeds
-from nas.report.evidence_figures import Curve, Panel, stacked_curves
+from nas.report.arms.arm import interval, seeds
+from nas.report.panels import Curve, Panel, stacked_curves
 from nas.report.style import PALETTE
 from nas.report.tables import Column, Empty, Row, Table
 

@@ -4,7 +4,7 @@ A number stands with its 95 % interval. Of several seeds that is Student's t ove
 it comes from resampling the architectures, and speaks of others that could have been compared, not
 of other seeds. "Follows", "more" and "less" mean that the interval, of a correlation or of a
 difference of two, leaves out zero. No interval is adjusted for the number of comparisons: the
-tables of `nas.report.evidence` are for that.
+tables of `nas.report.arms.tables` are for that.
 """
 
 import math
@@ -19,16 +19,17 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.samples import Sample
 from nas.evaluation.statistics import Interval
-from nas.report.evidence_arms import NO_STATE, Arm, interval, measures, once
+from nas.report.arms.arm import NO_STATE, MeasuredArm, interval, measures, once, performance
+from nas.report.arms.searches import Searched
+from nas.report.arms.tables import REFERENCES, published_protocol
 from nas.report.tables import Column, Empty, Row, Table
-from nas.report.training import Trained
-from nas.spaces import SearchSpace
+from nas.tasks import Task
 
 WIDTH = 100  # columns of a terminal
-UNTRAINED, PG = REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
+UNTRAINED, PG = REFERENCES
 MEMORY = ("memory", "memory_next")  # the paper's regulariser in its two readings
 ONE_SEED = "one seed cannot tell"
-_STATISTIC = ("Spearman", "L2")  # of `correlations.PAPER_PROTOCOL`
+_STATISTIC = ("Spearman", "L2")  # of `correlations.paper_protocol`
 _INTERVAL = re.compile(r"\[[^]]*\]")
 _RESAMPLES = 400  # of architectures, where there is one seed
 _NAMED = 3  # arms whose best cells are named
@@ -39,27 +40,47 @@ class Measure(NamedTuple):
 
     name: str
     which: str  # of `samples.SETS`; "own": by the paper's protocol
-    key: str  # of `correlations.measures`; of "own": of `correlations.PROTOCOL`
+    key: str  # of `arm.measures`; of "own": of `correlations.protocol`
     sign: int  # of the correlation if states follow it: -1 of a similarity, 1 of a difference
+    paper: float | None = None  # what the paper reports with the memory (Adam and Lorraine 2019)
+
+
+class Rows(NamedTuple):
+    """The measures of a task."""
+
+    shared: Measure  # the paper's similarity, by its protocol
+    protocol: Measure  # difference in performance, by its protocol
+    common: tuple[Measure, ...]  # decisions in common, a kind each
+    edits: Measure
+    performance: Measure
+    total: Measure  # no row of the table: `common` together
 
     @property
-    def paper(self) -> float | None:
-        """What the paper reports with the memory (Adam and Lorraine 2019)."""
-        published = correlations.PAPER_PROTOCOL.get((self.key, *_STATISTIC))
-        return published if self.which == "own" else None
+    def table(self) -> tuple[Measure, ...]:
+        return (self.shared, self.protocol, *self.common, self.edits, self.performance)
 
 
-SHARED = Measure("paper's activations", "own", correlations.LABELLED_EDGES, -1)
-PERPLEXITY = Measure("performance difference", "own", correlations.PERPLEXITY, 1)
-ACTIVATIONS = Measure("common activations", "uniform", correlations.ACTIVATIONS, -1)
-CONNECTIONS = Measure("common connections", "uniform", correlations.CONNECTIONS, -1)
-EDITS = Measure("edit distance", "uniform", correlations.EDIT_DISTANCE, 1)
-PERFORMANCE = Measure("performance difference", "uniform", correlations.PERFORMANCE, 1)
-ROWS = (SHARED, PERPLEXITY, ACTIVATIONS, CONNECTIONS, EDITS, PERFORMANCE)
-TOTAL = Measure("total overlap", "uniform", correlations.TOTAL, -1)  # no row: two rows together
+def rows(task: Task) -> Rows:
+    """The measures that the distance of states is correlated with."""
+    space, (edges, _, loss) = task.space, correlations.protocol(task)
+    published = published_protocol(task)
+    kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
+    return Rows(
+        Measure(
+            f"paper's {space.label_kind}s", "own", edges, -1, published.get((edges, *_STATISTIC))
+        ),
+        Measure("performance difference", "own", loss, 1, published.get((loss, *_STATISTIC))),
+        tuple(
+            Measure(correlations.common(kind), "uniform", correlations.common(kind), -1)
+            for kind in kinds
+        ),
+        Measure("edit distance", "uniform", correlations.EDIT_DISTANCE, 1),
+        Measure("performance difference", "uniform", performance(task), 1),
+        Measure("total overlap", "uniform", correlations.TOTAL, -1),
+    )
 
 
-def lead(arms: Mapping[str, Arm]) -> str | None:
+def lead(arms: Mapping[str, MeasuredArm]) -> str | None:
     """Key of the arm that sentences are about: the memory, else another, else the untrained.
 
     None: no arm has a state.
@@ -70,27 +91,27 @@ def lead(arms: Mapping[str, Arm]) -> str | None:
     return next((key for key in wanted if key in with_state), None)
 
 
-def references(arms: Mapping[str, Arm], key: str) -> list[str]:
+def references(arms: Mapping[str, MeasuredArm], key: str) -> list[str]:
     """Keys of the REFERENCES that arm `key` can be compared with."""
     return [name for name in REFERENCES if name != key and name in arms and arms[name].has_state]
 
 
-def values(space: SearchSpace, arm: Arm, measure: Measure) -> list[float]:
+def values(task: Task, arm: MeasuredArm, measure: Measure) -> list[float]:
     """[S] Spearman's correlation of each seed; as in the tables of the evidence."""
     if measure.which == "own":
-        return [seed[measure.key, *_STATISTIC] for seed in arm.protocol(space)]
-    return arm.correlations(space, measure.which)[measure.key]
+        return [seed[measure.key, *_STATISTIC] for seed in arm.protocol(task)]
+    return arm.correlations(task, measure.which)[measure.key]
 
 
-def estimate(space: SearchSpace, arm: Arm, measure: Measure) -> Interval:
+def estimate(task: Task, arm: MeasuredArm, measure: Measure) -> Interval:
     """The correlation with its interval: over seeds, or of one seed over architectures."""
-    found = values(space, arm, measure)
+    found = values(task, arm, measure)
     if len(found) > 1:
         return st.mean_interval(found)
-    return _resampled(arm, space)[measure]
+    return _resampled(arm, task)[measure]
 
 
-def difference(space: SearchSpace, arm: Arm, reference: Arm, measure: Measure) -> Interval:
+def difference(task: Task, arm: MeasuredArm, reference: MeasuredArm, measure: Measure) -> Interval:
     """The correlation of `arm` less that of `reference`, paired by seed.
 
     Of one seed the interval is made of both intervals over architectures as if these were drawn
@@ -98,10 +119,10 @@ def difference(space: SearchSpace, arm: Arm, reference: Arm, measure: Measure) -
     where the two see the same ones.
     """
     if len(arm.samples) > 1:
-        both = (values(space, one, measure) for one in (arm, reference))
+        both = (values(task, one, measure) for one in (arm, reference))
         paired = st.paired_difference(*both)
         return Interval(paired.mean, paired.low, paired.high)
-    a, b = (estimate(space, one, measure) for one in (arm, reference))
+    a, b = (estimate(task, one, measure) for one in (arm, reference))
     mean = a.estimate - b.estimate
     below = math.hypot(a.estimate - a.low, b.high - b.estimate)
     above = math.hypot(a.high - a.estimate, b.estimate - b.low)
@@ -124,8 +145,8 @@ def shown(found: Interval, digits: int = 3, sign: str = "+") -> str:
 
 
 def summary_table(
-    space: SearchSpace,
-    arms: Mapping[str, Arm],
+    task: Task,
+    arms: Mapping[str, MeasuredArm],
     command: str,
     *,
     width: int | None = None,
@@ -133,7 +154,7 @@ def summary_table(
     """The paper's table beside ours.
 
     Args:
-      space: what the decisions mean.
+      task: what the decisions mean.
       arms: as for `evidence.tables`.
       command: that makes the table.
       width: columns of characters that there are; arms for which there is no room are left out.
@@ -142,39 +163,46 @@ def summary_table(
     with_state = [key for key, arm in arms.items() if arm.has_state]
     first = [key for key in (*REFERENCES, *MEMORY) if key in with_state]
     keys = list(dict.fromkeys((*first, *with_state)))
-    table = _table(space, arms, keys, command)
+    table = _table(task, arms, keys, command)
     while width and len(keys) > 1 and max(map(len, table.body().splitlines())) > width:
         keys.pop()
-        table = _table(space, arms, keys, command)
+        table = _table(task, arms, keys, command)
     return table
 
 
-def readings(space: SearchSpace, arms: Mapping[str, Arm]) -> list[str]:
+def readings(task: Task, arms: Mapping[str, MeasuredArm]) -> list[str]:
     """A sentence for each row: what the number means beside REFERENCES, and what seeds can tell."""
     key = lead(arms)
     if key is None:
         return ["No controller here has a hidden state: there are no distances to read."]
-    return [f"{row.name}, {row.which}: {_reading(space, arms, key, row)}." for row in ROWS]
+    return [
+        f"{row.name}, {row.which}: {_reading(task, arms, key, row)}." for row in rows(task).table
+    ]
 
 
-def best_cells(trained: Sequence[Trained], yardsticks: Mapping[str, float]) -> str:
-    """One sentence: validation perplexities of the best cells beside those of n-gram models.
+def best_cells(task: Task, searched: Sequence[Searched], yardsticks: Mapping[str, float]) -> str:
+    """One sentence: what the best architectures reach beside models without a network.
 
     Args:
-      trained: an arm each.
-      yardsticks: name of a model -> its perplexity; what follows a comma in a name is left out.
+      searched: an arm each.
+      yardsticks: name of a model -> what it reaches; what follows a comma in a name is left out.
     """
-    perplexities = {arm.title: np.exp(arm.best_loss) for arm in trained}
-    cells = [f"{title} {_number(found)}" for title, found in list(perplexities.items())[:_NAMED]]
-    if len(perplexities) > _NAMED:
-        cells.append(f"{len(perplexities) - _NAMED} more in the report")
-    short = {name.partition(",")[0]: value for name, value in yardsticks.items()}
-    models = [f"{name} {value:.1f}" for name, value in short.items()]
-    model, least = min(short.items(), key=lambda item: item[1])
-    below = [title for title, found in perplexities.items() if np.mean(found) < least]
-    verdict = f"{', '.join(below)} better" if below else "no cell is better"
-    parts = [", ".join(cells), ", ".join(models), f"{verdict} than the {model}"]
-    return f"Best cell's perplexity: {'; '.join(parts)}."
+    metric = task.metric
+    reached = {arm.title: metric.shown(np.array(arm.best_loss)) for arm in searched}
+    cells = [
+        f"{title} {_number(of, metric.digits)}" for title, of in list(reached.items())[:_NAMED]
+    ]
+    if len(reached) > _NAMED:
+        cells.append(f"{len(reached) - _NAMED} more in the report")
+    parts = [", ".join(cells)]
+    if yardsticks:
+        short = {name.partition(",")[0]: value for name, value in yardsticks.items()}
+        model, least = min(short.items(), key=lambda item: item[1])
+        below = [title for title, found in reached.items() if np.mean(found) < least]
+        verdict = f"{', '.join(below)} better" if below else "no cell is better"
+        parts += [", ".join(f"{name} {value:.{metric.digits}f}" for name, value in short.items())]
+        parts += [f"{verdict} than the {model}"]
+    return f"Best cell's {metric.name}: {'; '.join(parts)}."
 
 
 def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: object) -> str:
@@ -197,14 +225,14 @@ def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: o
 
 
 @once
-def _resampled(arm: Arm, space: SearchSpace) -> dict[Measure, Interval]:
+def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
     """Of the first seed, with intervals over architectures."""
     sample, found = arm.samples[0], {}
-    uniform = measures(space, sample["uniform"])
-    for row in (*ROWS, TOTAL):
+    uniform = measures(task, sample["uniform"])
+    for row in (*rows(task).table, rows(task).total):
         one = sample[row.which]
         states = one.before if row.which == "own" else one.after
-        column = _protocol(space, one, row) if row.which == "own" else uniform[row.key]
+        column = _protocol(task, one, row) if row.which == "own" else uniform[row.key]
         distance = correlations.distances(states)
         if math.isnan(correlations.spearman(distance, column)):
             found[row] = Interval(math.nan, math.nan, math.nan)
@@ -213,44 +241,46 @@ def _resampled(arm: Arm, space: SearchSpace) -> dict[Measure, Interval]:
     return found
 
 
-def _protocol(space: SearchSpace, sample: Sample, row: Measure) -> np.ndarray:
+def _protocol(task: Task, sample: Sample, row: Measure) -> np.ndarray:
     """[P] as in `correlations.paper_protocol`."""
-    if row == SHARED:
-        return overlap.common_labelled_edges(space, sample.decisions)
-    return overlap.feature_difference(np.exp(sample.loss))
+    if row == rows(task).shared:
+        return overlap.common_labelled_edges(task.space, sample.decisions)
+    return overlap.feature_difference(task.metric.shown(sample.loss))
 
 
 @once
-def _one_hot(arm: Arm, space: SearchSpace) -> dict[Measure, float]:
+def _one_hot(arm: MeasuredArm, task: Task) -> dict[Measure, float]:
     """The correlations, mean over seeds, if the decisions of `arm` themselves were its states."""
-    found = {row: [] for row in ROWS}
+    table = rows(task).table
+    found = {row: [] for row in table}
     for sample in arm.samples:
-        uniform = measures(space, sample["uniform"])
-        for row in ROWS:
+        uniform = measures(task, sample["uniform"])
+        for row in table:
             one = sample[row.which]
-            column = _protocol(space, one, row) if row.which == "own" else uniform[row.key]
-            distance = correlations.distances(overlap.one_hot(space, one.decisions))
+            column = _protocol(task, one, row) if row.which == "own" else uniform[row.key]
+            distance = correlations.distances(overlap.one_hot(task.space, one.decisions))
             found[row].append(correlations.spearman(distance, column))
     return {row: float(np.mean(seeds)) for row, seeds in found.items()}
 
 
-def _table(space, arms, keys, command):
-    rows = []
+def _table(task, arms, keys, command):
+    lines = []
+    has_paper = any(row.paper is not None for row in rows(task).table)
     principal = lead(arms)
-    for row in ROWS:
-        numbers = [_cell(values(space, arms[key], row)) for key in keys]
-        yardstick = NO_STATE if principal is None else _one_hot(arms[principal], space)[row]
-        paper = Empty("-") if row.paper is None else row.paper
-        rows.append(Row([row.name, row.which, *numbers, yardstick, paper]))
+    for row in rows(task).table:
+        numbers = [_cell(values(task, arms[key], row)) for key in keys]
+        yardstick = NO_STATE if principal is None else _one_hot(arms[principal], task)[row]
+        published = [Empty("-") if row.paper is None else row.paper] if has_paper else []
+        lines.append(Row([row.name, row.which, *numbers, yardstick, *published]))
     columns = [
         *(Column(name) for name in ("measure", "set")),
         *(Column(arms[key].title, 3, True) for key in keys),
-        *(Column(name, 3, True) for name in ("one-hot", "paper")),
+        *(Column(name, 3, True) for name in ("one-hot", "paper")[: 1 + has_paper]),
     ]
     return Table(
         "Spearman's correlation of the distance between two hidden states with ...",
         columns,
-        rows,
+        lines,
         _notes(arms, keys, principal),
         command,
     )
@@ -278,17 +308,17 @@ def _cell(found):
     return interval(found, 3, "+") if np.isfinite(found).all() else Empty("undefined")
 
 
-def _reading(space, arms, key, row):
+def _reading(task, arms, key, row):
     arm, seeds = arms[key], len(arms[key].samples)
-    found = estimate(space, arm, row)
+    found = estimate(task, arm, row)
     side = direction(found)
     number = shown(found) if seeds == 1 else f"{found.estimate:+z.3f}"  # ± is in the table
     if math.isnan(found.estimate):
-        undefined = "its states are all alike, or a perplexity is not finite"
+        undefined = "its states are all alike, or a loss is not finite"
         return f"undefined with {arm.title}, where {undefined}"
     if side is None:
         return f"{number} with {arm.title}; {ONE_SEED}"
-    others = {name: difference(space, arm, arms[name], row) for name in references(arms, key)}
+    others = {name: difference(task, arm, arms[name], row) for name in references(arms, key)}
     clauses = [_meaning(side, row.sign) + f" with {arm.title}"]
     if key in MEMORY and row.paper is not None:
         number += f"; the paper's {'inside' if found.low <= row.paper <= found.high else 'outside'}"
@@ -314,11 +344,11 @@ def _comparisons(side):
     return {side: "more so than", -side: "less so than", 0: "not told apart from"}
 
 
-def _number(found):
-    cell = interval(found, 1)
+def _number(found, digits):
+    cell = interval(found, digits)
     if isinstance(cell, Empty):
         return cell.reason
-    return cell if isinstance(cell, str) else f"{cell:.1f}"
+    return cell if isinstance(cell, str) else f"{cell:.{digits}f}"
 
 
 def _wrap(text, indent=""):

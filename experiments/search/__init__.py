@@ -1,0 +1,1 @@
+"""The search study: searches, derived cells, training from scratch, searches without sharing."""
