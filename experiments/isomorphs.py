@@ -2,7 +2,7 @@
 artefact?
 
 Relabelled copies of a cell compute the same function with other matrices of the shared weights.
-Trained alone they would be equal; what their perplexities differ by tells nothing of the cell.
+Trained alone they would be equal; what their losses differ by tells nothing of the cell.
 Needs only the run directory of a search.
 """
 
@@ -32,13 +32,13 @@ def main():
     run = runs.open_run(workdir)
     measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)
     save_arrays(workdir / "isomorphs.npz", measured)
-    result = table(measured, run.task.data.vocabulary, runs.command(), seed=FLAGS.seed)
+    result = table(measured, run.task.metric, runs.command(), seed=FLAGS.seed)
     result.csv(workdir / "isomorphs.csv")
     print(result.text())
 
 
 def measure(run, *, cells, copies, seed):
-    """Set -> [cells, copies] nats a token of relabelled copies under the run's shared weights, on
+    """Set -> [cells, copies] losses of relabelled copies under the run's shared weights, on
     its validation windows.
 
     Cells of fewer different copies are left out.
@@ -79,7 +79,7 @@ def measure(run, *, cells, copies, seed):
     return measured
 
 
-def table(measured, vocabulary, command, *, seed=0):
+def table(measured, metric, command, *, seed=0):
     """The variance components of each set, once more without cells a copy of which does no better
     than guessing.
     """
@@ -90,7 +90,7 @@ def table(measured, vocabulary, command, *, seed=0):
 
     rows = []
     for name, values in measured.items():
-        learned = np.all(values < np.log(vocabulary), axis=1)  # False where a value is not a number
+        learned = np.all(values < metric.guessing, axis=1)  # False where a value is not a number
         chosen = (
             {name: values}
             if learned.all()
@@ -108,7 +108,7 @@ def table(measured, vocabulary, command, *, seed=0):
             )
             rows.append(Row([title, float(len(group)), between, within, interval]))
     return Table(
-        "Isomorph test: log perplexity under shared weights of relabelled copies of a cell",
+        f"Isomorph test: {metric.loss} under shared weights of relabelled copies of a cell",
         [
             Column("set"),
             Column("cells", 0),
@@ -118,12 +118,11 @@ def table(measured, vocabulary, command, *, seed=0):
         ],
         rows,
         [
-            "Components of variance, nats a token; share: copies / (copies + cells), 95 % "
+            f"Components of variance, {metric.unit}; share: copies / (copies + cells), 95 % "
             "interval of a bootstrap over cells.",
             "Copies are drawn from all numberings of a cell's nodes; the one that was sampled has "
             "no place of its own.",
-            "Diverged: a copy does no better than guessing (perplexity at or above the number of "
-            "types).",
+            "Diverged: a copy does no better than guessing.",
         ],
         command,
     )

@@ -79,10 +79,10 @@ def main():
         measured[title] = (shared[:, chosen], np.array(alone))
     written.section(
         "Table",
-        {"rank_agreement": ranks.table(measured, searched[0].task.data.vocabulary, runs.command())},
+        {"rank_agreement": ranks.table(measured, searched[0].task.metric, runs.command())},
     )
     caption = (
-        "Ranks of mean perplexities, over both searches and over both trainings; 1 is the best. "
+        "Ranks of mean losses, over both searches and over both trainings; 1 is the best. "
         "Dotted: full agreement."
     )
     written.answer(
@@ -101,7 +101,7 @@ def main():
 
 
 def _score(path, searched, count):
-    """Decisions [count, T] drawn uniformly, and [2, count] nats a token under the shared weights of
+    """Decisions [count, T] drawn uniformly, and [2, count] losses under the shared weights of
     both searches.
     """
     import jax

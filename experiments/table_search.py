@@ -1,5 +1,5 @@
 """Does the controller matter? Strategies at one budget: search, derivation, training from scratch,
-test perplexity.
+test split.
 
 For every strategy and seed: a search, the cells derived from it, and the best of them trained from
 scratch, beside those of random search and successive halving without shared weights, a cell drawn
@@ -73,6 +73,7 @@ def main():
     )
 
     run = searched[names[0]][0]
+    task, metric = run.task, run.task.metric
     drawn = [run.space.format(pieces.random_cell(run.space, seed)) for seed in seeds]
     configs = [dataclasses.replace(base, seed=seed) for seed in seeds]
     halved = without_sharing.halve_all(root, configs, FLAGS.halved, **options)
@@ -90,8 +91,10 @@ def main():
             [(seed, run.space.format(of.decisions[0]))]
             for seed, of in zip(seeds, halved, strict=True)
         ],
-        "LSTM, as many parameters": [[(seed, "lstm")] for seed in seeds],
     }
+    for baseline in task.network.baselines[:1]:
+        title = f"{baseline.upper()}, as many parameters"
+        without[title] = [[(seed, baseline)] for seed in seeds]
     best = {
         STRATEGIES[name].title: [
             [(seed, run.space.format(cells.decisions[0]))]
@@ -105,11 +108,11 @@ def main():
     found = {
         name: Found(
             title=STRATEGIES[name].title,
-            best=np.array([cells.held_out for cells in derived[name]]),
-            mean=np.array([cells.loss.mean() for cells in derived[name]]),
+            best=metric.shown(np.array([cells.held_out for cells in derived[name]])),
+            mean=metric.shown(np.array([cells.loss.mean() for cells in derived[name]])),
             scratch=scratch[STRATEGIES[name].title],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
-            curves=[pieces.best_so_far(run.metrics()) for run in searched[name]],
+            curves=[pieces.best_so_far(run.metrics(), metric) for run in searched[name]],
         )
         for name in names
     }
@@ -121,12 +124,13 @@ def main():
         question,
         "Strategies at the same budget: from shared weights to a trained cell.",
     )
-    task, splits = run.task, run.splits
+    splits = run.splits
     yardsticks = [
         task.network.yardsticks(task.data, splits.train, held_out) for held_out in splits[1:]
     ]
-    tables = {
+    printed = {
         "search": tables.search_table(
+            task,
             found,
             controls,
             seconds,
@@ -136,6 +140,7 @@ def main():
             command=command,
         ),
         "crossed": tables.crossed_table(
+            metric,
             [of.title for of in found.values()],
             crossed,
             cells=pieces.CROSSED,
@@ -143,31 +148,31 @@ def main():
         ),
     }
     if tables.RANDOM in found:
-        tables["differences"] = tables.differences_table(found, controls, command)
-    written.section("Tables", tables)
+        printed["differences"] = tables.differences_table(metric, found, controls, command)
+    written.section("Tables", printed)
     caption = (
         "Means and 95 % intervals over seeds, at the end of each epoch after the warm-up. Wall "
         "time: mean over seeds."
     )
     figures = [
         (name, figure, caption)
-        for name, figure in tables.curves_figure(found, base.search.warmup_epochs).items()
+        for name, figure in tables.curves_figure(metric, found, base.search.warmup_epochs).items()
     ]
     caption = (
         "The best derived cell of each search and, dashed, the controls: means and 95 % "
         "intervals over seeds."
     )
     if base.training.epochs > 1:
-        figures.append(("from_scratch", tables.scratch_figure(found, controls), caption))
+        figures.append(("from_scratch", tables.scratch_figure(metric, found, controls), caption))
     sentence = (
-        tables.answer(found, controls)
+        tables.answer(metric, found, controls)
         if tables.RANDOM in found
         else "Not asked against random search."
     )
     written.answer(question, sentence, figures)
     written.answer(
         "Do shared weights specialise in the policy that trains them?",
-        tables.crossed_answer(crossed),
+        tables.crossed_answer(metric, crossed),
         [],
     )
     written.finish({"strategies": names, "seeds": seeds, "derived": FLAGS.derived})

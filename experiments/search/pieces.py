@@ -11,7 +11,6 @@ Each is kept in the study's folder and read again by later calls:
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -22,11 +21,12 @@ import numpy as np
 from experiments.search.tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
-from nas import derivation, logs, progress, runs, training
+from nas import derivation, logs, progress, runs, tasks, training
 from nas.checkpoint import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
 from nas.spaces import SearchSpace
+from nas.tasks import Metric
 
 CROSSED = 20  # cells of each policy that all shared weights score
 _CONTROL_KEY = 1907  # of the cells drawn at random, one a seed
@@ -36,19 +36,17 @@ class Cells(NamedTuple):
     """The different cells that a search was asked for, the best first."""
 
     decisions: np.ndarray  # [n, T] int32
-    loss: (
-        np.ndarray
-    )  # [n] nats a token, own shared weights, on the validation windows of an evaluation
+    loss: np.ndarray  # [n] own shared weights, on the validation windows of an evaluation
     held_out: (
         np.ndarray
-    )  # [] nats a token of the best, on the half of the validation split that did not choose it
+    )  # [] of the best, on the half of the validation split that did not choose it
 
 
-class Trained(NamedTuple):
+class Alone(NamedTuple):
     """One model trained from scratch."""
 
     result: training.Result
-    epochs: np.ndarray  # [E] nats a token of validation at the end of each epoch
+    epochs: np.ndarray  # [E] validation loss at the end of each epoch
     seconds: float  # of steps and validations
 
 
@@ -78,7 +76,7 @@ def derive(run: Run, samples: int) -> Cells:
 
 
 def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarray:
-    """[P, P] mean nats a token of cells of the policy in the row under the shared weights in the
+    """[P, P] mean loss of cells of the policy in the row under the shared weights in the
     column, for one seed.
 
     At most `CROSSED` of the derived cells of each policy, drawn without regard to their rank: to
@@ -113,13 +111,13 @@ def from_scratch(
     trained = train(
         root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options
     )
-    found = {}
+    found, shown = {}, tasks.build(base).metric.shown
     for title, lots in wanted.items():
         chosen = [min((trained[one] for one in lot), key=lambda of: of.result.loss) for lot in lots]
         found[title] = Scratch(
-            valid=np.array([of.result.loss for of in chosen]),
-            test=np.array([of.result.test_loss for of in chosen]),
-            epochs=np.stack([of.epochs for of in chosen]),
+            valid=shown(np.array([of.result.loss for of in chosen])),
+            test=shown(np.array([of.result.test_loss for of in chosen])),
+            epochs=shown(np.stack([of.epochs for of in chosen])),
             seconds=np.array([sum(trained[one].seconds for one in lot) for lot in lots]),
         )
     return found
@@ -127,7 +125,7 @@ def from_scratch(
 
 def train(
     root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options
-) -> dict[tuple[int, str], Trained]:
+) -> dict[tuple[int, str], Alone]:
     """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by
     side.
 
@@ -152,7 +150,7 @@ def train(
     for which, (config, workdir) in plans.items():
         result, lines = runs.train(config, workdir, **options), logs.read(workdir)
         epochs = logs.curves(lines, "valid")["loss"][1]
-        trained[which] = Trained(result, epochs, sum(line["seconds"] for line in lines))
+        trained[which] = Alone(result, epochs, sum(line["seconds"] for line in lines))
     return trained
 
 
@@ -165,15 +163,15 @@ def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
     )[0]
 
 
-def best_so_far(lines: Iterable[dict]) -> np.ndarray:
-    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest
-    perplexity validated so far.
+def best_so_far(lines: Iterable[dict], metric: Metric) -> np.ndarray:
+    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest number
+    validated so far, as it is shown.
     """
     points, steps, seconds, best = [], 0, 0.0, np.inf
     for line in lines:
         seconds += line["seconds"]
         if line["phase"] == "valid":
-            best = min(best, math.exp(float(line["loss_best"])))
+            best = min(best, float(metric.shown(float(line["loss_best"]))))
             points.append((steps, seconds, best))
         else:
             steps += 1
@@ -181,7 +179,7 @@ def best_so_far(lines: Iterable[dict]) -> np.ndarray:
 
 
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:
-    """[n] nats a token of cells [n, T] under the run's shared weights, on the windows that validate
+    """[n] losses of cells [n, T] under the run's shared weights, on the windows that validate
     during the search.
     """
     with progress.track("scores", total=len(decisions), unit="cell") as advance:

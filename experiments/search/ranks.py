@@ -11,8 +11,8 @@ _UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
 
 
 def strata(shared, cells):
-    """Stratum -> numbers of its cells in the pool, which log perplexities [2, P] under shared
-    weights tell apart.
+    """Stratum -> numbers of its cells in the pool, which losses [2, P] under shared weights tell
+    apart.
     """
     ranks = rankdata(np.nan_to_num(shared, nan=np.inf), axis=1).mean(axis=0)
     return {_UNIFORM: np.arange(cells), _BEST: np.argsort(ranks, kind="stable")[:cells]}
@@ -25,13 +25,13 @@ def agreement(first, second, statistic):
     return np.mean([statistic(a, b).statistic for a in first for b in second])
 
 
-def table(measured, vocabulary, command):
+def table(measured, metric, command):
     """Kendall's tau and Spearman's correlation of each stratum, from (shared [2, n], alone [2, n])
-    nats a token.
+    losses.
     """
     rows = []
     for title, (shared, alone) in measured.items():
-        diverged = float(np.sum(~np.all(shared < np.log(vocabulary), axis=0)))
+        diverged = float(np.sum(~np.all(shared < metric.guessing, axis=0)))
         compared = {
             "shared weights against training alone": (shared, alone),
             "two trainings alone": (alone[:1], alone[1:]),
@@ -55,14 +55,13 @@ def table(measured, vocabulary, command):
         "Of single measurements: the mean over four pairs of a search and a training. 95 % "
         "intervals: bootstrap over cells.",
         "Between rules: ceilings, a measurement against its repetition with another seed.",
-        "Diverged: no better than guessing under the weights of a search (perplexity at or above "
-        "the number of types).",
+        "Diverged: no better than guessing under the weights of a search.",
         "The best tenth is chosen by the mean rank under the same shared weights: a narrow range, "
         "harder to agree in.",
     ]
     columns += [Column("Kendall's tau", 2), Column("Spearman", 2)]
     return Table(
-        "Shared weights against training alone: rank correlations of validation perplexity",
+        f"Shared weights against training alone: rank correlations of validation {metric.name}",
         columns,
         rows,
         notes,

@@ -11,24 +11,26 @@ from nas.report.arms.arm import interval, seeds
 from nas.report.panels import Curve, Panel, stacked_curves
 from nas.report.style import PALETTE
 from nas.report.tables import Column, Empty, Row, Table
+from nas.tasks import Metric, Task
 
 RANDOM = "uniform"  # random search with weight sharing: what the others are compared with
 DRAWN, AGAIN = "a cell drawn at random, not searched", "the same cell, another seed of training"
 _TESTED_FROM = 10  # seeds; of fewer, intervals alone
 _NONE = Empty("-")
-_PUBLISHED = (
-    "Published, Penn Treebank, test perplexity: ENAS 55.8 (revised 56.3; about 63 with its "
-    "released code); Li and Talwalkar "
-    "(2019): ENAS's cell 58.6, a random cell 59.4, random search with weight sharing 55.5. Sciuto "
-    "et al. (2019), validation: "
-    "ENAS 61.91 ± .50, random 62.50 ± .86. These are of full training on 10,000 types; corpus, "
-    "width and epochs here are those "
-    "of the command: compare orders, not levels. Differences below 1 are noise there."
-)
+_PUBLISHED = {  # task -> what others report
+    "recurrent": (
+        "Published, Penn Treebank, test perplexity: ENAS 55.8 (revised 56.3; about 63 with its "
+        "released code); Li and Talwalkar (2019): ENAS's cell 58.6, a random cell 59.4, random "
+        "search with weight sharing 55.5. Sciuto et al. (2019), validation: ENAS 61.91 ± .50, "
+        "random 62.50 ± .86. These are of full training on 10,000 types; corpus, width and epochs "
+        "here are those of the command: compare orders, not levels. Differences below 1 are noise "
+        "there."
+    )
+}
 
 
 class Scratch(NamedTuple):
-    """Models trained from scratch, one a seed; nats a token."""
+    """Models trained from scratch, one a seed; losses as they are shown."""
 
     valid: np.ndarray  # [S] of the best epoch
     test: np.ndarray  # [S] of the same parameters
@@ -37,7 +39,7 @@ class Scratch(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What one strategy came to, an entry a seed; log perplexities in nats a token."""
+    """What one strategy came to, an entry a seed; losses as they are shown."""
 
     title: str
     best: np.ndarray  # [S] shared weights, the best derived cell, on text that did not choose it
@@ -46,10 +48,11 @@ class Found(NamedTuple):
     unique: np.ndarray  # [S] different cells among the samples
     curves: Sequence[
         np.ndarray
-    ]  # [S] of [3, E]: steps, seconds and the lowest perplexity validated so far
+    ]  # [S] of [3, E]: steps, seconds and the lowest number validated so far
 
 
 def search_table(
+    task: Task,
     found: Mapping[str, Found],
     controls: Mapping[str, Scratch],
     seconds: Mapping[str, np.ndarray],
@@ -67,12 +70,13 @@ def search_table(
       yardsticks: of the validation and the test split, name -> what a model without a network
         reaches.
     """
+    metric = task.metric
     rows = [
         Row(
             [
                 of.title,
                 *(
-                    interval(np.exp(values), 1)
+                    interval(values, metric.digits)
                     for values in (of.best, of.mean, of.scratch.valid, of.scratch.test)
                 ),
                 interval(of.unique, 0),
@@ -82,7 +86,7 @@ def search_table(
         for of in found.values()
     ]
     for title, control in controls.items():
-        trained = [interval(np.exp(values), 1) for values in (control.valid, control.test)]
+        trained = [interval(values, metric.digits) for values in (control.valid, control.test)]
         rows.append(
             Row(
                 [
@@ -97,36 +101,35 @@ def search_table(
         )
     columns = [
         Column("strategy"),
-        Column("best derived cell, shared weights", 1),
-        Column("mean of derived cells, shared weights", 1),
-        Column("best, from scratch, validation", 1),
-        Column("best, from scratch, test", 1),
+        Column("best derived cell, shared weights", metric.digits),
+        Column("mean of derived cells, shared weights", metric.digits),
+        Column("best, from scratch, validation", metric.digits),
+        Column("best, from scratch, test", metric.digits),
         Column(f"different cells of {samples} samples", 0),
         Column("search (s)", 0),
     ]
     retrained = retraining_sd(controls[DRAWN], controls[AGAIN])
     notes = [
-        f"Perplexities: {seeds(_count(found))}. From scratch, search and training share the seed: "
-        "an interval holds both. "
+        f"{metric.name.capitalize()}: {seeds(_count(found))}. From scratch, search and training "
+        "share the seed: an interval holds both. "
         f"Of training alone, one cell with two seeds: standard deviation {retrained:.2f} on test.",
-        "Best: ranked on one half of the validation split, perplexity of the other half. Mean: "
-        "each different cell, of log "
-        "perplexities, on the windows that validate during the search.",
+        f"Best: ranked on one half of the validation split, {metric.name} of the other half. Mean: "
+        f"of each different cell's {metric.loss}, on the batches that validate during the search.",
         f"From scratch: {epochs} {'epoch' if epochs == 1 else 'epochs'}, one recipe for all; "
         "validation chooses the "
         "epoch, test is read once. The random cell of a seed is drawn uniformly from the space, "
-        "one for all strategies. " + _beside(yardsticks),
+        "one for all strategies. " + _beside(yardsticks, metric.digits),
         "Search: seconds of its steps and validations, compiling included (less where a cache has "
         "it), loading and saving not. "
         "Without sharing: cells trained alone, together for steps of the arithmetic of a search; "
         "validation chooses.",
-        _PUBLISHED,
+        *([_PUBLISHED[task.name]] if task.name in _PUBLISHED else []),
     ]
     return Table("Search: from shared weights to a trained cell", columns, rows, notes, command)
 
 
 def differences_table(
-    found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str
+    metric: Metric, found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str
 ) -> Table:
     """What each strategy, and each model found without shared weights, is worse by than random
     search with the same seed.
@@ -139,11 +142,11 @@ def differences_table(
         rows.append(
             [
                 of.title,
-                *(_difference(*pair) for pair in pairs),
-                *_differences(of.scratch, random.scratch),
+                *(_difference(*pair, metric.digits) for pair in pairs),
+                *_differences(of.scratch, random.scratch, metric.digits),
             ]
         )
-        pair = np.exp(of.scratch.test), np.exp(random.scratch.test)
+        pair = of.scratch.test, random.scratch.test
         tests[name] = paired_difference(*pair).p if count >= _TESTED_FROM else np.nan
     adjusted = (
         list(holm(tests).values())
@@ -152,28 +155,32 @@ def differences_table(
     )
     table_rows = [Row([*cells, p]) for cells, p in zip(rows, adjusted, strict=True)]
     for title, control in controls.items():
-        table_rows.append(Row([title, _NONE, _NONE, *_differences(control, random.scratch), _NONE]))
+        table_rows.append(
+            Row([title, _NONE, _NONE, *_differences(control, random.scratch, metric.digits), _NONE])
+        )
     columns = [
         Column("strategy"),
         *(
-            Column(name, 1, True)
+            Column(name, metric.digits, True)
             for name in ("best, shared weights", "mean, shared weights", "from scratch, validation")
         ),
-        Column("from scratch, test", 1, True),
+        Column("from scratch, test", metric.digits, True),
         Column("p, test", 4),
     ]
     notes = [
-        f"Differences of perplexity, {seeds(count)}; negative: better than random search.",
+        f"Differences of {metric.name}, {seeds(count)}; negative: better than random search.",
         "p: paired t test over seeds, two-sided, adjusted after Holm over the strategies.",
     ]
     return Table(f"Against {random.title}, the same seeds", columns, table_rows, notes, command)
 
 
-def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, command: str) -> Table:
+def crossed_table(
+    metric: Metric, titles: Sequence[str], values: np.ndarray, *, cells: int, command: str
+) -> Table:
     """Who proposed the cells by whose shared weights score them.
 
     Args:
-      values: [S, P, P] mean log perplexity; rows propose, columns score.
+      values: [S, P, P] mean losses; rows propose, columns score.
     """
     beyond = _interaction(values)
     rows = [
@@ -192,9 +199,9 @@ def crossed_table(titles: Sequence[str], values: np.ndarray, *, cells: int, comm
         Column("own pair beyond both effects", 3, True),
     ]
     notes = [
-        f"Nats a token, {seeds(len(values))}; the mean over at most {cells} derived cells of each "
-        "policy, taken whatever their "
-        "rank, on the windows that validate during the search.",
+        f"{metric.unit.capitalize()}, {seeds(len(values))}; the mean over at most {cells} derived "
+        "cells of each policy, taken whatever their rank, on the batches that validate during the "
+        "search.",
         "Beyond both effects: less the mean of the row and of the column, plus that of all. "
         "Negative: weights suit the cells "
         "of the policy that trained them, whichever of the two are good in general.",
@@ -213,37 +220,39 @@ def specialisation(values: np.ndarray) -> np.ndarray:
 
 
 def retraining_sd(once: Scratch, again: Scratch) -> float:
-    """Standard deviation of test perplexity over seeds of training, from the same cells trained
-    with two of them.
+    """Standard deviation, over seeds of training, of what is shown of the test split, from the
+    same cells trained with two of them.
     """
-    return float(np.sqrt(np.mean((np.exp(once.test) - np.exp(again.test)) ** 2) / 2))
+    return float(np.sqrt(np.mean((once.test - again.test) ** 2) / 2))
 
 
-def answer(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> str:
+def answer(metric: Metric, found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> str:
     """Whether the controller matters, in a sentence."""
     random = found[RANDOM]
     others = {of.title: of.scratch for name, of in found.items() if name != RANDOM} | controls
     parts = [
-        f"{title} {_text(_difference(of.test, random.scratch.test))}"
+        f"{title} {_text(_difference(of.test, random.scratch.test, metric.digits))}"
         for title, of in others.items()
     ]
     return (
-        f"Test perplexity from scratch, less that of {random.title}: {'; '.join(parts)}. Negative "
-        "is better."
+        f"Test {metric.name} from scratch, less that of {random.title}: {'; '.join(parts)}. "
+        "Negative is better."
     )
 
 
-def crossed_answer(values: np.ndarray) -> str:
+def crossed_answer(metric: Metric, values: np.ndarray) -> str:
     """How much weights suit the policy that trained them, in a sentence."""
     told = _text(interval(specialisation(values), 3, "+"))
     return (
-        f"Own pairs of policy and weights less all others, nats a token: {told}. Negative: "
+        f"Own pairs of policy and weights less all others, {metric.unit}: {told}. Negative: "
         "weights suit their own policy."
     )
 
 
-def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, Figure]:
-    """File name -> the lowest perplexity validated so far against steps, and against wall time,
+def curves_figure(
+    metric: Metric, found: Mapping[str, Found], warmup_epochs: int
+) -> dict[str, Figure]:
+    """File name -> the lowest number validated so far against steps, and against wall time,
     after the warm-up.
     """
     figures = {}
@@ -259,30 +268,34 @@ def curves_figure(found: Mapping[str, Found], warmup_epochs: int) -> dict[str, F
                 )
             )
         every = np.concatenate([line.values.ravel() for line in lines])
-        panel = Panel(lines, "lowest perplexity so far", (0.97 * every.min(), 1.03 * every.max()))
+        panel = Panel(
+            lines, f"lowest {metric.name} so far", (0.97 * every.min(), 1.03 * every.max())
+        )
         figures[name] = stacked_curves(f"Search, against {x_label}", [panel], x_label)
     return figures
 
 
-def scratch_figure(found: Mapping[str, Found], controls: Mapping[str, Scratch]) -> Figure:
-    """Validation perplexity of the models trained from scratch, by epoch."""
+def scratch_figure(
+    metric: Metric, found: Mapping[str, Found], controls: Mapping[str, Scratch]
+) -> Figure:
+    """Validation of the models trained from scratch, by epoch."""
     models = {of.title: of.scratch for of in found.values()}
     models |= {title.partition(",")[0]: of for title, of in controls.items() if title != AGAIN}
     lines = []
     for i, (title, of) in enumerate(models.items()):
-        values = np.exp(of.epochs)
-        x, dashed = 1 + np.arange(values.shape[1]), i >= len(found)
-        lines.append(Curve(title, x, values, PALETTE[i % len(PALETTE)], dashed))
+        x, dashed = 1 + np.arange(of.epochs.shape[1]), i >= len(found)
+        lines.append(Curve(title, x, of.epochs, PALETTE[i % len(PALETTE)], dashed))
     drawn = np.concatenate([line.values.ravel() for line in lines])
-    panel = Panel(lines, "validation perplexity", (0.97 * drawn.min(), 1.03 * drawn.max()))
+    panel = Panel(lines, f"validation {metric.name}", (0.97 * drawn.min(), 1.03 * drawn.max()))
     return stacked_curves("Trained from scratch", [panel], "epochs")
 
 
-def _beside(yardsticks):
+def _beside(yardsticks, digits):
     """Sentences: what each yardstick reaches on validation and test."""
     valid, test = yardsticks
     return " ".join(
-        f"{name}: {valid[name]:.1f} on validation, {test[name]:.1f} on test." for name in valid
+        f"{name}: {valid[name]:.{digits}f} on validation, {test[name]:.{digits}f} on test."
+        for name in valid
     )
 
 
@@ -290,13 +303,13 @@ def _count(found):
     return len(next(iter(found.values())).best)
 
 
-def _difference(a, b):
-    return interval(np.exp(a) - np.exp(b), 1, "+")
+def _difference(a, b, digits):
+    return interval(a - b, digits, "+")
 
 
-def _differences(a, b):
+def _differences(a, b, digits):
     """Of two `Scratch`: validation, test."""
-    return _difference(a.valid, b.valid), _difference(a.test, b.test)
+    return _difference(a.valid, b.valid, digits), _difference(a.test, b.test, digits)
 
 
 def _interaction(values):

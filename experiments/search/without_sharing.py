@@ -32,7 +32,7 @@ class Halved(NamedTuple):
 
     decisions: np.ndarray  # [n, T] int32
     steps: np.ndarray  # [n] that each was trained for
-    loss: np.ndarray  # [n] nats a token of validation after them
+    loss: np.ndarray  # [n] of validation after them
     seconds: np.ndarray  # [] of all of it
 
 

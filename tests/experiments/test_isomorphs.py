@@ -1,5 +1,6 @@
 """The isomorph test on weights for which the answer is known."""
 
+import math
 import pathlib
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from experiments import isomorphs
 from nas import runs, steps
-from tests.helpers import splits_of, tiny
+from tests.helpers import recurrent_task, splits_of, tiny
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -38,8 +39,13 @@ def run_with(recurrent):
     return run
 
 
+def metric(types):
+    """That of a vocabulary of so many types."""
+    return recurrent_task(3).metric._replace(guessing=math.log(types))
+
+
 def shares(measured):
-    return [row.cells[-1] for row in isomorphs.table(measured, np.inf, "").rows]
+    return [row.cells[-1] for row in isomorphs.table(measured, metric(math.inf), "").rows]
 
 
 def test_without_sharing_copies_are_the_same():
@@ -74,13 +80,16 @@ def test_diverged_cells_are_shown_apart():
     values = np.random.default_rng(0).normal(1, 0.1, (5, 2))
     spoilt = values.copy()
     spoilt[1, 1], spoilt[3, 0] = np.log(10) + 1e-6, np.nan
-    rows = [row.cells for row in isomorphs.table({"a": values, "b": spoilt}, 10, "").rows]
+    rows = [row.cells for row in isomorphs.table({"a": values, "b": spoilt}, metric(10), "").rows]
     assert [row[:2] for row in rows] == [["a", 5], ["b", 5], ["b, none diverged", 3]]
     assert rows[1][-1] == "undefined" and rows[2][-1] != "undefined"
-    assert [row.cells[1] for row in isomorphs.table({"b": spoilt[1:4]}, 10, "").rows] == [3, 1]
+    assert [row.cells[1] for row in isomorphs.table({"b": spoilt[1:4]}, metric(10), "").rows] == [
+        3,
+        1,
+    ]
 
 
 def test_cells_without_copies_are_left_out():
     measured = isomorphs.measure(run_with(np.asarray), cells=2, copies=100, seed=0)
     assert [values.shape for values in measured.values()] == [(0, 100)] * 2
-    assert "too few cells" in isomorphs.table(measured, 10, "").text()
+    assert "too few cells" in isomorphs.table(measured, metric(10), "").text()

@@ -11,7 +11,15 @@ import scipy.stats
 from experiments.search import ranks
 from nas.checkpoint import load_arrays
 from tests.forked import run_forked
-from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
+from tests.helpers import (
+    assert_one_line,
+    files,
+    finish_program,
+    recurrent_task,
+    start_program,
+    tiny,
+    write_config,
+)
 
 
 def test_strata_are_parts_of_one_pool():
@@ -35,7 +43,7 @@ def test_the_table(monkeypatch):
     truth = rng.normal(size=40)
     shared, alone = truth + rng.normal(size=(2, 40)), truth + 0.1 * rng.normal(size=(2, 40))
     shared[0, 3] = np.nan
-    table = ranks.table({"all": (shared, alone)}, vocabulary=10**6, command="")
+    table = ranks.table({"all": (shared, alone)}, recurrent_task(3).metric, command="")
     against, trainings, searches = (row.cells for row in table.rows)
     assert against[2:4] == [40.0, 1.0] and [row.reference for row in table.rows] == [
         False,

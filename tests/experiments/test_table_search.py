@@ -24,7 +24,18 @@ from nas.data.table import SPACE
 from nas.data.tokens import Tokens
 from nas.spaces.recurrent import RecurrentSpace
 from tests.forked import run_forked
-from tests.helpers import assert_one_line, files, finish_program, start_program, tiny, write_config
+from tests.helpers import (
+    assert_one_line,
+    files,
+    finish_program,
+    recurrent_task,
+    start_program,
+    tiny,
+    write_config,
+)
+
+TASK = recurrent_task(3)
+METRIC = TASK.metric
 
 
 def test_evolution_is_a_strategy_and_no_arm():
@@ -64,7 +75,7 @@ def test_the_lowest_perplexity_so_far():
     lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
     lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
     np.testing.assert_allclose(
-        pieces.best_so_far(lines), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
+        pieces.best_so_far(lines, METRIC), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
     )
 
 
@@ -138,26 +149,26 @@ def test_specialisation_is_what_rows_and_columns_do_not_explain():
     np.testing.assert_allclose(tables.specialisation(additive), 0, atol=1e-12)
     own = additive - np.array([0.3, 0.5])[:, None, None] * np.eye(3)
     np.testing.assert_allclose(tables.specialisation(own), [-0.3, -0.5])
-    table = tables.crossed_table(["x", "y", "z"], own[:1], cells=20, command="")
+    table = tables.crossed_table(METRIC, ["x", "y", "z"], own[:1], cells=20, command="")
     assert [row.cells[0] for row in table.rows] == ["x", "y", "z"]
     np.testing.assert_allclose([row.cells[1] for row in table.rows], rows[0] + 3.0 - [0.3, 0, 0])
     np.testing.assert_allclose([row.cells[-1] for row in table.rows], -0.3 * 2 / 3)
-    assert "-0.400 ± 1.271" in tables.crossed_answer(
+    assert "-0.400 ± 1.271" in tables.crossed_answer(METRIC, 
         own
     )  # t of one degree of freedom, 12.706, times .1
 
 
 def scratch(valid, test):
     return Scratch(
-        np.log(valid),
-        np.log(test),
-        np.log(np.array(valid))[:, None] + [1.0, 0.0],
+        np.array(valid),
+        np.array(test),
+        np.array(valid)[:, None] * [math.e, 1.0],
         np.full(len(valid), 5.0),
     )
 
 
 def found(title, test, **others):
-    fields = dict.fromkeys(("best", "mean"), np.log(test)) | {"unique": np.full(len(test), 7)}
+    fields = dict.fromkeys(("best", "mean"), np.array(test)) | {"unique": np.full(len(test), 7)}
     curve = np.array([[10.0, 20, 30], [1, 2, 3], [9, 8, 7]])
     return Found(
         title, scratch=scratch(test, test), curves=[curve] * len(test), **(fields | others)
@@ -171,12 +182,13 @@ def controls(valid, test):
 
 def test_the_table_of_strategies():
     every = {
-        "pg": found("PG", [9.0, 11.0], best=np.log([5.0, 7.0])),
+        "pg": found("PG", [9.0, 11.0], best=np.array([5.0, 7.0])),
         "uniform": found("random", [8.0, 8.0]),
     }
     others = controls([20.0, 20.0], [30.0, 30.0])
     seconds = {tables.AGAIN: np.array([3.0, 5.0])}
     table = tables.search_table(
+        TASK,
         every,
         others,
         seconds,
@@ -198,7 +210,7 @@ def test_the_table_of_strategies():
     assert rows[3][-1].text == "4 ± 13"
     assert "two seeds: standard deviation 2.24 on test" in notes  # the root of (4 + 16) / 2 / 2
     assert "56.1 on validation, 57.2 on test" in notes
-    table = tables.differences_table(every, others, "")
+    table = tables.differences_table(METRIC, every, others, "")
     assert [cell.text for cell in table.cells()[0]] == [
         "PG",
         "-2.0 ± 12.7",
@@ -206,7 +218,7 @@ def test_the_table_of_strategies():
         "from 10 seeds on",
     ]
     assert [cell.text for cell in table.cells()[1]][3:5] == ["+12.0 ± 0.0", "+22.0 ± 0.0"]
-    said = tables.answer(every, others)
+    said = tables.answer(METRIC, every, others)
     assert (
         "PG +2.0 ± 12.7" in said
         and "a cell drawn at random, not searched +22.0 ± 0.0" in said
@@ -222,7 +234,7 @@ def test_p_values_from_ten_seeds_on():
         "uniform": found("random", random),
         "far": found("far", far),
     }
-    rows = tables.differences_table(every, {"drawn": scratch(random, random)}, "").rows
+    rows = tables.differences_table(METRIC, every, {"drawn": scratch(random, random)}, "").rows
     p = [scipy.stats.ttest_rel(arm, random).pvalue for arm in (near, far)]
     assert p[1] < p[0] / 2
     assert [row.cells[0] for row in rows[:2]] == ["near", "far"]
@@ -235,10 +247,10 @@ def test_one_seed_has_no_interval():
     every = {"pg": found("PG", [9.0]), "uniform": found("random", [8.0])}
     others = controls([20.0], [30.0])
     rows = tables.search_table(
-        every, others, {}, samples=9, epochs=1, yardsticks=[{}, {}], command=""
+        TASK, every, others, {}, samples=9, epochs=1, yardsticks=[{}, {}], command=""
     ).cells()
     assert [cell.text for cell in rows[0]][1:] == [*["9.0"] * 4, "7", "3"]
-    assert "PG +1;" in tables.answer(every, others)
+    assert "PG +1;" in tables.answer(METRIC, every, others)
 
 
 def test_curves_of_training_from_scratch():
@@ -247,7 +259,7 @@ def test_curves_of_training_from_scratch():
         tables.AGAIN: scratch([6.0, 6.0], [1.0, 1.0]),
         "LSTM, as many": scratch([7.0, 7.0], [1.0, 1.0]),
     }
-    lines = tables.scratch_figure(every, others).axes[0].lines
+    lines = tables.scratch_figure(METRIC, every, others).axes[0].lines
     assert [(one.get_label(), one.is_dashed()) for one in lines] == [
         ("PG", False),
         ("random", False),
@@ -259,7 +271,7 @@ def test_curves_of_training_from_scratch():
 
 def test_curves_start_after_the_warmup():
     every = {"pg": found("PG", [9.0, 9.0]), "uniform": found("random", [8.0, 8.0])}
-    drawn = tables.curves_figure(every, warmup_epochs=1)
+    drawn = tables.curves_figure(METRIC, every, warmup_epochs=1)
     for name, x in {"curves_steps": [20, 30], "curves_time": [2, 3]}.items():
         lines = drawn[name].axes[0].lines
         assert [one.get_label() for one in lines] == ["PG", "random"]
