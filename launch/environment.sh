@@ -1,5 +1,6 @@
-# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there holds the installed project, and sets
-# `python` to the interpreter in it. An environment that is complete and current is used as it is.
+# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there holds the
+# installed project, and sets `python` to the interpreter in it. An environment that is complete and
+# current is used as it is.
 
 set -euo pipefail
 unset CDPATH
@@ -27,13 +28,15 @@ find_python() {
             return
         fi
     done
-    stop "found no Python of version 3.11 or later; install one, or name it: PYTHON=/path/to/python bash $0"
+    stop "found no Python of version 3.11 or later; install one, or name it:" \
+        "PYTHON=/path/to/python bash $0"
 }
 
 usable() { # does .venv work, and is it of the Python that is asked for?
     local version='import sys; print(sys.version)'
     recent .venv/bin/python && .venv/bin/python -c 'import pip' >/dev/null 2>&1 || return
-    [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" -c "$version" 2>&1)" = "$(.venv/bin/python -c "$version")" ]
+    [ -z "${PYTHON:-}" ] ||
+        [ "$("$PYTHON" -c "$version" 2>&1)" = "$(.venv/bin/python -c "$version")" ]
 }
 
 install_project() {
@@ -48,7 +51,8 @@ install_project() {
     if ! usable || [ "$folder" != "$PWD" ]; then # a moved environment points to where it was
         base=$(find_python)
         printf 'making a virtual environment in .venv with %s\n' "$("$base" --version 2>&1)" >&2
-        "$base" -m venv --clear .venv >&2 || stop "$base cannot make a virtual environment (Debian: apt install python3-venv)"
+        "$base" -m venv --clear .venv >&2 ||
+            stop "$base cannot make a virtual environment (Debian: apt install python3-venv)"
         had=""
     fi
     if [ "$had" = "$wanted" ]; then
@@ -56,7 +60,8 @@ install_project() {
     fi
     rm -f "$stamp" # until all is installed: an interrupted installation is done again
     printf 'installing the project [%s] into .venv, once: a minute or more\n' "$extras" >&2
-    if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input -e ".[$extras]" >"$log" 2>&1; then
+    if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input \
+        -e ".[$extras]" >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         stop "pip could not install the project; all it said is in $log"
     fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The quick study from a bare checkout: installs what is missing, then prints the table and the path of the report.
-# Further arguments go to the study:
+# The quick study from a bare checkout: installs what is missing, then prints the table and the path
+# of the report. Further arguments go to the study:
 #     bash launch/run.sh --config=kjv --config.seed=1        PYTHON=python3.12 bash launch/run.sh
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check from a bare checkout, stopping at the first that fails: style, import contracts, tests.
-# Further arguments go to pytest:
+# Every check from a bare checkout, stopping at the first that fails: style, import contracts,
+# tests. Further arguments go to pytest:
 #     bash launch/test.sh -k spaces        bash launch/test.sh -m slow
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -1,9 +1,10 @@
-// The time loop of the recurrent cell and its gradient, for processors: time_loop.py says what they compute, and
-// native_loop.py compiles this file and calls it.
+// The time loop of the recurrent cell and its gradient, for processors: time_loop.py says what they
+// compute, and native_loop.py compiles this file and calls it.
 //
-// The rows of a batch never meet in a time loop, so each thread takes a block of them through all steps and nodes without
-// waiting for the others, and their states stay in its own cache. The weights are packed once, into panels in the order in which
-// a product reads them, and then serve all steps.
+// The rows of a batch never meet in a time loop, so each thread takes a block of them through all
+// steps and nodes without waiting for the others, and their states stay in its own cache. The
+// weights are packed once, into panels in the order in which a product reads them, and then serve
+// all steps.
 
 #include <algorithm>
 #include <atomic>
@@ -20,7 +21,12 @@ namespace {
 
 using Real = REAL;  // float or double, from the command line
 
-enum Activation { kTanh, kRelu, kIdentity, kSigmoid };  // the order of nas.spaces.recurrent.ACTIVATIONS
+enum Activation {
+  kTanh,
+  kRelu,
+  kIdentity,
+  kSigmoid
+};  // the order of nas.spaces.recurrent.ACTIVATIONS
 
 // The kRows x kVectors sums of a product's tile stay in registers.
 #if defined(__AVX512F__)
@@ -42,13 +48,14 @@ int64_t RoundUp(int64_t count, int64_t unit) { return (count + unit - 1) / unit 
 // How many numbers a packed matrix of `depth` rows has.
 int64_t PackedSize(int64_t depth, int64_t columns) { return depth * RoundUp(columns, kLanes); }
 
-// A matrix as panels of kPanel columns, the last one narrower: panel[k][column], with zeros to its right. value(k, column) reads
-// the matrix.
+// A matrix as panels of kPanel columns, the last one narrower: panel[k][column], with zeros to its
+// right. value(k, column) reads the matrix.
 template <class Value>
 void Pack(int64_t depth, int64_t columns, Real* packed, const Value& value) {
   const int64_t padded = RoundUp(columns, kLanes);
   for (int64_t first = 0; first < padded; first += kPanel) {
-    const int64_t width = std::min(kPanel, padded - first), filled = std::min(width, columns - first);
+    const int64_t width = std::min(kPanel, padded - first),
+                  filled = std::min(width, columns - first);
     for (int64_t k = 0; k < depth; ++k, packed += width) {
       for (int64_t c = 0; c < filled; ++c) packed[c] = value(k, first + c);
       std::fill(packed + filled, packed + width, 0);
@@ -56,11 +63,11 @@ void Pack(int64_t depth, int64_t columns, Real* packed, const Value& value) {
   }
 }
 
-// kRows rows of `left` times one panel of `vectors` vectors, into `result`. Meanwhile `next` is fetched into the cache, a line
-// for every k.
+// kRows rows of `left` times one panel of `vectors` vectors, into `result`. Meanwhile `next` is
+// fetched into the cache, a line for every k.
 template <int vectors>
-void MultiplyTile(int64_t depth, const Real* left, int64_t left_stride, const Real* panel, Real* result, int64_t result_stride,
-                  const Real* next) {
+void MultiplyTile(int64_t depth, const Real* left, int64_t left_stride, const Real* panel,
+                  Real* result, int64_t result_stride, const Real* next) {
   typedef Real Vector __attribute__((vector_size(kBytes), aligned(sizeof(Real)), may_alias));
   Vector sums[kRows][vectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
@@ -80,18 +87,21 @@ void MultiplyTile(int64_t depth, const Real* left, int64_t left_stride, const Re
       *reinterpret_cast<Vector*>(result + row * result_stride + v * kLanes) = sums[row][v];
 }
 
-// result [rows, columns rounded up to kLanes] = left [rows, depth] times a packed matrix; rows a multiple of kRows. `following`
-// is the packed matrix of the next product.
-void Multiply(int64_t rows, int64_t depth, int64_t columns, const Real* left, const Real* packed, Real* result,
-              const Real* following) {
+// result [rows, columns rounded up to kLanes] = left [rows, depth] times a packed matrix; rows a
+// multiple of kRows. `following` is the packed matrix of the next product.
+void Multiply(int64_t rows, int64_t depth, int64_t columns, const Real* left, const Real* packed,
+              Real* result, const Real* following) {
   const int64_t padded = RoundUp(columns, kLanes);
   for (int64_t first = 0; first < padded; first += kPanel) {
     const int64_t width = std::min(kPanel, padded - first);
     const Real* panel = packed + first * depth;
     const Real* next = first + width < padded ? panel + width * depth : following;
-    const auto tile = width == kPanel ? MultiplyTile<3> : width == 2 * kLanes ? MultiplyTile<2> : MultiplyTile<1>;
+    const auto tile = width == kPanel       ? MultiplyTile<3>
+                      : width == 2 * kLanes ? MultiplyTile<2>
+                                            : MultiplyTile<1>;
     for (int64_t row = 0; row < rows; row += kRows)
-      tile(depth, left + row * depth, depth, panel, result + row * padded + first, padded, next + width * depth * row / rows);
+      tile(depth, left + row * depth, depth, panel, result + row * padded + first, padded,
+           next + width * depth * row / rows);
   }
 }
 
@@ -107,14 +117,19 @@ inline float Round(float x) {
 
 // ---- Activations ----
 
-// e^x = power (1 + fraction). With x = n log 2 + r, |r| <= log(2) / 2, power is 2^n and fraction e^r - 1, of which Taylor's series
-// of order 7 misses 6e-9. A comparison that NaN fails lets it pass through.
+// e^x = power (1 + fraction). With x = n log 2 + r, |r| <= log(2) / 2, power is 2^n and fraction
+// e^r - 1, of which Taylor's series of order 7 misses 6e-9. A comparison that NaN fails lets it
+// pass through.
 inline void Exponential(float x, float* power, float* fraction) {
   x = x > 87 ? 87 : x;
   x = x < -87 ? -87 : x;
   const float n = std::nearbyint(x * 1.442695041f);
-  const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;  // log 2 in two parts, the first of few digits
-  *fraction = r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f + r * (1 / 5040.f)))))));
+  const float r =
+      (x - n * 0.693145752f) - n * 1.42860677e-6f;  // log 2 in two parts, the first of few digits
+  *fraction =
+      r * (1 + r * (1 / 2.f +
+                    r * (1 / 6.f +
+                         r * (1 / 24.f + r * (1 / 120.f + r * (1 / 720.f + r * (1 / 5040.f)))))));
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   std::memcpy(power, &bits, sizeof bits);
 }
@@ -151,7 +166,8 @@ void Activate(int activation, int64_t size, Real* x) {
 }
 
 // Multiplies x by the derivative of an activation, given its values.
-void MultiplyBySlope(int activation, int64_t size, const Real* __restrict value, Real* __restrict x) {
+void MultiplyBySlope(int activation, int64_t size, const Real* __restrict value,
+                     Real* __restrict x) {
   switch (activation) {
     case kTanh:
       for (int64_t k = 0; k < size; ++k) x[k] *= 1 - value[k] * value[k];
@@ -182,17 +198,20 @@ struct Loop {
   Real max_norm;
   std::vector<const Real*> matrices;  // [H, 2H] of every node
   Real* packed;                       // all of them
-  std::vector<Kept> kept;  // of every node, or none
-  Real* raw;               // [T, B, H] outputs before they are clipped; if kept
+  std::vector<Kept> kept;             // of every node, or none
+  Real* raw;                          // [T, B, H] outputs before they are clipped; if kept
 
   int64_t At(int64_t step, int64_t row) const { return (step * rows + row) * width; }
   Real Operand(Real x) const { return rounds ? Round(x) : x; }
 };
 
-void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const Real* hidden, Real* states) {
-  const int64_t width = loop.width, stride = RoundUp(2 * width, kLanes), size = PackedSize(width, 2 * width);
+void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const Real* hidden,
+                  Real* states) {
+  const int64_t width = loop.width, stride = RoundUp(2 * width, kLanes),
+                size = PackedSize(width, 2 * width);
   const int64_t rows = std::min(loop.block, loop.rows - first), padded = RoundUp(rows, kRows);
-  std::vector<Real> slots((loop.nodes + 1) * padded * width), operand(padded * width), pre(padded * stride);
+  std::vector<Real> slots((loop.nodes + 1) * padded * width), operand(padded * width),
+      pre(padded * stride);
   std::copy_n(hidden + first * width, rows * width, slots.data());
 
   for (int64_t step = 0; step < loop.steps; ++step) {
@@ -202,17 +221,19 @@ void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const 
       if (!as_it_is)
         for (int64_t k = 0; k < rows * width; ++k)
           operand[k] = loop.Operand(i ? parents[k] : parents[k] * loop.mask[first * width + k]);
-      Multiply(padded, width, 2 * width, as_it_is ? parents : operand.data(), loop.packed + i * size, pre.data(),
-               loop.packed + (i + 1) % loop.nodes * size);
+      Multiply(padded, width, 2 * width, as_it_is ? parents : operand.data(),
+               loop.packed + i * size, pre.data(), loop.packed + (i + 1) % loop.nodes * size);
       for (int64_t row = 0; row < rows; ++row) {
         const int64_t at = loop.At(step, first + row);
         const Real* parent = parents + row * width;
-        Real *gate = &pre[row * stride], *candidate = gate + width, *node = &slots[((i + 1) * padded + row) * width];
+        Real *gate = &pre[row * stride], *candidate = gate + width,
+             *node = &slots[((i + 1) * padded + row) * width];
         if (i == 0)
           for (int64_t k = 0; k < 2 * width; ++k) gate[k] += projected[2 * at + k];
         Activate(kSigmoid, width, gate);
         Activate(loop.activation[i], width, candidate);
-        for (int64_t k = 0; k < width; ++k) node[k] = parent[k] + gate[k] * (candidate[k] - parent[k]);
+        for (int64_t k = 0; k < width; ++k)
+          node[k] = parent[k] + gate[k] * (candidate[k] - parent[k]);
         if (loop.kept.empty()) continue;
         std::copy_n(parent, width, loop.kept[i].parent + at);
         std::copy_n(gate, width, loop.kept[i].gate + at);
@@ -240,11 +261,14 @@ void ForwardBlock(const Loop& loop, int64_t first, const Real* projected, const 
   }
 }
 
-void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real* of_hidden, const std::vector<Real*>& of_pre) {
-  const int64_t width = loop.width, stride = RoundUp(width, kLanes), size = PackedSize(2 * width, width);
+void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real* of_hidden,
+                   const std::vector<Real*>& of_pre) {
+  const int64_t width = loop.width, stride = RoundUp(width, kLanes),
+                size = PackedSize(2 * width, width);
   const int64_t rows = std::min(loop.block, loop.rows - first), padded = RoundUp(rows, kRows);
   // Gradients of the slots; that of slot 0 goes on to the step before.
-  std::vector<Real> of_slots((loop.nodes + 1) * rows * width), gradient(padded * 2 * width), through(padded * stride);
+  std::vector<Real> of_slots((loop.nodes + 1) * rows * width), gradient(padded * 2 * width),
+      through(padded * stride);
 
   for (int64_t step = loop.steps; step-- > 0;) {
     for (int64_t row = 0; row < rows; ++row) {
@@ -258,7 +282,8 @@ void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real*
         const Real scale = loop.max_norm / std::sqrt(squares);
         if (!(scale > 1)) {
           for (int64_t k = 0; k < width; ++k) along += of_state[k] * raw[k];
-          for (int64_t k = 0; k < width; ++k) of_state[k] = scale * (of_state[k] - raw[k] * (along / squares));
+          for (int64_t k = 0; k < width; ++k)
+            of_state[k] = scale * (of_state[k] - raw[k] * (along / squares));
         }
       }
       for (int64_t i = 0; i < loop.nodes; ++i) {
@@ -273,7 +298,8 @@ void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real*
         const int64_t at = loop.At(step, first + row);
         const Real *parent = loop.kept[i].parent + at, *gate = loop.kept[i].gate + at;
         const Real* candidate = loop.kept[i].candidate + at;
-        Real *of_node = of_nodes + row * width, *of_gate = &gradient[row * 2 * width], *of_candidate = of_gate + width;
+        Real *of_node = of_nodes + row * width, *of_gate = &gradient[row * 2 * width],
+             *of_candidate = of_gate + width;
 #pragma GCC ivdep
         for (int64_t k = 0; k < width; ++k) {
           const Real closed = 1 - gate[k], opened = of_node[k] * gate[k];
@@ -319,13 +345,15 @@ class Call {
 
   int64_t Threads() const {
     int64_t count = 1;
-    XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, nullptr, frame_->ctx, &count};
+    XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE,
+                                               nullptr, frame_->ctx, &count};
     frame_->api->XLA_FFI_ThreadPool_NumThreads(&args);
     return count;
   }
 
-  // Runs work(0) ... work(count - 1) on this thread and on those of the pool that are free. It waits for none that is not at
-  // work already: the threads of a pool that all wait here cannot block each other.
+  // Runs work(0) ... work(count - 1) on this thread and on those of the pool that are free. It
+  // waits for none that is not at work already: the threads of a pool that all wait here cannot
+  // block each other.
   template <class Work>
   void Parallel(int64_t count, const Work& work) const {
     struct Shared {
@@ -339,10 +367,12 @@ class Call {
     const std::shared_ptr<Shared> shared(new Shared{work, count});
     for (int64_t helper = 1; helper < std::min(count, Threads()); ++helper) {
       XLA_FFI_Task* task = [](void* data) {
-        const std::unique_ptr<std::shared_ptr<Shared>> owned(static_cast<std::shared_ptr<Shared>*>(data));
+        const std::unique_ptr<std::shared_ptr<Shared>> owned(
+            static_cast<std::shared_ptr<Shared>*>(data));
         (*owned)->Take();
       };
-      XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, nullptr, frame_->ctx, task,
+      XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE,
+                                               nullptr, frame_->ctx, task,
                                                new std::shared_ptr<Shared>(shared)};
       frame_->api->XLA_FFI_ThreadPool_Schedule(&args);
     }
@@ -359,8 +389,8 @@ class Call {
   int64_t operand_ = 0, result_ = 0;
 };
 
-// The operands that both directions begin with: rounds [], slot [N], activation [N], output [N], mask [B, H], max_norm [],
-// N matrices.
+// The operands that both directions begin with: rounds [], slot [N], activation [N], output [N],
+// mask [B, H], max_norm [], N matrices.
 Loop ReadLoop(Call& call) {
   Loop loop;
   loop.rounds = *call.Operand<int32_t>();
@@ -377,18 +407,23 @@ Loop ReadLoop(Call& call) {
   return loop;
 }
 
-// Packs all matrices, of which `element` reads one, and then works on all blocks of rows, given the first row of each.
+// Packs all matrices, of which `element` reads one, and then works on all blocks of rows, given the
+// first row of each.
 template <class Element, class Work>
-void PackAndWork(const Call& call, const Loop& loop, int64_t depth, int64_t columns, const Element& element, const Work& work) {
+void PackAndWork(const Call& call, const Loop& loop, int64_t depth, int64_t columns,
+                 const Element& element, const Work& work) {
   call.Parallel(loop.nodes, [&](int64_t i) {
     Pack(depth, columns, loop.packed + i * PackedSize(depth, columns),
-         [&](int64_t k, int64_t column) { return loop.Operand(element(loop.matrices[i], k, column)); });
+         [&](int64_t k, int64_t column) {
+           return loop.Operand(element(loop.matrices[i], k, column));
+         });
   });
-  call.Parallel((loop.rows + loop.block - 1) / loop.block, [&](int64_t block) { work(block * loop.block); });
+  call.Parallel((loop.rows + loop.block - 1) / loop.block,
+                [&](int64_t block) { work(block * loop.block); });
 }
 
-// Further operands: hidden [B, H], projected [T, B, 2H]. Results: packed matrices, states [T, B, H]; and where they are to be
-// kept, raw and of each node parent, gate and candidate.
+// Further operands: hidden [B, H], projected [T, B, 2H]. Results: packed matrices, states [T, B,
+// H]; and where they are to be kept, raw and of each node parent, gate and candidate.
 void Forward(Call& call) {
   Loop loop = ReadLoop(call);
   const Real *hidden = call.Operand(), *projected = call.Operand();
@@ -406,15 +441,16 @@ void Forward(Call& call) {
       [&](int64_t first) { ForwardBlock(loop, first, projected, hidden, states); });
 }
 
-// Further operands: gradient of the states [T, B, H], then raw and what was kept of each node. Results: packed matrices, gradient
-// of hidden [B, H], N gradients of pre-activations [T, B, 2H].
+// Further operands: gradient of the states [T, B, H], then raw and what was kept of each node.
+// Results: packed matrices, gradient of hidden [B, H], N gradients of pre-activations [T, B, 2H].
 void Backward(Call& call) {
   std::vector<Real*> of_pre;
   Loop loop = ReadLoop(call);
   const Real* of_states = call.Operand();
   loop.steps = call.shape[0];
   loop.raw = call.Operand();
-  for (int64_t i = 0; i < loop.nodes; ++i) loop.kept.push_back({call.Operand(), call.Operand(), call.Operand()});
+  for (int64_t i = 0; i < loop.nodes; ++i)
+    loop.kept.push_back({call.Operand(), call.Operand(), call.Operand()});
   loop.packed = call.Result();
   Real* of_hidden = call.Result();
   while (call.HasResult()) of_pre.push_back(call.Result());
@@ -427,8 +463,10 @@ void Backward(Call& call) {
 
 // XLA asks a handler for its version of the interface once, and then calls it.
 XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame, void (*function)(Call&)) {
-  if (frame->extension_start != nullptr && frame->extension_start->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)->metadata;
+  if (frame->extension_start != nullptr &&
+      frame->extension_start->type == XLA_FFI_Extension_Metadata) {
+    XLA_FFI_Metadata* metadata =
+        reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)->metadata;
     metadata->api_version.major_version = XLA_FFI_API_MAJOR;
     metadata->api_version.minor_version = XLA_FFI_API_MINOR;
     return nullptr;
