@@ -137,7 +137,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     first = jax.jit(
         lambda: steps.initial_checkpoint(config, parts), compiler_options=options
     ).trace()
-    compiled = _done
+    compiled = None
     if devices.kind == "jit" and not checkpoints.steps():
         # While the first state is made, of which the operations have to be compiled too.
         count = min(plan.chunk, plan.shared_steps)
@@ -149,7 +149,8 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
         state=devices.replicate(at.state),
         carry=devices.split(jax.tree.map(lambda leaf: leaf[train_rows], at.carry)),
     )
-    compiled()
+    if compiled:
+        compiled()
     of = at.progress
     done = of.shared_step(config) + of.controller_step(config)
     writer = None
@@ -383,14 +384,8 @@ def _begin(function: Callable[[], object]) -> Callable[[], None]:
     return wait
 
 
-def _done():
-    """Nothing to wait for."""
-
-
 def _for_one_call():
-    """Options of a program that runs once: on processors, optimising it takes longer than it
-    saves.
-    """
+    """Options of a program that runs once: on processors optimising it costs more than it saves."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 

@@ -370,27 +370,6 @@ def test_the_digest_tells_apart_what_differs():
     assert digest(jax.tree.map(np.copy, base), dict(reversed(progress(1).items()))) in digests
 
 
-def test_arrays_come_back(tmp_path):
-    arrays = {"a": np.arange(6).reshape(2, 3), "b": np.array([np.nan, -0.0], np.float32)}
-    save_arrays(tmp_path / "a.npz", arrays)
-    assert_same_bits(load_arrays(tmp_path / "a.npz"), arrays)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_arrays_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "a.npz"
-    save_arrays(path, {"a": np.arange(3)})
-
-    def half(file, **arrays):
-        file.write(b"PK")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", half)
-    with pytest.raises(UserError, match=f"^cannot write {path}: .*No space left on device"):
-        save_arrays(path, {"a": np.arange(4)})
-    assert load_arrays(path)["a"].tolist() == [0, 1, 2]
-
-
 def test_damaged_arrays_are_called_damaged(tmp_path):
     path = tmp_path / "a.npz"
     with pytest.raises(UserError, match=f"^{path}: no such file"):

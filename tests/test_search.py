@@ -2,25 +2,19 @@
 that is not finite.
 """
 
-import functools
-import json
 import os
 import shutil
 import signal
-import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nas import logs, search, steps
 from nas.checkpoint import Checkpoints, load_arrays
-from nas.data.tokens import Tokens, Windows
+from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import choose_devices
-from nas.supernets.recurrent.language_model import LanguageModel
-from nas.tasks import Splits
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -30,37 +24,12 @@ from tests.helpers import (
     restore,
     tiny,
 )
-
-
-def quick(seed=0, **search):
-    """The tiny search with a policy that compiles quickly."""
-    return tiny(
-        seed=seed,
-        search=search,
-        policy={"name": "factorised"},
-        strategy={"supervised": "next_decision"},
-    )
-
+from tests.one_search import checkpoint, quick, run, spoil_after_epoch
 
 CONFIG = quick()
-SKIP = quick(on_nonfinite="skip")
 
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-def run(config, workdir):
-    workdir.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    train, valid = (
-        Windows.of(
-            rng.integers(0, config.data["vocabulary"], 4 * length, dtype=np.int32),
-            4,
-            config.data["steps"],
-        )
-        for length in (41, 26)
-    )
-    return search.run(config, workdir, Splits(train, valid, valid), devices=choose_devices("jit"))
 
 
 @pytest.fixture(scope="module")
@@ -78,33 +47,6 @@ def initial(compiled_once):
     return jax.jit(
         lambda: steps.initial_state(CONFIG, parts), compiler_options=search._for_one_call()
     )()
-
-
-def checkpoint(workdir, step, config=CONFIG):
-    """The state of one of a run's checkpoints."""
-    folder = workdir.parent / f"{workdir.name}-{step}"
-    shutil.copytree(
-        workdir / "checkpoints" / str(step), folder / "checkpoints" / str(step), dirs_exist_ok=True
-    )
-    return restore(config, folder)[0]["search"]
-
-
-def spoil(tree):
-    """The tree with every number in it NaN."""
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
-
-
-def spoil_after_epoch(patch, epoch):
-    """From the end of an epoch on, the shared weights are NaN."""
-    end = search._end_epoch
-
-    def spoiled(running, at):
-        at = end(running, at)
-        if at.progress.epoch != epoch + 1:
-            return at
-        return at._replace(state=at.state.replace(reward=spoil(at.state.reward)))
-
-    patch.setattr(search, "_end_epoch", spoiled)
 
 
 def test_the_same_seed_gives_the_same_bits(whole, tmp_path):
@@ -316,98 +258,3 @@ def test_the_last_good_checkpoint_before_a_loss_that_is_not_finite(whole, tmp_pa
     assert len(read_metrics(tmp_path)) == 6 + 1 + 6 + 4 + 1  # nothing of the chunk that went wrong
     run(CONFIG, tmp_path)
     assert_same_run(CONFIG, tmp_path, whole[0])
-
-
-def test_a_loss_that_is_not_finite_before_there_is_a_checkpoint(tmp_path, monkeypatch):
-    start = steps.initial_state
-    monkeypatch.setattr(
-        steps,
-        "initial_state",
-        lambda *args: (state := start(*args)).replace(reward=spoil(state.reward)),
-    )
-    with pytest.raises(
-        UserError,
-        match="is not finite at shared step 0, architecture .*; last good checkpoint: none in ",
-    ):
-        run(CONFIG, tmp_path)
-
-
-def nonfinite_reward(**replaced):
-    """A maker of rewards some functions of which are wrapped."""
-    make = LanguageModel.reward
-
-    def reward(*args):
-        made = make(*args)
-        return made._replace(**{name: wrap(getattr(made, name)) for name, wrap in replaced.items()})
-
-    return reward
-
-
-def spoil_first_choice(function):
-    """NaN for the architectures that begin with a 2."""
-    return lambda state, decisions, batch: jnp.where(
-        decisions[:, 0] == 2, jnp.nan, function(state, decisions, batch)
-    )
-
-
-@pytest.fixture
-def spoiled_rewards(monkeypatch):
-    monkeypatch.setattr(LanguageModel, "reward", nonfinite_reward(score=spoil_first_choice))
-    monkeypatch.setattr(steps, "components", functools.cache(steps.components.__wrapped__))
-
-
-def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp_path):
-    with pytest.raises(
-        UserError,
-        match=(
-            "^reward of an architecture is not finite at controller step [0-3], architecture '2 0 "
-        ),
-    ):
-        run(quick(), tmp_path)
-
-
-def test_skipped_updates_are_counted_and_change_nothing(spoiled_rewards, tmp_path):
-    state = run(SKIP, tmp_path)
-    lines = [line for line in read_metrics(tmp_path) if line["phase"] == "controller"]
-    saved = load_arrays(tmp_path / search.ARCHITECTURES)
-    spoiled = np.isnan(saved["rewards"]).reshape(len(lines), -1)
-    np.testing.assert_array_equal(spoiled.ravel(), saved["decisions"][:, 0] == 2)
-    assert [line["skipped"] for line in lines] == spoiled.any(axis=1).tolist()
-    assert 0 < sum(line["skipped"] for line in lines) < len(lines)
-    assert state.strategy.optimiser.count == sum(line["skipped"] == 0 for line in lines)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.strategy.params))
-    assert np.isfinite(state.strategy.baseline.value)
-    assert all((line["loss"] == "nan") == bool(line["skipped"]) for line in lines)
-
-
-def test_a_run_that_skips_everything_keeps_its_parameters(tmp_path, monkeypatch):
-    spoil_after_epoch(monkeypatch, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # of numpy
-        state = run(SKIP, tmp_path)
-    before = checkpoint(tmp_path, 22, SKIP)
-    for name in ("params", "optimiser", "baseline"):
-        assert_same_bits(getattr(state.strategy, name), getattr(before.strategy, name))
-    assert_same_bits(state.reward, spoil(before.reward))
-    assert (state.best_loss, *state.best_decisions) == (before.best_loss, *before.best_decisions)
-    skipped = {
-        phase: [line["skipped"] for line in read_metrics(tmp_path) if line["phase"] == phase]
-        for phase in ("shared", "controller")
-    }
-    assert skipped == {"shared": [0] * 12 + [1] * 6, "controller": [0] * 4 + [1] * 4}
-    assert all(json.dumps(line, allow_nan=False) for line in read_metrics(tmp_path))
-
-
-def test_a_validation_that_is_not_finite(tmp_path, monkeypatch):
-    monkeypatch.setattr(LanguageModel, "reward", nonfinite_reward(evaluate=spoil_first_choice))
-    monkeypatch.setattr(steps, "components", functools.cache(steps.components.__wrapped__))
-    with pytest.raises(
-        UserError,
-        match=(
-            "^loss of an architecture is not finite at validation step 0, architecture '2 .*: "
-            "none in"
-        ),
-    ):
-        run(quick(epochs=1, valid_architectures=30), tmp_path / "stop")
-    state = run(quick(epochs=1, valid_architectures=30, on_nonfinite="skip"), tmp_path / "skip")
-    assert np.isfinite(state.best_loss) and state.best_decisions[0] != 2

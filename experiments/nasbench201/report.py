@@ -4,10 +4,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import spearmanr
 
-from experiments.nasbench201 import figures, judging, settings
+from experiments.nasbench201 import drawn, figures, judging, settings
+from experiments.nasbench201.drawn import Drawn
 from experiments.nasbench201.study import (
     CONDITIONING,
     ENTROPY,
@@ -16,24 +16,14 @@ from experiments.nasbench201.study import (
     OWN,
     RIDGE,
     UNIFORM,
-    UNTRAINED,
     DataSet,
     Sweep,
 )
 from nas.evaluation import statistics
 from nas.evaluation.statistics import Interval, Paired
-from nas.report.figures import bars_with_intervals
 from nas.report.tables import Column, Empty, Row, Table
 
 _MEASURES = (judging.OVERLAP, judging.EDIT, judging.ACCURACY)
-
-
-class Drawn(NamedTuple):
-    """A figure and what stands below it."""
-
-    name: str  # of its file
-    figure: Figure
-    caption: str
 
 
 class Answers(NamedTuple):
@@ -57,10 +47,8 @@ class _Tests:
 
     def __init__(self, data: DataSet):
         regret = {name: data.judge.regret(arm.queries) for name, arm in data.arms.items()}
-        self.mean, self.final = (
-            {n: r.mean(axis=1) for n, r in regret.items()},
-            {n: r[:, -1] for n, r in regret.items()},
-        )
+        self.mean = {name: of.mean(axis=1) for name, of in regret.items()}
+        self.final = {name: of[:, -1] for name, of in regret.items()}
         others = [name for name in settings.STRATEGIES if name != settings.PG]
         self.regret = {
             (name, what): statistics.paired_difference(values[name], values[settings.PG])
@@ -85,9 +73,6 @@ class _Tests:
         )
 
 
-_LEARNED = (settings.FACTORISED, *settings.CONTROLLERS)
-
-
 def answers(data: DataSet, command: str) -> Answers:
     """Tables, figures and sentences of a data set."""
     tests = _Tests(data)
@@ -98,18 +83,20 @@ def answers(data: DataSet, command: str) -> Answers:
         "conditioning": _conditioning_table(data, tests, command),
         "embeddings": _embedding_table(data, command),
     }
-    drawn = {
-        LEARNS: [_regret_figure(data), _top_figure(data), _difference_figure(data, tests)],
-        PREDICTS: [_entropy_figure(data), _gibbs_figure(data), _prediction_of_regret(data, tests)],
-        ENCODES: [_prediction_figure(data)],
-    }
-    sentences = {
-        LEARNS: _learns(data, tests),
-        PREDICTS: _predicts(data, tests),
-        ENCODES: _encodes(data, tests),
-    }
+    regret = [drawn.regret_figure(data), drawn.top_figure(data)]
+    conditioning = [drawn.entropy_figure(data), drawn.gibbs_figure(data)]
     return Answers(
-        sentences, {f"{data.name}_{name}": table for name, table in tables.items()}, drawn
+        {
+            LEARNS: _learns(data, tests),
+            PREDICTS: _predicts(data, tests),
+            ENCODES: _encodes(data, tests),
+        },
+        {f"{data.name}_{name}": table for name, table in tables.items()},
+        {
+            LEARNS: [*regret, drawn.difference_figure(data, tests)],
+            PREDICTS: [*conditioning, drawn.conditioning_figure(data, tests)],
+            ENCODES: [drawn.prediction_figure(data)],
+        },
     )
 
 
@@ -147,11 +134,11 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
             ["What a policy of that entropy has reason to condition."],
         ),
     }
-    drawn = [
+    shown = [
         Drawn(
             f"synthetic_{name}",
             figures.bands(
-                {settings.TITLES[arm]: _band(x, rows.T) for arm, rows in values.items()},
+                {settings.TITLES[arm]: drawn.band(x, rows.T) for arm, rows in values.items()},
                 x_label="interaction",
                 y_label=label,
             ),
@@ -187,7 +174,7 @@ def sweep_answers(found: Sweep, command: str) -> tuple[str, dict[str, Table], li
         f"{sentence}. Factorised less PG only: {' without interaction, '.join(gaps)} with nothing "
         "but.",
         tables,
-        drawn,
+        shown,
     )
 
 
@@ -225,7 +212,7 @@ def _top_table(data, command) -> Table:
     for name, arm in data.arms.items():
         inside = data.judge.in_top(arm.queries)
         rows.append(
-            Row([settings.TITLES[name], *(_proportion(inside[:, q - 1]).text for q in shown)])
+            Row([settings.TITLES[name], *(drawn.proportion(inside[:, q - 1]).text for q in shown)])
         )
     columns = [Column("strategy"), *(Column(f"{q} queries", 2) for q in shown)]
     notes = [
@@ -271,7 +258,7 @@ def _comparison_table(data, tests, command) -> Table:
 def _conditioning_table(data, tests, command) -> Table:
     curve = judging.gibbs_curve(data.judge.seen)
     rows = []
-    for name in _LEARNED:
+    for name in drawn.LEARNED:
         numbers = data.arms[name].numbers
         gibbs = judging.gibbs_total_correlation(curve, numbers[ENTROPY])
         own = numbers[ENTROPY], numbers[CONDITIONING], gibbs
@@ -298,7 +285,7 @@ def _embedding_table(data, command) -> Table:
     columns = [Column("embedding"), *(Column(key.replace("/", ": "), 3, True) for key in keys)]
     rows = [
         Row([title, *(_interval(numbers[key]) for key in keys)])
-        for title, numbers in _embeddings(data).items()
+        for title, numbers in drawn.embeddings(data).items()
     ]
     for title, numbers in data.references.items():
         rows.append(Row([title, *(numbers.get(key, Empty("-")) for key in keys)], reference=True))
@@ -314,115 +301,6 @@ def _embedding_table(data, command) -> Table:
         "Mean over seeds [95 % interval].",
     ]
     return Table(f"{data.name}: embeddings", columns, rows, notes, command)
-
-
-def _regret_figure(data) -> Drawn:
-    curves = {
-        settings.TITLES[n]: _band(*_at_queries(data.judge.regret(arm.queries)))
-        for n, arm in data.arms.items()
-    }
-    figure = figures.bands(
-        curves, x_label="queries", y_label="class-mean regret (points)", log=True
-    )
-    return Drawn(
-        f"{data.name}_regret",
-        figure,
-        "Regret of the best architecture so far; mean and 95 % interval over seeds.",
-    )
-
-
-def _top_figure(data) -> Drawn:
-    curves = {}
-    for name, arm in data.arms.items():
-        x, inside = _at_queries(data.judge.in_top(arm.queries))
-        found = [_proportion(column) for column in inside.T]
-        curves[settings.TITLES[name]] = x, *(np.array([f[i] for f in found]) for i in range(3))
-    figure = figures.bands(
-        curves, x_label="queries", y_label="probability of the top 1 %", log=True
-    )
-    return Drawn(
-        f"{data.name}_top",
-        figure,
-        "Whether the best architecture so far is as good as the top 1 %; Wilson's interval.",
-    )
-
-
-def _difference_figure(data, tests) -> Drawn:
-    others = [name for name in settings.STRATEGIES if name != settings.PG]
-    found = [tests.regret[name, "mean"] for name in others]
-    figure = bars_with_intervals(
-        [settings.TITLES[name] for name in others],
-        [f.mean for f in found],
-        [f.low for f in found],
-        [f.high for f in found],
-        label="mean regret less that of PG only (points)",
-    )
-    return Drawn(
-        f"{data.name}_differences",
-        figure,
-        "Regret averaged over all queries, less that of PG only on the same seed.",
-    )
-
-
-def _entropy_figure(data) -> Drawn:
-    curves = {}
-    for name in _LEARNED:
-        values = data.arms[name].entropy
-        curves[settings.TITLES[name]] = _band(np.arange(1, values.shape[1] + 1), values)
-    figure = figures.bands(curves, x_label="update", y_label="entropy (nats)")
-    return Drawn(
-        f"{data.name}_entropy", figure, "Entropy of the policy; mean and 95 % interval over seeds."
-    )
-
-
-def _gibbs_figure(data) -> Drawn:
-    groups = {
-        settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING))
-        for n in _LEARNED
-    }
-    line = ("Gibbs policy", *judging.gibbs_curve(data.judge.seen))
-    figure = figures.points(
-        groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line
-    )
-    return Drawn(
-        f"{data.name}_gibbs",
-        figure,
-        "Conditioning of final policies, and what accuracies would warrant.",
-    )
-
-
-def _prediction_of_regret(data, tests) -> Drawn:
-    groups = {
-        settings.TITLES[n]: (data.arms[n].numbers[CONDITIONING], tests.mean[n])
-        for n in settings.CONTROLLERS
-    }
-    figure = figures.points(
-        groups, x_label="total correlation (nats)", y_label="mean regret (points)"
-    )
-    return Drawn(
-        f"{data.name}_conditioning_regret",
-        figure,
-        "Conditioning of the final policy against regret; crosses: means.",
-    )
-
-
-def _prediction_figure(data) -> Drawn:
-    found = {
-        f"{title}, {how}": statistics.mean_interval(numbers[how])
-        for how in (RIDGE, NEAREST)
-        for title, numbers in _embeddings(data).items()
-    }
-    figure = bars_with_intervals(
-        list(found),
-        *np.transpose(list(found.values())),
-        label="Spearman, predicted and true accuracy",
-        references={f"{ONE_HOT}, {how}": data.references[ONE_HOT][how] for how in (RIDGE, NEAREST)},
-    )
-    return Drawn(
-        f"{data.name}_prediction",
-        figure,
-        "Accuracy of held-out architectures, predicted from embeddings.",
-    )
 
 
 def _learns(data, tests) -> str:
@@ -477,40 +355,9 @@ def _encodes(data, tests) -> str:
     )
 
 
-def _embeddings(data) -> dict[str, dict[str, np.ndarray]]:
-    arms = {settings.TITLES[name]: data.arms[name].numbers for name in settings.CONTROLLERS}
-    return {UNTRAINED: data.untrained} | arms
-
-
 def _shown(data) -> list[int]:
     total = data.arms[settings.PG].queries.shape[1]
     return [q for q in (50, 100, 250, 500, 1000, 2000, 4000) if q <= total]
-
-
-def _at_queries(values) -> tuple[np.ndarray, np.ndarray]:
-    """Some 60 numbers of queries, and the columns of values [S, Q] there."""
-    x = np.unique(np.round(np.geomspace(min(4, values.shape[1]), values.shape[1], 60)).astype(int))
-    return x, values[:, x - 1]
-
-
-def _band(x, values) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x, and mean and ends of the interval over seeds of values [S, n]."""
-    return x, *np.transpose([statistics.mean_interval(column) for column in values.T])
-
-
-class _Proportion(NamedTuple):
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def text(self) -> str:
-        return f"{self.estimate:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def _proportion(inside) -> _Proportion:
-    interval = binomtest(int(np.sum(inside)), len(inside)).proportion_ci(method="wilson")
-    return _Proportion(float(np.mean(inside)), interval.low, interval.high)
 
 
 def _spearman(x, y) -> tuple[float, float]:

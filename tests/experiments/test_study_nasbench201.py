@@ -30,7 +30,7 @@ def shrunk(small_arms, monkeypatch):
     monkeypatch.setattr(settings, "UNIFORM_SAMPLE", 40)
     monkeypatch.setattr(settings, "OWN_SAMPLES", 12)
     monkeypatch.setattr(
-        "experiments.nasbench201.report._LEARNED", (settings.FACTORISED, settings.PG, "memory")
+        "experiments.nasbench201.drawn.LEARNED", (settings.FACTORISED, settings.PG, "memory")
     )
     monkeypatch.setitem(settings.SIZES, "quick", TINY)
     monkeypatch.setattr(settings, "SWEEP", dataclasses.replace(TINY, seeds=2))

@@ -1,139 +1,38 @@
 """The summary and the answers on arms whose distances are planted: words follow from numbers."""
 
-import dataclasses
 import math
 import re
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from nas.evaluation import correlations, overlap
-from nas.evaluation import statistics as st
-from nas.evaluation.samples import SETS, Behaviour, Sample
+from nas.evaluation.samples import SETS
 from nas.evaluation.statistics import Interval
-from nas.report.arms import answers, page, summary, tables
-from nas.report.arms.arm import MeasuredArm
-from nas.report.arms.searches import Searched, best_table
-from nas.report.arms.tables import study_tables
+from nas.report.arms import summary, tables
 from nas.supernets.recurrent.language_model import LanguageModel
-from tests.helpers import recurrent_task
-
-TASK = recurrent_task(4)
-SPACE = TASK.space
-ROWS = summary.rows(TASK)
-T, K = SPACE.num_decisions, SPACE.max_choices
-N = 24  # architectures
-NAN = float("nan")
-YARDSTICKS = {"unigram": 243.3, "bigram, Kneser-Ney": 56.1}
-DECISIONS = np.random.default_rng(0).integers(0, SPACE.num_choices, (N, T)).astype(np.int32)
-EDITS = correlations.edit_distances(SPACE, DECISIONS)
-OVERLAP = overlap.common_decisions(SPACE, DECISIONS, "activation", "connection")
-DEFAULT = ("untrained", "pg", "memory")
-TITLES = {
-    "untrained": "untrained",
-    "pg": "PG only",
-    "memory": "PG + memory",
-    "uniform": "uniform policy",
-}
+from tests.report.planted import (
+    DECISIONS,
+    EDITS,
+    NAN,
+    OVERLAP,
+    ROWS,
+    SPACE,
+    TASK,
+    YARDSTICKS,
+    N,
+    answered,
+    cells,
+    default,
+    planted,
+    stateless,
+    terminal,
+    told,
+    trained,
+)
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
-
-
-def embed(squared):
-    """[n, H] points whose squared distances are these [P] and a constant: classical scaling."""
-    n = len(DECISIONS)
-    full = np.zeros((n, n))
-    full[np.triu_indices(n, 1)] = squared
-    centre = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-centre @ (full + full.T) @ centre / 2)
-    return vectors * np.sqrt(values - values.min())
-
-
-def planted(
-    key,
-    by_overlap=0.0,
-    by_performance=0.0,
-    *,
-    seeds=1,
-    perplexity=60.0,
-    gain=1.0,
-    **changes,
-):
-    """An arm whose squared distances of states grow with overlap and performance difference."""
-    samples, behaviours = [], []
-    for seed in range(seeds):
-        rng = np.random.default_rng([seed, *key.encode()])
-        loss = rng.normal(4, 0.3, N)
-        performance = overlap.feature_difference(loss)
-        noise = rng.normal(0, 0.5, len(OVERLAP))
-        states = embed(by_overlap * OVERLAP + 6 * by_performance * performance + noise)
-        common = np.full(N, NAN)
-        one = Sample(DECISIONS, states, states, loss, common, EDITS)
-        samples.append(dict.fromkeys(SETS, one._replace(**changes)))
-        behaviours.append(behaviour(rng, gain))
-    best = NAN if key == "untrained" else math.log(perplexity)
-    return MeasuredArm(TITLES.get(key, key), samples, behaviours, [best] * seeds)
-
-
-def behaviour(rng, gain):
-    """A uniform policy, and states that tell its decisions by `gain` times what noise hides."""
-    own = rng.integers(0, SPACE.num_choices, (60, T)).astype(np.int32)
-    log_probs = np.log(SPACE.choice_mask() / np.array(SPACE.num_choices)[:, None] + 1e-300)
-    every = np.broadcast_to(log_probs, (len(own), T, K))
-    signal = gain * overlap.one_hot(SPACE, own)
-    states = signal + rng.normal(size=signal.shape)
-    return Behaviour(own, every, own, every, states, np.zeros((T, T)), own[:50].reshape(10, 5, T))
-
-
-def default(*signs, seeds=1, keys=DEFAULT):
-    """The arms of a quick study with the signs of their overlaps."""
-    return {key: planted(key, sign, seeds=seeds) for key, sign in zip(keys, signs, strict=True)}
-
-
-def trained(arms):
-    steps = np.arange(3)
-    names = ("perplexity", "reward", "entropy", "supervised_loss")
-    epochs = {f"supervised_{name}": (steps, 3.0 - steps) for name in ("remembered", "fresh")}
-    return [
-        Searched(
-            arm.title,
-            dict.fromkeys(names, (steps, 50.0 - steps)),
-            [epochs] * len(arm.samples),
-            [DECISIONS[0]] * len(arm.samples),
-            arm.best_loss,
-            "memory" in arm.title,
-        )
-        for key, arm in arms.items()
-        if key != "untrained"
-    ]
-
-
-def told(arms):
-    """(row, set) -> its sentence."""
-    sentences = summary.readings(TASK, arms)
-    return {(row.name, row.which): text for row, text in zip(ROWS.table, sentences, strict=True)}
-
-
-def answered(arms):
-    """Number of a question -> its answer."""
-    found = answers.answers(TASK, arms, trained(arms), YARDSTICKS)
-    return dict(enumerate(found, 1))
-
-
-def terminal(arms, path="runs/table_correlations/kjv_quick/report/index.html"):
-    table = summary.summary_table(TASK, arms, "command", width=summary.WIDTH)
-    best = summary.best_cells(TASK, trained(arms), YARDSTICKS)
-    ran = "Searched, 5 min 2 s in all: PG only; PG + memory (14 epochs, kjv, seed 0)."
-    return summary.printed(ran, table, summary.readings(TASK, arms), best, path)
-
-
-def cells(table):
-    """(row, set) -> column -> cell."""
-    names = [column.name for column in table.columns]
-    rows = [dict(zip(names, [cell.text for cell in row], strict=True)) for row in table.cells()]
-    return {(row["measure"], row["set"]): row for row in rows}
 
 
 def test_the_table_holds_the_correlations_and_what_the_paper_reports():
@@ -288,14 +187,6 @@ def test_a_run_of_one_arm(key):
     assert len(answered(arms)) == 5
 
 
-def stateless(key, seeds=1):
-    arm = planted(key, seeds=seeds)
-    none = np.zeros((N, 0))
-    samples = [seed["own"]._replace(after=none, before=none) for seed in arm.samples]
-    samples = [dict.fromkeys(SETS, sample) for sample in samples]
-    return dataclasses.replace(arm, samples=samples)
-
-
 def test_an_arm_without_a_state_is_named_and_nothing_else():
     arms = default(0, 0, -1) | {"uniform": stateless("uniform")}
     table = summary.summary_table(TASK, arms, "command", width=summary.WIDTH)
@@ -347,127 +238,3 @@ def test_best_cells_are_compared_with_the_best_yardstick():
         TASK, trained({str(i): planted(str(i)) for i in range(7)}), YARDSTICKS
     )
     assert "4 more in the report" in many
-
-
-def test_five_questions_each_with_one_figure_and_a_table():
-    arms = default(0, 0, -1)
-    found = answered(arms)
-    assert [answer.question[:3] for answer in found.values()] == ["Q1.", "Q2.", "Q3.", "Q4.", "Q5."]
-    names = {*study_tables(TASK, arms, ""), "best", "summary"}
-    for answer in found.values():
-        assert isinstance(answer.figure, Figure) and answer.table in names
-        assert re.search(r"\d", answer.sentence) and answer.sentence.endswith(".")
-        assert "one seed cannot tell" in answer.sentence
-        assert answer.published.startswith("The paper: ")
-
-
-def test_intervals_over_seeds_are_in_the_answers():
-    found = answered(default(0, 0, -1, seeds=3))
-    for answer in found.values():
-        assert re.search(r"\[[-+]?\d[\d.]*, [-+]?\d[\d.]*\]", answer.sentence)
-        assert "3 seeds" in answer.sentence
-
-
-@pytest.mark.parametrize(
-    ("untrained", "pg", "verdict"),
-    [
-        (0, 2, "More than before training"),
-        (2, 1, "Less than before training"),
-        (1, 0, "No sign of it"),
-    ],
-)
-def test_encoding(untrained, pg, verdict):
-    arms = {
-        "untrained": planted("untrained", gain=untrained, seeds=3),
-        "pg": planted("pg", gain=pg, seeds=3),
-    }
-    assert answered(arms)[1].sentence.startswith(f"{verdict}: with PG only")
-
-
-def test_weight_sharing_is_told_against_random_search_where_it_ran():
-    alone = answered(default(0, 0, -1))[2].sentence
-    assert "has a perplexity of 60.0" in alone and "python -m experiments.table_search" in alone
-    arms = default(0, 0, -1) | {"uniform": stateless("uniform")}
-    arms["uniform"] = dataclasses.replace(arms["uniform"], best_loss=[math.log(80)])
-    assert "less that of the uniform policy, has -20.0 in perplexity" in answered(arms)[2].sentence
-
-
-def test_what_a_memory_forces():
-    assert "More encoding" in answered(default(0, 0, -1))[3].sentence
-    assert "Less encoding" in answered(default(0, -1, 0))[3].sentence
-    assert "No more encoding that is told" in answered(default(0, -1, -1))[3].sentence
-    without = answered(default(0, -1, keys=("untrained", "pg")))[3].sentence
-    assert "This study cannot tell" in without and "--arms=pg,memory" in without
-
-
-def test_similarity_and_performance_are_answered_with_the_signs_that_were_found():
-    follows, opposed = (answered(default(0, 0, sign)) for sign in (-1, 1))
-    assert "distance of states follows the paper's activations" in follows[4].sentence
-    assert "distance of states runs against the paper's activations" in opposed[4].sentence
-    assert "the paper's -0.404" in follows[4].sentence
-    arms = default(0, 0, 0)
-    assert "shows no sign of differences in performance" in answered(arms)[5].sentence
-    arms["memory"] = planted("memory", 0, 1)
-    found = answered(arms)[5].sentence
-    assert "follows differences in performance, own samples" in found
-    partial = arms["memory"].performance_tests(TASK, "uniform", "loss")[0][1].r
-    assert f"{partial:+.3f} where its overlap is held fixed" in found
-
-
-def write(folder, arms):
-    tables = study_tables(TASK, arms, "the command")
-    tables["best"] = best_table(TASK, trained(arms), YARDSTICKS, "")
-    tables["summary"] = summary.summary_table(TASK, arms, "")
-    return page.write_report(
-        folder / "report" / "index.html",  # which no one has made
-        TASK,
-        arms,
-        trained(arms),
-        tables,
-        [],
-        {},
-        ran="Searched: everything.",
-        sentences=summary.readings(TASK, arms),
-        found=answers.answers(TASK, arms, trained(arms), YARDSTICKS),
-    )
-
-
-def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(blank_figures, tmp_path):
-    arms = default(0, 0, -1)
-    page = write(tmp_path, arms).read_text()
-    assert page.count("<article>") == 5
-    assert page.index("Q5.") < page.index("<nav") < page.index("<table")
-    links, anchors = re.findall(r'href="#([^"]+)"', page), re.findall(r'id="([^"]+)"', page)
-    assert set(links) <= set(anchors) and len(set(anchors)) == len(anchors)
-    assert len([link for link in links if link.startswith("table-")]) == 5
-    for article in re.findall(r"<article>.*?</article>", page, re.DOTALL):
-        assert article.count("<img") == 1 and article.count("href=") == 1
-    folder = tmp_path / "report"
-    header = (folder / "summary.csv").read_text().partition("\n")[0]
-    assert header == "measure,set,untrained,PG only,PG + memory,one-hot,paper"
-    names = {path.name for path in folder.iterdir()}
-    assert {f"answer-{number}.png" for number in range(1, 6)} <= names
-
-
-def test_what_takes_long_is_computed_once(blank_figures, tmp_path, monkeypatch):
-    calls = []
-
-    def counted(name, function):
-        def called(*arguments, **options):
-            calls.append(name)
-            return function(*arguments, **options)
-
-        return called
-
-    for name in ("mantel_and_partial", "bootstrap_correlation"):
-        monkeypatch.setattr(st, name, counted(name, getattr(st, name)))
-    protocol = counted("protocol", correlations.paper_protocol)
-    monkeypatch.setattr(correlations, "paper_protocol", protocol)
-    monkeypatch.setattr(correlations, "correlations", counted("states", correlations.correlations))
-    arms = default(0, 0, -1)
-    write(tmp_path, arms)
-    pairs = len(arms) * len(SETS)
-    assert calls.count("mantel_and_partial") == pairs and calls.count("protocol") == len(arms)
-    assert calls.count("bootstrap_correlation") == len(arms) * (len(ROWS.table) + 1)
-    yardsticks = 2 * (len(arms) + 1)  # of own samples of each arm, and of the uniform set
-    assert calls.count("states") == pairs + yardsticks

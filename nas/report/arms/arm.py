@@ -18,6 +18,7 @@ from nas.tasks import Task
 
 NO_STATE = Empty("no state")
 ONE_SEED = Empty("one seed")
+NOT_MEASURED = Empty("not measured")
 PERMUTED = (
     "p: median over seeds [least, greatest], each from 9,999 permutations of the {}; seeds are "
     "not multiplied up."
@@ -154,3 +155,8 @@ def p_values(values: Sequence[float]) -> str | float | Empty:
 def seeds(count: int) -> str:
     """For the notes of a table."""
     return "one seed" if count == 1 else f"mean over {count} seeds ± half its 95 % interval"
+
+
+def is_measured(samples: Sequence[Sample], field: str) -> bool:
+    """Whether a field of the samples has a number at all."""
+    return not all(np.isnan(getattr(sample, field)).all() for sample in samples)

@@ -10,7 +10,6 @@ cells say so. How policies decide is in `nas.report.arms.policies`; the page is 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,24 +18,23 @@ from nas.evaluation import statistics as st
 from nas.evaluation.samples import SETS
 from nas.report.arms.arm import (
     NO_STATE,
+    NOT_MEASURED,
     ONE_SEED,
-    PERMUTED,
     MeasuredArm,
     common_performance,
     interval,
+    is_measured,
     measures,
-    p_values,
     performance,
     seeds,
 )
+from nas.report.arms.performances import performance_table
 from nas.report.arms.policies import behaviour_table, identical_states_table
 from nas.report.tables import Column, Empty, Row, Table
 from nas.tasks import Task
 
 REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
-WEIGHTS = {"own": "loss", "common": "common_loss"}  # shared weights -> field of a sample
-_NOT_MEASURED = Empty("not measured")
 PAPER = "paper (PG + memory)"
 _SIGNS = (
     "Similarities (common ..., overlap): the more negative, the more alike are the states of "
@@ -209,46 +207,6 @@ def differences(
     return found
 
 
-def performance_table(task: Task, arms: dict[str, MeasuredArm], which: str, command: str) -> Table:
-    """Whether states tell performance (Q5), on one of the SETS, with own and with common
-    weights.
-    """
-    metric = task.metric
-    rows = [
-        Row([arm.title, weights, *_performance_cells(task, arm, which, field)])
-        for arm in arms.values()
-        for weights, field in WEIGHTS.items()
-    ]
-    columns = [
-        Column("arm"),
-        Column("weights"),
-        Column("states", 3, True),
-        Column("p (Mantel)", 4),
-        Column("no correlation beyond", 3),
-        Column("states, overlap fixed", 3, True),
-        Column("p (partial Mantel)", 4),
-        Column("total overlap", 3, True),
-        Column("diverged cells"),
-        Column("states, without them", 3, True),
-        Column("total overlap, without them", 3, True),
-    ]
-    notes = [
-        f"Spearman's correlation of |difference of {metric.loss}| with the distance of states "
-        "(positive: states tell "
-        "performance), and with total overlap (negative: architectures that are alike perform "
-        "alike).",
-        "No correlation beyond: the least bound within which the mean over seeds lies: two "
-        "one-sided t tests at .05.",
-        "States, overlap fixed: the partial correlation given total overlap. Its p is too small "
-        "where both follow the overlap.",
-        PERMUTED.format("architectures"),
-        f"Diverged: {metric.name} above {metric.shown(metric.guessing):,.{metric.digits}f}, which "
-        "is guessing, or not finite; they are part of all numbers but those without them.",
-    ]
-    title = f"{SETS[which].capitalize()}: do states tell performance?"
-    return Table(title, columns, rows, notes, command)
-
-
 def _correlation_cells(task, arm, which):
     if not arm.has_state:
         return [NO_STATE] * len(_names(task))
@@ -259,11 +217,7 @@ def _correlation_cells(task, arm, which):
 
 def _measure_cells(columns, samples):
     cells = [interval(values, 3, "+") for values in columns]
-    return [*cells[:-1], cells[-1] if _is_measured(samples, WEIGHTS["common"]) else _NOT_MEASURED]
-
-
-def _is_measured(samples, field):
-    return not all(np.isnan(getattr(sample, field)).all() for sample in samples)
+    return [*cells[:-1], cells[-1] if is_measured(samples, "common_loss") else NOT_MEASURED]
 
 
 def _yardsticks(task, samples, width, suffix=""):
@@ -366,59 +320,3 @@ def _difference_notes(arms):
         f"Paired t test over {len(arms['untrained'].samples)} seeds; d_z: mean difference by its "
         "standard deviation.",
     ]
-
-
-class _Pairs(NamedTuple):
-    """What pairs of architectures differ by."""
-
-    distance: np.ndarray  # [P] of their states
-    overlap: np.ndarray  # [P]
-    performance: np.ndarray  # [P] |difference| of losses
-
-
-def _pairs(task, sample, loss, kept):
-    decisions = sample.decisions[kept]
-    return _Pairs(
-        correlations.distances(sample.after[kept]),
-        overlap.common_decisions(task.space, decisions, *dict.fromkeys(task.space.kinds)),
-        overlap.feature_difference(loss[kept]),
-    )
-
-
-def _performance_cells(task, arm, which, field):
-    samples = [sample[which] for sample in arm.samples]
-    if not _is_measured(samples, field):
-        return [_NOT_MEASURED] * 9
-    measured = [getattr(sample, field) for sample in samples]
-    converged = [values <= task.metric.guessing for values in measured]  # not those that are NaN
-    everything, without = (
-        [_pairs(task, *seed) for seed in zip(samples, measured, kept, strict=True)]
-        for kept in ([slice(None)] * len(samples), converged)
-    )
-    states, states_without = [NO_STATE] * 5, NO_STATE
-    if samples[0].after.shape[1]:
-        simple, partial = zip(*arm.performance_tests(task, which, field), strict=True)
-        r = [test.r for test in simple]
-        states = [
-            interval(r, 3, "+"),
-            p_values([test.p for test in simple]),
-            ONE_SEED if len(r) == 1 else st.equivalence_bound(r),
-            interval([test.r for test in partial], 3, "+"),
-            p_values([test.p for test in partial]),
-        ]
-        states_without = _with_performance("distance", without)
-    diverged = sum(int((~kept).sum()) for kept in converged)
-    return [
-        *states,
-        _with_performance("overlap", everything),
-        f"{diverged} of {sum(map(len, converged))}",
-        states_without,
-        _with_performance("overlap", without),
-    ]
-
-
-def _with_performance(side, seeds):
-    pairs = [(getattr(seed, side), seed.performance) for seed in seeds]
-    return interval(
-        [correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+"
-    )

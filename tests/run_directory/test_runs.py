@@ -2,11 +2,9 @@
 not.
 """
 
-import contextlib
 import dataclasses
 import fcntl
 import json
-import pathlib
 import re
 import shutil
 import subprocess
@@ -17,57 +15,8 @@ import pytest
 
 from nas import checkpoint, logs, measurements, runs, search, steps
 from nas.config import TrainingConfig
-from nas.data import text
-from nas.data.text import Corpus
-from nas.errors import UserError
-from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, files, fill, mounted, tiny
-
-CONFIG = tiny()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def corpus(compiled_once):
-    """A corpus of random tokens instead of one that must be prepared."""
-    rng = np.random.default_rng(0)
-    streams = [rng.integers(0, 50, length, dtype=np.int32) for length in (200, 120, 100)]
-    with pytest.MonkeyPatch.context() as patch:
-        types = tuple(map(str, range(50)))
-        patch.setattr(text, "load_corpus", lambda *args, **kwargs: Corpus(*streams, types))
-        yield
-
-
-def start(config, workdir, **options):
-    return runs.start(config, workdir, **{"parallel": "jit"} | options)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    start(CONFIG, workdir, data_dir="somewhere")
-    return workdir
-
-
-@pytest.fixture
-def workdir(finished, tmp_path):
-    """A copy of a finished run."""
-    shutil.copytree(finished, tmp_path / "run")
-    return tmp_path / "run"
-
-
-def fails(function, *args, **kwargs):
-    """The message of the UserError that a call ends in."""
-    with pytest.raises(UserError) as error:
-        function(*args, **kwargs)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@contextlib.contextmanager
-def unchanged(folder):
-    """Nothing is written below a folder."""
-    before = files(folder)
-    yield
-    assert files(folder) == before
+from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, fill, mounted, tiny
+from tests.run_directory.one_run import CONFIG, fails, start, unchanged
 
 
 def test_a_finished_run(finished):
@@ -300,102 +249,6 @@ def test_a_disk_that_fills_during_the_run(disk, finished, capfd):
     ballast.unlink()
     start(CONFIG, disk / "run")
     assert_same_run(CONFIG, disk / "run", finished)
-
-
-@pytest.fixture
-def measuring(monkeypatch):
-    """Counts how often perplexities are computed."""
-    compute, calls = runs.Run.losses, []
-    monkeypatch.setattr(runs.Run, "losses", lambda *args: calls.append(1) or compute(*args))
-    return calls
-
-
-def measure(workdir, **options):
-    return measurements.measure(runs.open_run(workdir), **options)
-
-
-def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring):
-    shutil.move(workdir / "checkpoints" / "33", workdir / "last")
-    earlier = measure(workdir)
-    assert_same_bits(measure(workdir), earlier)
-    assert len(measuring) == 1
-    shutil.move(workdir / "last", workdir / "checkpoints" / "33")
-    later = measure(workdir)
-    assert len(measuring) == 2
-    trained, before = (
-        measured.controllers["trained"].samples["uniform"] for measured in (later, earlier)
-    )
-    assert_same_bits(trained.decisions, before.decisions)
-    assert np.any(trained.after != before.after) and np.any(trained.loss != before.loss)
-    assert_same_bits(measure(workdir), later)
-    assert len(measuring) == 2
-
-
-def test_measurements_without_the_untrained_controller_are_extended(workdir, measuring):
-    alone = measure(workdir, untrained=False).controllers
-    assert set(alone) == {"trained"}
-    both = measure(workdir).controllers
-    assert set(both) == {"trained", "untrained"} and len(measuring) == 2
-    for which in ("uniform", "own"):
-        again, first = (found["trained"].samples[which].loss for found in (both, alone))
-        np.testing.assert_allclose(again, first, rtol=1e-6)
-    assert_same_bits(measure(workdir, untrained=False).controllers["trained"], both["trained"])
-    assert len(measuring) == 2
-
-
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"foreign", None])
-def test_damaged_measurements_are_made_again(workdir, measuring, content):
-    path = workdir / measurements.FILE
-    expected = measure(workdir)
-    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
-    assert_same_bits(measure(workdir), expected)
-    assert len(measuring) == 2
-
-
-def test_measurements_are_of_the_run(workdir):
-    measured, best = measure(workdir)
-    run = runs.open_run(workdir)
-    windows = run.valid_batches()
-    for controller, (samples, behaviour) in measured.items():
-        params = run.policy_params if controller == "trained" else run.untrained_policy_params()
-        own = run.policy.score(params, behaviour.own)
-        np.testing.assert_allclose(behaviour.own_log_probs, own.log_probs, rtol=1e-4, atol=1e-6)
-        groups = behaviour.continued[
-            :, :, : run.space.num_decisions // 2
-        ]  # each of one state, that of an own sample
-        assert np.all(groups == groups[:, :1]) and np.all(
-            groups[:, 0] == behaviour.own[: len(groups), : groups.shape[2]]
-        )
-        for which, sample in samples.items():
-            assert len(sample.decisions) == CONFIG.evaluation.architectures
-            run.space.validate(sample.decisions)
-            expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
-            np.testing.assert_allclose(
-                sample.loss, expected, rtol=1e-5, err_msg=f"{controller} {which}"
-            )
-            np.testing.assert_allclose(
-                sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5
-            )
-    trained, untrained = (
-        measured[controller].samples["uniform"] for controller in ("trained", "untrained")
-    )
-    assert_same_bits(trained.decisions, untrained.decisions)
-    assert np.isnan(trained.common_loss).all()
-
-
-def test_measurements_under_common_weights(workdir, measuring):
-    """Those of the run itself give what its own do, and are measured once."""
-    run = runs.open_run(workdir)
-    sample = measure(workdir, common=run).controllers["trained"].samples["own"]
-    np.testing.assert_array_equal(sample.common_loss, sample.loss)
-    measure(workdir, common=run)
-    assert len(measuring) == 2
-
-
-def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
-    best = measure(workdir).best_loss
-    assert np.isfinite(best)
-    assert pathlib.Path(workdir / measurements.FILE).is_file()
 
 
 def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):

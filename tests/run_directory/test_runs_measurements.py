@@ -1,0 +1,107 @@
+"""What is measured of a run: kept, extended, and made again where it is damaged or another's."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from nas import measurements, runs
+from tests.helpers import assert_same_bits
+from tests.run_directory.one_run import CONFIG
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """Counts how often perplexities are computed."""
+    compute, calls = runs.Run.losses, []
+    monkeypatch.setattr(runs.Run, "losses", lambda *args: calls.append(1) or compute(*args))
+    return calls
+
+
+def measure(workdir, **options):
+    return measurements.measure(runs.open_run(workdir), **options)
+
+
+def test_measurements_are_reused_until_the_checkpoint_changes(workdir, measuring):
+    shutil.move(workdir / "checkpoints" / "33", workdir / "last")
+    earlier = measure(workdir)
+    assert_same_bits(measure(workdir), earlier)
+    assert len(measuring) == 1
+    shutil.move(workdir / "last", workdir / "checkpoints" / "33")
+    later = measure(workdir)
+    assert len(measuring) == 2
+    trained, before = (
+        measured.controllers["trained"].samples["uniform"] for measured in (later, earlier)
+    )
+    assert_same_bits(trained.decisions, before.decisions)
+    assert np.any(trained.after != before.after) and np.any(trained.loss != before.loss)
+    assert_same_bits(measure(workdir), later)
+    assert len(measuring) == 2
+
+
+def test_measurements_without_the_untrained_controller_are_extended(workdir, measuring):
+    alone = measure(workdir, untrained=False).controllers
+    assert set(alone) == {"trained"}
+    both = measure(workdir).controllers
+    assert set(both) == {"trained", "untrained"} and len(measuring) == 2
+    for which in ("uniform", "own"):
+        again, first = (found["trained"].samples[which].loss for found in (both, alone))
+        np.testing.assert_allclose(again, first, rtol=1e-6)
+    assert_same_bits(measure(workdir, untrained=False).controllers["trained"], both["trained"])
+    assert len(measuring) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"foreign", None])
+def test_damaged_measurements_are_made_again(workdir, measuring, content):
+    path = workdir / measurements.FILE
+    expected = measure(workdir)
+    path.write_bytes(path.read_bytes()[:-40] if content is None else content)
+    assert_same_bits(measure(workdir), expected)
+    assert len(measuring) == 2
+
+
+def test_measurements_are_of_the_run(workdir):
+    measured, best = measure(workdir)
+    run = runs.open_run(workdir)
+    windows = run.valid_batches()
+    for controller, (samples, behaviour) in measured.items():
+        params = run.policy_params if controller == "trained" else run.untrained_policy_params()
+        own = run.policy.score(params, behaviour.own)
+        np.testing.assert_allclose(behaviour.own_log_probs, own.log_probs, rtol=1e-4, atol=1e-6)
+        groups = behaviour.continued[
+            :, :, : run.space.num_decisions // 2
+        ]  # each of one state, that of an own sample
+        assert np.all(groups == groups[:, :1]) and np.all(
+            groups[:, 0] == behaviour.own[: len(groups), : groups.shape[2]]
+        )
+        for which, sample in samples.items():
+            assert len(sample.decisions) == CONFIG.evaluation.architectures
+            run.space.validate(sample.decisions)
+            expected = run.reward.evaluate(run.state.reward, sample.decisions, windows)
+            np.testing.assert_allclose(
+                sample.loss, expected, rtol=1e-5, err_msg=f"{controller} {which}"
+            )
+            np.testing.assert_allclose(
+                sample.after, run.policy.score(params, sample.decisions).hidden[:, -1], rtol=1e-5
+            )
+    trained, untrained = (
+        measured[controller].samples["uniform"] for controller in ("trained", "untrained")
+    )
+    assert_same_bits(trained.decisions, untrained.decisions)
+    assert np.isnan(trained.common_loss).all()
+
+
+def test_measurements_under_common_weights(workdir, measuring):
+    """Those of the run itself give what its own do, and are measured once."""
+    run = runs.open_run(workdir)
+    sample = measure(workdir, common=run).controllers["trained"].samples["own"]
+    np.testing.assert_array_equal(sample.common_loss, sample.loss)
+    measure(workdir, common=run)
+    assert len(measuring) == 2
+
+
+def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
+    best = measure(workdir).best_loss
+    assert np.isfinite(best)
+    assert pathlib.Path(workdir / measurements.FILE).is_file()
