@@ -26,7 +26,7 @@ UNTRAINED, ONE_HOT, PROJECTION = "untrained", "one-hot decisions", "random proje
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class ArmResult:
     """What was measured of one arm; S seeds, Q queries, U updates."""
 
     queries: np.ndarray  # [S, Q] rows of `SPACE.every()`
@@ -40,7 +40,7 @@ class DataSet:
 
     name: str
     judge: Judge
-    arms: dict[str, Result]
+    arms: dict[str, ArmResult]
     untrained: dict[str, np.ndarray]  # name -> [S], of the controllers before their first update
     references: dict[
         str, dict[str, float]
@@ -111,10 +111,10 @@ class Study:
             }
             yield DataSet(data_set, judge, arms, untrained, self._references(view))
 
-    def _arm(self, name, data_set, view, progress) -> Result:
+    def _arm(self, name, data_set, view, progress) -> ArmResult:
         pieces = [self._piece(name, data_set, view, piece, progress) for piece in self._pieces]
         joined = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
-        return Result(joined.pop("queries"), joined.pop("entropy per update"), joined)
+        return ArmResult(joined.pop("queries"), joined.pop("entropy per update"), joined)
 
     def _piece(self, name, data_set, view, piece, progress) -> dict[str, np.ndarray]:
         config = settings.configure(name, self._size)

@@ -42,14 +42,14 @@ def labelled_edges(space: SearchSpace) -> str:
     return f"edge and {space.label_kind} (paper's)"
 
 
-def difference(name: str) -> str:
+def difference_in(name: str) -> str:
     """Name of the measure: by how much a pair differs in a number."""
     return f"{name}, |difference|"
 
 
 def protocol(task: Task) -> tuple[str, str, str]:
     """Names of the measures that the paper's code compares."""
-    return labelled_edges(task.space), FIRST_APPROXIMATION, difference(task.metric.name)
+    return labelled_edges(task.space), FIRST_APPROXIMATION, difference_in(task.metric.name)
 
 
 def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def measures(
     found[TOTAL] = overlap.common_decisions(space, decisions, *kinds)
     found[labelled_edges(space)] = overlap.common_labelled_edges(space, decisions)
     for name, values in space.features(decisions).items():
-        found[difference(name)] = overlap.feature_difference(values)
+        found[difference_in(name)] = overlap.feature_difference(values)
     return found | dict(zip(EDIT_DISTANCES, edits, strict=True))
 
 

@@ -43,7 +43,7 @@ class Mantel(NamedTuple):
     p: float  # two-sided
 
 
-class Components(NamedTuple):
+class VarianceComponents(NamedTuple):
     """Where the spread of values of groups comes from, as standard deviations."""
 
     within: float  # of a value about the mean of its group
@@ -216,7 +216,7 @@ def bootstrap_correlation(
 
 def variance_components(
     values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Components:
+) -> VarianceComponents:
     """One-way random effects of values [groups, members], from the mean squares; a negative
     component is zero.
 
@@ -256,7 +256,7 @@ def variance_components(
         else np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     )
     interval = Interval(estimate, float(low), float(high))
-    return Components(math.sqrt(within), math.sqrt(between), interval)
+    return VarianceComponents(math.sqrt(within), math.sqrt(between), interval)
 
 
 def _seeds(values):

@@ -18,7 +18,7 @@ import PIL.Image
 from matplotlib.figure import Figure
 
 from nas.report.files import write_atomic
-from nas.report.tables import Cell, Table
+from nas.report.tables import Table, TableCell
 
 _SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less
 _DPI = 192  # of raster images: twice the 96 pixels that a browser gives an inch
@@ -150,7 +150,7 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
-def _typeset(cell: Cell) -> str:
+def _typeset(cell: TableCell) -> str:
     return _true_minus(cell.text) if cell.kind == "number" else cell.text
 
 

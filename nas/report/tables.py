@@ -43,7 +43,7 @@ class Row(NamedTuple):
     reference: bool = False
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """A formatted cell."""
 
     text: str
@@ -68,7 +68,7 @@ class Table:
     def __post_init__(self):
         self.cells()
 
-    def cells(self) -> list[list[Cell]]:
+    def cells(self) -> list[list[TableCell]]:
         """Formatted cells, row by row. Not-a-number becomes an empty cell: undefined."""
         formatted = []
         for r, row in enumerate(self.rows):
@@ -120,18 +120,18 @@ class Table:
         return write_atomic(path, buffer.getvalue())
 
 
-def _format(column: Column, value: str | float | Empty) -> Cell:
+def _format(column: Column, value: str | float | Empty) -> TableCell:
     if isinstance(value, Empty):
-        return Cell(value.reason, "empty")
+        return TableCell(value.reason, "empty")
     if isinstance(value, str):
-        return Cell(value, "text" if column.digits is None else "number")
+        return TableCell(value, "text" if column.digits is None else "number")
     if value is None:
         raise TypeError(f"column {column.name!r} holds None: say why with Empty(reason)")
     if math.isnan(value):
-        return Cell("undefined", "empty")
+        return TableCell("undefined", "empty")
     if column.digits is None:
-        return Cell(str(value), "number")
+        return TableCell(str(value), "number")
     if not column.signed and 0 < value < 0.5 * 10.0**-column.digits:  # no p is 0
-        return Cell(f"<{10.0**-column.digits:.{column.digits}f}", "number")
+        return TableCell(f"<{10.0**-column.digits:.{column.digits}f}", "number")
     sign = "+" if column.signed else ""
-    return Cell(format(value, f"{sign}z.{column.digits}f"), "number")  # z: no -0.000
+    return TableCell(format(value, f"{sign}z.{column.digits}f"), "number")  # z: no -0.000

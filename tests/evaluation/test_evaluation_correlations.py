@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from nas.evaluation import correlations as table
 from nas.evaluation import overlap
 from nas.evaluation.samples import Sample
-from nas.report.arms.arm import common_performance, measures, performance
+from nas.report.arms.arm import all_measures, common_performance, performance
 from nas.report.arms.tables import published_protocol
 from tests.helpers import recurrent_task
 
 TASK = recurrent_task(4)
 SPACE = TASK.space
 ACTIVATIONS, CONNECTIONS = table.common("activation"), table.common("connection")
-PERPLEXITY = table.difference("perplexity")
+PERPLEXITY = table.difference_in("perplexity")
 MEASURES = (
     ACTIVATIONS,
     CONNECTIONS,
@@ -44,7 +44,7 @@ def sample(decisions, loss, embedding=None):
 
 
 def correlations(sample):
-    return table.correlations(measures(TASK, sample), sample.after)
+    return table.correlations(all_measures(TASK, sample), sample.after)
 
 
 def free(decisions, node_match):
@@ -97,7 +97,7 @@ def test_distances_by_hand():
 def test_measures_by_hand():
     # Parents of nodes 1 to 3: 0 0 2, 0 0 1 and 0 1 2. Loose ends: 1 and 3; 2 and 3; 3.
     decisions = np.array([[0, 0, 1, 0, 2, 2, 3], [0, 0, 2, 0, 2, 1, 3], [3, 0, 1, 1, 0, 2, 1]])
-    found = measures(TASK, sample(decisions, np.array([5.0, 4.5, 5.25])))
+    found = all_measures(TASK, sample(decisions, np.array([5.0, 4.5, 5.25])))
     assert {name: values.tolist() for name, values in found.items()} == {
         ACTIVATIONS: [3, 1, 0],
         CONNECTIONS: [1, 1, 0],

@@ -64,7 +64,7 @@ class MeasuredArm:
     def correlations(self, task: Task, which: str) -> dict[str, list[float]]:
         """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
         samples = [seed[which] for seed in self.samples]
-        found = [correlations.correlations(measures(task, one), one.after) for one in samples]
+        found = [correlations.correlations(all_measures(task, one), one.after) for one in samples]
         return {name: [seed[name] for seed in found] for name in found[0]}
 
     @once
@@ -114,15 +114,15 @@ class MeasuredArm:
 
 def performance(task: Task) -> str:
     """Name of the measure: |difference| of losses under the shared weights of the own search."""
-    return correlations.difference(task.metric.loss)
+    return correlations.difference_in(task.metric.loss)
 
 
 def common_performance(task: Task) -> str:
     """The same under shared weights that all arms have in common."""
-    return correlations.difference(f"{task.metric.loss} (common weights)")
+    return correlations.difference_in(f"{task.metric.loss} (common weights)")
 
 
-def measures(task: Task, sample: Sample) -> dict[str, np.ndarray]:
+def all_measures(task: Task, sample: Sample) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair, for all columns of the correlations."""
     found = correlations.measures(task.space, sample.decisions, edits=sample.edit_distance)
     found[performance(task)] = overlap.feature_difference(sample.loss)

@@ -19,7 +19,7 @@ from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
 from nas.evaluation.samples import Sample
 from nas.evaluation.statistics import Interval
-from nas.report.arms.arm import NO_STATE, MeasuredArm, interval, measures, once, performance
+from nas.report.arms.arm import NO_STATE, MeasuredArm, all_measures, interval, once, performance
 from nas.report.arms.searches import Searched
 from nas.report.arms.tables import REFERENCES, published_protocol
 from nas.report.tables import Column, Empty, Row, Table
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
     paper: float | None = None  # what the paper reports with the memory (Adam and Lorraine 2019)
 
 
-class Rows(NamedTuple):
+class TaskMeasures(NamedTuple):
     """The measures of a task."""
 
     shared: Measure  # the paper's similarity, by its protocol
@@ -60,12 +60,12 @@ class Rows(NamedTuple):
         return (self.shared, self.protocol, *self.common, self.edits, self.performance)
 
 
-def rows(task: Task) -> Rows:
+def rows(task: Task) -> TaskMeasures:
     """The measures that the distance of states is correlated with."""
     space, (edges, _, loss) = task.space, correlations.protocol(task)
     published = published_protocol(task)
     kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
-    return Rows(
+    return TaskMeasures(
         Measure(
             f"paper's {space.label_kind}s", "own", edges, -1, published.get((edges, *_STATISTIC))
         ),
@@ -228,7 +228,7 @@ def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: o
 def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
     """Of the first seed, with intervals over architectures."""
     sample, found = arm.samples[0], {}
-    uniform = measures(task, sample["uniform"])
+    uniform = all_measures(task, sample["uniform"])
     for row in (*rows(task).table, rows(task).total):
         one = sample[row.which]
         states = one.before if row.which == "own" else one.after
@@ -254,7 +254,7 @@ def _one_hot(arm: MeasuredArm, task: Task) -> dict[Measure, float]:
     table = rows(task).table
     found = {row: [] for row in table}
     for sample in arm.samples:
-        uniform = measures(task, sample["uniform"])
+        uniform = all_measures(task, sample["uniform"])
         for row in table:
             one = sample[row.which]
             column = _protocol(task, one, row) if row.which == "own" else uniform[row.key]

@@ -21,10 +21,10 @@ from nas.report.arms.arm import (
     NOT_MEASURED,
     ONE_SEED,
     MeasuredArm,
+    all_measures,
     common_performance,
     interval,
     is_measured,
-    measures,
     performance,
     seeds,
 )
@@ -224,7 +224,7 @@ def _yardsticks(task, samples, width, suffix=""):
     """Rows of one-hot decisions and of a random projection, another one for each seed, in place of
     the states.
     """
-    values = [measures(task, sample) for sample in samples]
+    values = [all_measures(task, sample) for sample in samples]
     embeddings = {
         "one-hot decisions": [overlap.one_hot(task.space, sample.decisions) for sample in samples],
         "random projection": [
@@ -267,7 +267,7 @@ def _names(task):
         *map(correlations.common, kinds),
         correlations.TOTAL,
         correlations.labelled_edges(space),
-        *map(correlations.difference, features),
+        *map(correlations.difference_in, features),
         *correlations.EDIT_DISTANCES,
         performance(task),
         common_performance(task),
