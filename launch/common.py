@@ -20,6 +20,7 @@ from absl import app, flags
 
 from launch import configuration, device, display, processes
 from launch.help import print_help
+from launch.paths import define_path
 from nas.errors import Interrupted, UserError
 
 FLAGS = flags.FLAGS
@@ -51,21 +52,22 @@ def define_flags(default_config: str | None = None) -> None:
     has_config = default_config is not None
     if has_config:
         configuration.define_flag(default_config)
-    flags.DEFINE_string(
+    define_path(
         "workdir",
-        "",
         "Folder of the run: its configuration, checkpoints, metrics and architectures."
         + (" Empty: runs/NAME, after the configuration." if has_config else ""),
     )
     device.define_flag()
     if has_config:
-        flags.DEFINE_string(
+        define_path(
             "raw_dir",
-            "",
             "Folder with the raw files of the data set. Empty: downloaded, or installed.",
+            absolute=True,
         )
-        flags.DEFINE_string(
-            "data_dir", "", "Folder of prepared data (TFDS). Empty: ~/tensorflow_datasets."
+        define_path(
+            "data_dir",
+            "Folder of prepared data (TFDS). Empty: ~/tensorflow_datasets.",
+            absolute=True,
         )
 
 

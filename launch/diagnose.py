@@ -30,6 +30,7 @@ import zipfile
 from absl import flags
 
 from launch import common
+from launch.paths import define_path
 
 flags.DEFINE_string("space", "recurrent", "Search space: recurrent or nasbench201.")
 flags.DEFINE_list(
@@ -37,11 +38,11 @@ flags.DEFINE_list(
     None,
     "Settings of the space, NAME=WHOLE NUMBER,... Empty: its defaults; recurrent: num_nodes=12.",
 )
-flags.DEFINE_string("decisions", "", "File of decisions [n, T].")
-flags.DEFINE_string("embeddings", "", "File of embeddings [n, H].")
-flags.DEFINE_string("log_probs", "", "File of log-probabilities [n, T, K]; empty: none.")
-flags.DEFINE_string("performance", "", "File of performances [n]; empty: none.")
-flags.DEFINE_string("out", "", "Folder for the report.")
+define_path("decisions", "File of decisions [n, T].")
+define_path("embeddings", "File of embeddings [n, H].")
+define_path("log_probs", "File of log-probabilities [n, T, K]; empty: none.")
+define_path("performance", "File of performances [n]; empty: none.")
+define_path("out", "Folder for the report.")
 FLAGS = flags.FLAGS
 _LEAST = 10  # architectures
 _SUM = 1e-3  # by which probabilities may miss one

@@ -91,7 +91,7 @@ def supervise():
     child = subprocess.Popen(sys.orig_argv, env=os.environ | {SUPERVISED: str(os.getpid())})
     handlers = {
         n: signal.signal(n, lambda number, _: child.send_signal(number))
-        for n in (signal.SIGTERM, signal.SIGINT)
+        for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     code = child.wait()
     for number, handler in handlers.items():

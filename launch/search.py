@@ -5,6 +5,8 @@ Run again with the same --workdir it continues where it stopped. How long a sear
 will take is measured first.
 """
 
+import shlex
+
 from absl import flags
 
 from launch import common, configuration, device
@@ -32,7 +34,10 @@ def main():
     programs = ("derive", "evaluate") if has_policy else ("derive",)
     print(
         "next:",
-        " or ".join(f"python -m launch.{program} --workdir={workdir}" for program in programs),
+        " or ".join(
+            f"python -m launch.{program} --workdir={shlex.quote(str(workdir))}"
+            for program in programs
+        ),
     )
 
 

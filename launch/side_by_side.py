@@ -113,7 +113,7 @@ def _in_processes(pieces, jobs, display):
     received, failure, stopping = [], None, False
     handlers = {
         n: signal.signal(n, lambda n, _: received.append(n))
-        for n in (signal.SIGTERM, signal.SIGINT)
+        for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     try:
         while running or (waiting and not stopping):

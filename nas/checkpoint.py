@@ -6,10 +6,12 @@ digest is what turns both into "this checkpoint is damaged", and the one before 
 """
 
 import hashlib
+import json
 import logging
 import pathlib
 import re
 import sys
+import tempfile
 import zipfile
 import zlib
 from typing import Any
@@ -22,6 +24,7 @@ import orbax.checkpoint as ocp
 from nas.errors import UserError
 
 FOLDER = "checkpoints"
+_MANIFEST = "files.json"  # of a checkpoint: what its files were when it was saved
 
 
 class Checkpoints:
@@ -51,7 +54,9 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {self._folder}: {error.strerror}") from error
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._alias = _plain_name(self._folder)
+        folder = pathlib.Path(self._alias.name, FOLDER) if self._alias else self._folder
+        self._manager = ocp.CheckpointManager(folder, options=options)
         self._damaged = []  # steps that `restore` passed over
         _hide_late_reads()
 
@@ -84,6 +89,7 @@ class Checkpoints:
                 ),
             )
             self._manager.wait_until_finished()
+            _write_manifest(self._folder / str(step))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"cannot save checkpoint {step} in {self._folder}: {_one_line(error)}"
@@ -92,13 +98,14 @@ class Checkpoints:
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest intact checkpoint as (state, progress); None where there is none.
 
-        Says so on standard error where a damaged one was passed over.
+        A checkpoint is damaged if one of its files has changed or is missing, or its contents do
+        not have their SHA-256. Says so on standard error where one was passed over.
 
         Args:
           template: a pytree of arrays or shapes with the structure that was saved.
 
         Raises:
-          UserError: there are checkpoints and all are damaged.
+          UserError: there are checkpoints and all are damaged, or one that is whole cannot be read.
         """
         shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
         damaged = self._damaged = []
@@ -113,7 +120,13 @@ class Checkpoints:
                 state, saved = restored["state"], restored["progress"]
                 if digest(state, saved["progress"]) != saved["sha256"]:
                     raise ValueError("its contents do not match their SHA-256")
-            except Exception as error:  # whatever orbax makes of damaged files
+            except Exception as error:  # whatever orbax makes of it: the files tell what it is
+                if _is_whole(self._folder / str(step)):
+                    reason = f"{type(error).__name__}: {_one_line(error)}"
+                    raise UserError(
+                        f"checkpoint {step} in {self._folder} is whole but cannot be read here: "
+                        f"{reason}"
+                    ) from error
                 damaged.append(step)
                 print(
                     f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}",
@@ -123,13 +136,15 @@ class Checkpoints:
             return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
             raise UserError(
-                f"all checkpoints in {self._folder} are damaged: delete the run directory and "
-                "start again"
+                f"all checkpoints in {self._folder} are damaged, so that this run cannot continue; "
+                "another --workdir starts anew"
             )
         return None
 
     def close(self) -> None:
         self._manager.close()
+        if self._alias:
+            self._alias.cleanup()
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -170,6 +185,41 @@ def digest(state: Any, progress: dict[str, Any]) -> str:
         sha.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
         sha.update(leaf.tobytes())
     return sha.hexdigest()
+
+
+def _plain_name(folder: pathlib.Path) -> tempfile.TemporaryDirectory | None:
+    """A folder that holds a link to this one, whose path tensorstore would read as a pattern.
+
+    None: there is nothing in its path that it would.
+    """
+    if not re.search(r"[\[\]\\]", str(folder)):
+        return None
+    alias = tempfile.TemporaryDirectory(prefix="nas")
+    pathlib.Path(alias.name, FOLDER).symlink_to(folder)
+    return alias
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, list[int]]:
+    """File -> its size and CRC-32, of all files of a checkpoint but the manifest."""
+    return {
+        str(path.relative_to(folder)): [path.stat().st_size, zlib.crc32(path.read_bytes())]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _MANIFEST
+    }
+
+
+def _write_manifest(folder: pathlib.Path) -> None:
+    temporary = folder / f"{_MANIFEST}.tmp"
+    temporary.write_text(json.dumps(_checksums(folder)))
+    temporary.replace(folder / _MANIFEST)
+
+
+def _is_whole(folder: pathlib.Path) -> bool:
+    """Whether all files of a checkpoint are there as they were written."""
+    try:
+        return json.loads((folder / _MANIFEST).read_text()) == _checksums(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def _hide_late_reads():

@@ -181,6 +181,21 @@ def difference(ours: Config, theirs: Config) -> list[str]:
     ]
 
 
+def obstacles(stored: Config, config: Config) -> list[str]:
+    """The differences for which a run of `stored` cannot be continued as one of `config`.
+
+    It may get more epochs, and may differ in what changes no number.
+    """
+    given = dataclasses.replace(
+        stored.search,
+        epochs=max(stored.search.epochs, config.search.epochs),
+        keep=config.search.keep,
+        checkpoint_epochs=config.search.checkpoint_epochs,
+    )
+    compared = dataclasses.replace(stored.evaluation, architectures=config.evaluation.architectures)
+    return difference(dataclasses.replace(stored, search=given, evaluation=compared), config)
+
+
 def _build(cls, values, prefix, complete=False):
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     if unknown := sorted(set(values) - set(fields)):

@@ -16,8 +16,10 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import shlex
@@ -39,6 +41,11 @@ from nas.types import Batch, Params, Policy, Reward
 
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
+_SETTINGS = (  # of JAX, by which numbers differ
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
 _TOGETHER = 10  # architectures per compiled call of an evaluation
 
 
@@ -94,7 +101,10 @@ class Run:
     @functools.cached_property
     def splits(self) -> Splits:
         """The batches that the run was trained on and is judged by, read once."""
-        return self.task.data.load(data_dir=self.metadata["data_dir"])
+        places = {name: self.metadata.get(name) for name in ("raw_dir", "data_dir")}
+        splits = self.task.data.load(**places)
+        _check_data(self.metadata, splits)
+        return splits
 
     def valid_batches(self, *, whole: bool = False) -> Batch:
         """The validation batches that an evaluation reads, stacked: `evaluation.examples`, or
@@ -145,12 +155,13 @@ def start(
             "config field training.architecture: must be empty in a search; "
             "launch.train_from_scratch trains it"
         )
+    jax_settings()
     devices = choose_devices(parallel)
     search.check(config, devices)
     splits = tasks.build(config).data.load(raw_dir=raw_dir, data_dir=data_dir)
-    with _open(config, workdir) if devices.is_main else contextlib.nullcontext():
+    with _open(config, workdir, splits) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
-            _write_json(workdir / METADATA, _metadata(config, data_dir))
+            _write_json(workdir / METADATA, _metadata(config, splits, raw_dir, data_dir))
         return search.run(config, workdir, splits, devices=devices)
 
 
@@ -171,13 +182,14 @@ def train(
       UserError: as `start`; an architecture that is not of the space; or what `nas.training.run`
         raises.
     """
+    jax_settings()
     task = tasks.build(config)
     model = task.network.model(task.space, task.data, config.training.architecture)
     splits = task.data.load(raw_dir=raw_dir, data_dir=data_dir)
-    with _open(config, workdir):
+    with _open(config, workdir, splits):
         if (workdir / RESULT).is_file():
             return training.Result(**_read_json(workdir / RESULT))
-        _write_json(workdir / METADATA, _metadata(config, data_dir))
+        _write_json(workdir / METADATA, _metadata(config, splits, raw_dir, data_dir))
         result = training.run(model, config, workdir, task, splits)
         _write_json(workdir / RESULT, result._asdict())
         return result
@@ -197,6 +209,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     if not (workdir / checkpoint.FOLDER).is_dir():
         raise UserError(_no_checkpoint(workdir))
     metadata = _read_json(workdir / METADATA)
+    _check_settings(metadata)
     tasks.search_also(metadata.get("task_folder"))
     parts = steps.components(config)
     checkpoints = checkpoint.Checkpoints(workdir, config.search.keep)
@@ -256,7 +269,7 @@ def command() -> str:
 
 
 @contextlib.contextmanager
-def _open(config, workdir):
+def _open(config, workdir, splits):
     """The directory with its configuration written, and locked against a second process."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -268,15 +281,27 @@ def _open(config, workdir):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        except OSError as error:  # a file system without locks
+            print(
+                f"warning: {workdir} cannot be locked ({error.strerror}); start no second process "
+                "that writes there",
+                file=sys.stderr,
+            )
+        metadata = {}
         if (workdir / CONFIG).is_file():
             _check_same(config, workdir)
-        else:
-            _write_json(workdir / CONFIG, dataclasses.asdict(config))
+            with contextlib.suppress(UserError):  # absent or damaged; it is written again
+                metadata = _read_json(workdir / METADATA)
+        _check_settings(metadata)
+        _check_data(metadata, splits)
+        values = dataclasses.asdict(config)
+        if not (workdir / CONFIG).is_file() or _read_json(workdir / CONFIG) != values:
+            _write_json(workdir / CONFIG, values)
         yield
 
 
 def _check_same(config, workdir):
-    if differing := configs.difference(_read_config(workdir), config):
+    if differing := configs.obstacles(_read_config(workdir), config):
         raise UserError(
             f"--workdir: {workdir} holds a run of another configuration: {'; '.join(differing)}"
         )
@@ -287,6 +312,28 @@ def _read_config(workdir):
         return configs.from_dict(_read_json(workdir / CONFIG))
     except UserError as error:
         raise UserError(f"{workdir / CONFIG}: {error}") from None
+
+
+def jax_settings() -> dict[str, Any]:
+    """JAX's settings that change numbers, as they are.
+
+    Raises:
+      UserError: double precision or uncompiled programs, with which a run would fail.
+    """
+    for name in ("jax_enable_x64", "jax_disable_jit"):
+        if getattr(jax.config, name):
+            raise UserError(f"{name.upper()}: must be off, this program does not run with it")
+    return {name: str(getattr(jax.config, name)) for name in _SETTINGS}
+
+
+def _check_settings(metadata):
+    """That a run is read and continued with the settings of JAX that it was started with."""
+    found = jax_settings()
+    for name, value in (metadata.get("jax_settings") or {}).items():
+        if name in found and found[name] != value:
+            raise UserError(
+                f"{name.upper()}: the run was started with {value!r}, now it is {found[name]!r}"
+            )
 
 
 def _read_json(path):
@@ -316,10 +363,35 @@ def _no_checkpoint(workdir):
     return f"--workdir: {workdir} has no checkpoint yet; let the search reach the end of an epoch"
 
 
-def _metadata(config, data_dir):
+def _place(path):
+    return os.path.abspath(os.path.expanduser(path)) if path else None
+
+
+def _fingerprint(splits):
+    """SHA-256 of the length, the first and the last batch of every split."""
+    sha = hashlib.sha256()
+    for split in splits:
+        sha.update(str(split.length).encode())
+        for batch in (split.take(0, 1), split.take(split.length - 1, 1)):
+            for leaf in jax.tree.leaves(batch):
+                sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def _check_data(metadata, splits):
+    """That a run is continued and opened with the data that it was started with."""
+    if metadata.get("data", found := _fingerprint(splits)) != found:
+        place = metadata.get("raw_dir") or metadata.get("data_dir") or "its data"
+        raise UserError(f"{place}: the data is not that which the run was started with")
+
+
+def _metadata(config, splits, raw_dir, data_dir):
     return {
         "command": command(),
-        "data_dir": data_dir or None,
+        "raw_dir": _place(raw_dir),
+        "data_dir": _place(data_dir),
+        "data": _fingerprint(splits),
         "task_folder": tasks.folder(config.task),
+        "jax_settings": jax_settings(),
         "versions": versions(),
     }

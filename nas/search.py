@@ -46,7 +46,7 @@ class Progress(NamedTuple):
           UserError: the checkpoint is of another configuration than `config`; names the fields.
         """
         stored = configs.from_dict(saved.get("config", dataclasses.asdict(config)))
-        if differing := configs.difference(stored, config):
+        if differing := configs.obstacles(stored, config):
             raise UserError(f"the checkpoint is of another configuration: {'; '.join(differing)}")
         return cls(**{field: saved[field] for field in cls._fields})
 
@@ -332,11 +332,11 @@ def _check_finite(search, phase, first, values, decisions):
 
 @contextlib.contextmanager
 def _received_signals() -> Iterator[list[int]]:
-    """The numbers of SIGTERM and Ctrl-C, as they are received."""
+    """The numbers of SIGTERM, SIGHUP and Ctrl-C, as they are received."""
     received = []
     handlers = {
         number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     try:
         yield received

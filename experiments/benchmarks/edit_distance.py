@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from experiments.benchmarks import files
 from launch import common
+from launch.paths import define_path
 from nas.evaluation.edit_distance import (
     PackedGraphs,
     available_cores,
@@ -37,7 +38,7 @@ from nas.progress import each
 from nas.spaces import Graphs
 from nas.spaces.recurrent import RecurrentSpace
 
-flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
+define_path("out", "Folder for the results.", default="runs/benchmarks")
 flags.DEFINE_integer(
     "pairs",
     20_000,

@@ -22,6 +22,7 @@ import numpy as np
 from absl import flags
 
 from launch import common, configuration, device
+from launch.paths import define_path
 from nas.config import Config, override
 
 common.define_flags(default_config="kjv_quick")
@@ -29,7 +30,7 @@ flags.DEFINE_integer(
     "epochs", 4, "Epochs of the search; the first, which compiles, is not counted.", lower_bound=2
 )
 flags.DEFINE_integer("starts", 3, "Starts of each kind; 0: none.", lower_bound=0)
-flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
+define_path("out", "Folder for the results.", default="runs/benchmarks")
 FLAGS = flags.FLAGS
 STEPS = 10  # of the chunk up to which a start is timed
 

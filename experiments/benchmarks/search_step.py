@@ -30,6 +30,7 @@ from experiments.benchmarks.products import (
     used_products,
 )
 from launch import common, device
+from launch.paths import define_path
 from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import Devices
@@ -61,7 +62,7 @@ flags.DEFINE_list(
 flags.DEFINE_enum(
     "platform", "", ("", *device.PLATFORMS), "Device to compute on. Empty: the best there is."
 )
-flags.DEFINE_string("out", "runs/benchmarks", "Folder for the results.")
+define_path("out", "Folder for the results.", default="runs/benchmarks")
 FLAGS = flags.FLAGS
 
 PRECISION = {

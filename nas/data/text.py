@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.config import check, check_choice
+from nas.data import user_text
 from nas.data.sources import check_text
 from nas.data.tokens import Windows
 from nas.errors import UserError
@@ -40,6 +41,9 @@ CORPORA = {
 }
 
 
+OWN = "text"  # a text of the user's own, nas.data.user_text
+
+
 class Corpus(NamedTuple):
     """Token streams of the three splits. Every line (a verse, a sentence) ends with <eos>."""
 
@@ -57,14 +61,15 @@ class Text:
       UserError: a value that its field does not allow; names the field.
     """
 
-    corpus: str = "kjv"  # kjv (comes with the installation) or ptb (downloaded, or from a folder)
+    # kjv (comes with the installation), ptb (downloaded, or from --raw_dir) or text (--raw_dir)
+    corpus: str = "kjv"
     vocabulary: int = 4000  # types kept, <unk> and <eos> included; the rest become <unk>
     batch: int = 32  # rows of the token stream, training
     steps: int = 20  # tokens per row and update: truncated back-propagation through time
     eval_batch: int = 32  # rows of the token stream, validation and rewards
 
     def __post_init__(self):
-        check_choice("corpus", self.corpus, tuple(CORPORA))
+        check_choice("corpus", self.corpus, (*CORPORA, OWN))
         for name in ("batch", "steps", "eval_batch"):
             check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
         check("vocabulary", self.vocabulary >= 3, "at least 3", self.vocabulary)
@@ -101,20 +106,28 @@ def load_corpus(
     or as many as there are; of equally frequent types the one seen first comes first.
 
     Args:
-      raw_dir: folder with the raw files of the ptb corpus. Not read once the corpus is prepared:
-        checksums make sure that prepared data is the same wherever it came from.
+      raw_dir: folder with the raw files of the ptb corpus, which is not read once the corpus is
+        prepared: checksums make sure that prepared data is the same wherever it came from. For a
+        text of the user's own the place of the text, which is read every time.
       data_dir: where TFDS keeps prepared data; None: its own default.
 
     Raises:
       UserError: raw files are missing, damaged or cannot be downloaded, `data_dir` cannot be
         written, or what was prepared there is damaged.
     """
+    if name == OWN:
+        texts, to_words = user_text.read_splits(raw_dir), user_text.words
+        return _corpus({split: to_words(text) for split, text in texts.items()}, vocabulary)
     source = CORPORA[name]
     if raw_dir and not source.raw_files:
         raise UserError(f"the corpus {name} comes with the installation and takes no --raw_dir")
     builder_class = getattr(importlib.import_module(source.module), source.name)
     texts = _load_texts(name, builder_class, data_dir, {"raw_dir": raw_dir} if raw_dir else {})
-    words = {split: builder_class.words(text) for split, text in texts.items()}
+    return _corpus({s: builder_class.words(text) for s, text in texts.items()}, vocabulary)
+
+
+def _corpus(words, vocabulary):
+    """Token streams of {split: words}."""
     types = _vocabulary(words["train"], vocabulary)
     ids = collections.defaultdict(
         lambda: types.index(UNKNOWN), {word: index for index, word in enumerate(types)}
@@ -150,10 +163,16 @@ def _load_texts(name, builder_class, data_dir, options):
             print(f"prepared the corpus {name} in {folder}", file=sys.stderr, flush=True)
         try:
             return _read(builder_class, folder, data_dir)
-        except Exception as error:  # whatever TFDS makes of missing or damaged files
+        except UserError as error:  # another text than was prepared, or pieces are missing
             raise UserError(
-                f"the prepared corpus in {folder} is damaged ({_one_line(error)}): delete that "
-                "folder and start again"
+                f"the prepared corpus in {folder} is damaged ({_one_line(error)}); prepare it "
+                "anew in another folder, --data_dir=FOLDER"
+            ) from error
+        except Exception as error:  # TFDS and what it reads with raise errors of many kinds
+            raise UserError(
+                f"the prepared corpus in {folder} cannot be read: {type(error).__name__}: "
+                f"{_one_line(error)}; if the files have changed, prepare it anew in another "
+                "folder, --data_dir=FOLDER"
             ) from error
 
 
@@ -162,14 +181,14 @@ def _prepare(builder_class, folder, **options):
     # of two that prepare at the same time one fails to rename, which is as good.
     try:
         builder_class(**options).download_and_prepare(file_format="array_record")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the second is array_record's, of a full disk
         if not folder.exists():
             raise UserError(f"cannot prepare the corpus in {folder}: {_one_line(error)}") from error
 
 
 def _read(builder_class, folder, data_dir):
     if not (folder / "dataset_info.json").exists():  # TFDS would take it for an old format
-        raise FileNotFoundError("dataset_info.json is missing")
+        raise UserError("dataset_info.json is missing")
     sources = builder_class(data_dir=str(data_dir)).as_data_source()
     texts = {}
     for split, sha256 in builder_class.SHA256.items():

@@ -5,16 +5,20 @@ not.
 import dataclasses
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from nas import checkpoint, logs, measurements, runs, search, steps
 from nas.config import TrainingConfig
+from nas.data import text
+from nas.data.text import Corpus
 from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, fill, mounted, tiny
 from tests.run_directory.one_run import CONFIG, fails, start, unchanged
 
@@ -29,7 +33,7 @@ def test_a_finished_run(finished):
         * settings.architectures
     )
     assert run.progress == {"epoch": 3, "shared": 0, "controller": 0, "architectures": scored}
-    assert run.metadata["data_dir"] == "somewhere" and run.metadata["command"]
+    assert run.metadata["data_dir"] == os.path.abspath("somewhere") and run.metadata["command"]
     assert set(run.metadata["versions"]) == {*runs.PACKAGES, "python", "device"}
     assert len(run.metrics()) == len(logs.read(finished)) == 18 + 8 + 3
     initial = steps.initial_state(CONFIG, steps.components(CONFIG)).strategy.params["policy"]
@@ -68,15 +72,57 @@ def test_a_run_whose_last_checkpoint_is_damaged_is_not_finished(workdir, finishe
 
 
 def test_another_configuration(workdir):
-    other = tiny(seed=3, search={"epochs": 4}, strategy={"supervised": "next_decision"})
+    other = tiny(seed=3, search={"epochs": 2}, strategy={"supervised": "next_decision"})
     with unchanged(workdir / "checkpoints"), unchanged(workdir / "tensorboard"):
         for function in (start, runs.finish):
             message = fails(function, other, workdir)
             assert message == (
                 f"--workdir: {workdir} holds a run of another configuration: seed: 0 -> 3; "
-                "strategy.supervised: 'reconstruct' -> 'next_decision'; search.epochs: 3 -> 4"
+                "strategy.supervised: 'reconstruct' -> 'next_decision'; search.epochs: 3 -> 2"
             )
     assert json.loads((workdir / runs.CONFIG).read_text()) == dataclasses.asdict(CONFIG)
+
+
+def test_more_epochs_and_what_changes_no_number_are_no_other_configuration(workdir, tmp_path):
+    """A finished run goes on, to the numbers of one that was asked for as many from the start."""
+    other = tiny(search={"epochs": 4, "keep": 5}, evaluation={"architectures": 7})
+    assert not runs.is_finished(other, workdir)
+    start(other, workdir)
+    start(other, tmp_path / "whole")
+    assert logs.read(workdir)[-1]["epoch"] == 3
+    assert_same_run(other, workdir, tmp_path / "whole")
+    assert json.loads((workdir / runs.CONFIG).read_text()) == dataclasses.asdict(other)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("jax_enable_x64", True, "must be off"),
+        ("jax_default_matmul_precision", "bfloat16", "the run was started with 'None', now it is"),
+        ("jax_default_prng_impl", "rbg", "the run was started with 'threefry2x32', now it is"),
+    ],
+)
+def test_settings_of_jax_that_change_numbers(workdir, variable, value, reason):
+    before = getattr(jax.config, variable)
+    jax.config.update(variable, value)
+    try:
+        with unchanged(workdir):
+            for function in (lambda: runs.open_run(workdir), lambda: start(CONFIG, workdir)):
+                told = fails(function)
+                assert told.startswith(f"{variable.upper()}: ") and reason in told
+    finally:
+        jax.config.update(variable, before)
+
+
+def test_other_data_than_the_run_was_started_with(workdir, monkeypatch):
+    monkeypatch.setattr(
+        text, "load_corpus", lambda *args, **kwargs: Corpus(*[np.ones(200, np.int32)] * 3, ())
+    )
+    with unchanged(workdir):
+        assert "the data is not that which the run was started with" in fails(
+            start, CONFIG, workdir
+        )
+        assert "the data is not" in fails(lambda: runs.open_run(workdir).splits)
 
 
 def test_a_checkpoint_of_another_configuration(workdir):
@@ -182,7 +228,7 @@ def test_all_checkpoints_damaged(workdir):
     with unchanged(workdir / "checkpoints"):
         for function in (lambda: runs.open_run(workdir), lambda: start(CONFIG, workdir)):
             assert fails(function).startswith(
-                f"all checkpoints in {workdir / 'checkpoints'} are damaged: delete the run dir"
+                f"all checkpoints in {workdir / 'checkpoints'} are damaged, so that this run"
             )
 
 

@@ -162,15 +162,16 @@ def _compiled(real, folder):
     Raises:
       OSError: there is no compiler, or it fails.
     """
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    compiler = next((path for name in compilers if (path := shutil.which(name))), None)
+    named = shlex.split(os.environ.get("CXX", ""))  # may have words of its own: ccache g++
+    compilers = [named] if named else [["c++"], ["g++"], ["clang++"]]
+    compiler = next((words for words in compilers if shutil.which(words[0])), None)
     if compiler is None:
+        tried = ", ".join(shlex.join(words) for words in compilers)
         raise OSError(
-            f"no C++ compiler was found (tried {', '.join(compilers)}); the variable CXX can name "
-            "another"
+            f"no C++ compiler was found (tried {tried}); the variable CXX can name another"
         )
-    command = [compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
-    version = subprocess.run([compiler, "--version"], capture_output=True).stdout
+    command = [*compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
+    version = subprocess.run([*compiler, "--version"], capture_output=True).stdout
     key = hashlib.sha256(
         b"\0".join(
             [

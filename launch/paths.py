@@ -1,0 +1,32 @@
+"""Flags that name files and folders: what they say is resolved here, before anything is written."""
+
+import os
+import re
+
+from absl import flags
+
+
+def define_path(name: str, help: str, *, default: str = "", absolute: bool = False) -> None:
+    """Defines a flag whose value is a local path, `~` expanded.
+
+    Args:
+      absolute: whether a relative path is made absolute, because it is read from other folders too.
+    """
+    parser = _PathParser(absolute)
+    flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())
+
+
+class _PathParser(flags.ArgumentParser):
+    """Expands and refuses paths."""
+
+    def __init__(self, absolute):
+        self.absolute = absolute
+
+    def parse(self, argument: str) -> str:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument):
+            raise ValueError("must be a local path; mount remote storage, or copy from and to it")
+        path = os.path.expanduser(argument)
+        return os.path.abspath(path) if self.absolute and path else path
+
+    def flag_type(self) -> str:
+        return "path"
