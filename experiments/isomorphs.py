@@ -27,7 +27,7 @@ def main():
     workdir = common.workdir()
     device.select_device(FLAGS.platform)
     from nas import runs
-    from nas.checkpoint import save_arrays
+    from nas.arrays import save_arrays
 
     run = runs.open_run(workdir)
     measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)

@@ -108,7 +108,7 @@ def _score(path, searched, count):
     import numpy as np
 
     from experiments.search import pieces
-    from nas.checkpoint import load_arrays, save_arrays
+    from nas.arrays import load_arrays, save_arrays
 
     decisions = np.asarray(searched[0].space.sample_uniform(jax.random.key(_CELLS_KEY), count))
     if not path.is_file():

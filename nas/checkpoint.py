@@ -12,7 +12,6 @@ import pathlib
 import re
 import sys
 import tempfile
-import zipfile
 import zlib
 from typing import Any
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from nas.errors import UserError
+from nas.errors import UserError, one_line
 
 FOLDER = "checkpoints"
 _MANIFEST = "files.json"  # of a checkpoint: what its files were when it was saved
@@ -92,7 +91,7 @@ class Checkpoints:
             _write_manifest(self._folder / str(step))
         except (OSError, ValueError) as error:
             raise UserError(
-                f"cannot save checkpoint {step} in {self._folder}: {_one_line(error)}"
+                f"cannot save checkpoint {step} in {self._folder}: {one_line(error)}"
             ) from error
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -122,14 +121,14 @@ class Checkpoints:
                     raise ValueError("its contents do not match their SHA-256")
             except Exception as error:  # whatever orbax makes of it: the files tell what it is
                 if _is_whole(self._folder / str(step)):
-                    reason = f"{type(error).__name__}: {_one_line(error)}"
+                    reason = f"{type(error).__name__}: {one_line(error)}"
                     raise UserError(
                         f"checkpoint {step} in {self._folder} is whole but cannot be read here: "
                         f"{reason}"
                     ) from error
                 damaged.append(step)
                 print(
-                    f"checkpoint {step} in {self._folder} is damaged: {_one_line(error)}",
+                    f"checkpoint {step} in {self._folder} is damaged: {one_line(error)}",
                     file=sys.stderr,
                 )
                 continue
@@ -145,36 +144,6 @@ class Checkpoints:
         self._manager.close()
         if self._alias:
             self._alias.cleanup()
-
-
-def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote.
-
-    Raises:
-      UserError: there is no such file, or it is damaged.
-    """
-    try:
-        with np.load(path) as saved:
-            return dict(saved)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {_one_line(error)}") from error
-
-
-def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a compressed npz file, all of it or nothing.
-
-    Raises:
-      UserError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {_one_line(error)}") from error
 
 
 def digest(state: Any, progress: dict[str, Any]) -> str:
@@ -237,12 +206,3 @@ def _hide_late_reads():
 
     if getattr(hook, "__name__", "") != but_for_late_reads.__name__:
         sys.unraisablehook = but_for_late_reads
-
-
-def _one_line(error):
-    # tensorstore ends with annotations, which may be as long as a whole specification:
-    # [os_error_code='28', ...]
-    text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
-    return (
-        text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"
-    )  # tensorstore's reason comes last

@@ -7,6 +7,8 @@ would be right. The launch scripts print that line and exit with code 2; anythin
 keeps its traceback.
 """
 
+import re
+
 
 class UserError(ValueError):
     """A one-line, actionable message for the person who started the program."""
@@ -18,3 +20,12 @@ class Interrupted(Exception):
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = code
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long."""
+    # tensorstore ends with annotations, which may be as long as a whole specification:
+    # [os_error_code='28', ...]
+    text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
+    # tensorstore's reason comes last
+    return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"

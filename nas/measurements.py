@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas.checkpoint import load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
 from nas.errors import UserError
 from nas.evaluation.conditioning import influence
 from nas.evaluation.correlations import edit_distances

@@ -18,7 +18,8 @@ import numpy as np
 
 from nas import config as configs
 from nas import logs, steps
-from nas.checkpoint import Checkpoints, load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
+from nas.checkpoint import Checkpoints
 from nas.config import Config
 from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices

@@ -19,7 +19,8 @@ import pytest
 
 from launch.configs.kjv_quick import get_config
 from nas import logs, search, steps, tasks
-from nas.checkpoint import Checkpoints, load_arrays
+from nas.arrays import load_arrays
+from nas.checkpoint import Checkpoints
 from nas.config import Config, choose, from_dict, override
 from nas.controllers import POLICIES, build_policy
 from nas.data.text import Text
@@ -311,3 +312,10 @@ def assert_same_run(config: Config, workdir: pathlib.Path, reference: pathlib.Pa
     names = [(line["phase"], line["step"]) for line in lines]
     assert len(names) == len(set(names)) and set(names) == expected_lines(config)
     assert_same_bits(*(load_arrays(path / search.ARCHITECTURES) for path in (workdir, reference)))
+
+
+def flip(path, rng):
+    """Flips one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(content)

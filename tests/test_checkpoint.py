@@ -5,7 +5,6 @@ files in between.
 import collections
 import contextlib
 import errno
-import pathlib
 import shutil
 
 import flax.struct
@@ -14,10 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from nas import checkpoint
-from nas.checkpoint import FOLDER, Checkpoints, digest, load_arrays, save_arrays
+from nas.arrays import save_arrays
+from nas.checkpoint import FOLDER, Checkpoints, digest
 from nas.errors import UserError
-from tests.helpers import assert_same_bits, files, mounted
+from tests.helpers import assert_same_bits, files, flip, mounted
 
 
 @flax.struct.dataclass
@@ -86,13 +85,6 @@ def restored(workdir):
 def assert_restores(found, step):
     assert_same_bits(found[0], state(step))
     assert found[1] == progress(step)
-
-
-def flip(path, rng):
-    """Flips one bit of a file."""
-    content = bytearray(path.read_bytes())
-    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
-    path.write_bytes(content)
 
 
 def what_became_of(workdir, damage, capfd):
@@ -314,23 +306,6 @@ def test_a_full_disk_leaves_the_older_ones(disk, capfd):
     assert_restores(restored(disk), 2)
 
 
-def test_the_reason_is_told_whatever_stands_around_it():
-    """tensorstore writes whole paths before the reason, and may write a whole specification after
-    it.
-    """
-    spec = "{'driver': 'zarr', 'metadata': " + "x" * 300 + "}"
-    text = (
-        f"RESOURCE_EXHAUSTED: Error writing {'/path' * 80}: No space left on device "
-        f"[os_error_code='28', spec='{spec}']"
-    )
-    told = checkpoint._one_line(OSError(text))
-    assert (
-        told.endswith("No space left on device")
-        and told.startswith("RESOURCE_EXHAUSTED")
-        and len(told) <= 250
-    )
-
-
 def test_a_disk_that_cannot_be_written(disk, capfd):
     disk, make_read_only = disk
     with opened(disk) as checkpoints:
@@ -371,26 +346,3 @@ def test_the_digest_tells_apart_what_differs():
     }
     assert len(digests) == 6
     assert digest(jax.tree.map(np.copy, base), dict(reversed(progress(1).items()))) in digests
-
-
-def test_damaged_arrays_are_called_damaged(tmp_path):
-    path = tmp_path / "a.npz"
-    with pytest.raises(UserError, match=f"^{path}: no such file"):
-        load_arrays(path)
-    save_arrays(path, {"a": np.random.default_rng(0).normal(size=300)})
-    content, expected, rng = (
-        path.read_bytes(),
-        load_arrays(path)["a"].tobytes(),
-        np.random.default_rng(0),
-    )
-    for damage in ("empty", "cut short", "foreign", "a folder"):
-        DAMAGES[damage](path)
-        with pytest.raises(UserError, match=f"^{path} is damaged: "):
-            load_arrays(path)
-        path.rmdir() if damage == "a folder" else path.unlink()
-        path.write_bytes(content)
-    for _ in range(200):
-        flip(path, rng)
-        with contextlib.suppress(UserError, KeyError):
-            assert load_arrays(pathlib.Path(path))["a"].tobytes() == expected
-        path.write_bytes(content)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nas import logs
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from nas.search import ARCHITECTURES
 from tests.forked import run_forked
 from tests.helpers import SIGNALLED, assert_one_line, signalled

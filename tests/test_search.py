@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from nas import logs, search, steps
-from nas.checkpoint import Checkpoints, load_arrays
+from nas.arrays import load_arrays
+from nas.checkpoint import Checkpoints
 from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import choose_devices

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nas import search, steps
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from nas.errors import UserError
 from nas.supernets.recurrent.language_model import LanguageModel
 from tests.helpers import (

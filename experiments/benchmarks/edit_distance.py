@@ -130,6 +130,7 @@ def _cells(
     (packed,) = pack_decisions(
         *_sample_cells(nodes, ARCHITECTURES, chain), io=io, forced=forced, labelled=labelled
     )
+    return packed
 
 
 def _layers(nodes: int, skip: float) -> PackedGraphs:

@@ -76,6 +76,7 @@ def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
                 calls.append((name, start, time.perf_counter()))
                 return result
 
+            timed.compiled = call.compiled
             return timed
 
     parts_of, chunk = steps.components(config), min(config.search.chunk, config.search.shared_steps)

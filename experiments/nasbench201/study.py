@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.nasbench201 import judging, seeds, settings
 from experiments.nasbench201.judging import Judge
-from nas.checkpoint import load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
 from nas.data import table as tables
 from nas.data.table import SPACE, AccuracyTable
 from nas.errors import UserError

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.nasbench201 import judging, seeds, settings
 from nas import config as configs
-from nas.checkpoint import load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import build_policy
 from nas.data import table as tables

@@ -22,7 +22,7 @@ from experiments.search.tables import Scratch
 from launch import side_by_side
 from launch.side_by_side import Piece
 from nas import derivation, logs, progress, runs, tasks, training
-from nas.checkpoint import load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 from nas.runs import Run
 from nas.spaces import SearchSpace

@@ -20,7 +20,7 @@ from experiments.arms import training_steps
 from launch import side_by_side
 from launch.side_by_side import Piece
 from nas import progress, tasks, training
-from nas.checkpoint import load_arrays, save_arrays
+from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 
 _KEY = 1905  # of the cells that are drawn

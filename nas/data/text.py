@@ -18,7 +18,7 @@ from nas.config import check, check_choice
 from nas.data import user_text
 from nas.data.sources import check_text
 from nas.data.tokens import Windows
-from nas.errors import UserError
+from nas.errors import UserError, one_line
 from nas.tasks import Splits
 
 UNKNOWN, END = "<unk>", "<eos>"
@@ -165,13 +165,13 @@ def _load_texts(name, builder_class, data_dir, options):
             return _read(builder_class, folder, data_dir)
         except UserError as error:  # another text than was prepared, or pieces are missing
             raise UserError(
-                f"the prepared corpus in {folder} is damaged ({_one_line(error)}); prepare it "
+                f"the prepared corpus in {folder} is damaged ({one_line(error)}); prepare it "
                 "anew in another folder, --data_dir=FOLDER"
             ) from error
         except Exception as error:  # TFDS and what it reads with raise errors of many kinds
             raise UserError(
                 f"the prepared corpus in {folder} cannot be read: {type(error).__name__}: "
-                f"{_one_line(error)}; if the files have changed, prepare it anew in another "
+                f"{one_line(error)}; if the files have changed, prepare it anew in another "
                 "folder, --data_dir=FOLDER"
             ) from error
 
@@ -183,7 +183,7 @@ def _prepare(builder_class, folder, **options):
         builder_class(**options).download_and_prepare(file_format="array_record")
     except (OSError, RuntimeError) as error:  # the second is array_record's, of a full disk
         if not folder.exists():
-            raise UserError(f"cannot prepare the corpus in {folder}: {_one_line(error)}") from error
+            raise UserError(f"cannot prepare the corpus in {folder}: {one_line(error)}") from error
 
 
 def _read(builder_class, folder, data_dir):
@@ -211,8 +211,3 @@ def _quiet():
             yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from experiments.search import ranks
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from tests.forked import run_forked
 from tests.helpers import (
     assert_one_line,

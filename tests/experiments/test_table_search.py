@@ -17,7 +17,7 @@ from experiments.search import pieces, tables, without_sharing
 from experiments.search.pieces import Cells
 from nas import config as configs
 from nas import derivation, logs, runs, steps
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from nas.data.table import SPACE
 from nas.data.tokens import Tokens
 from nas.spaces.recurrent import RecurrentSpace
@@ -224,7 +224,7 @@ def test_the_program(study, user_environment):
     drawn = space.format(pieces.random_cell(space, 1))
     halved = load_arrays(folder / "halving" / "seed1-2-cells.npz")
     run = runs.open_run(folder / "uniform-seed1")
-    (alone,) = without_sharing.random_cells(run.config, run.corpus)
+    (alone,) = without_sharing.random_cells(run.config, run.splits.train.length)
     others = [
         (1, drawn),
         (1001, drawn),

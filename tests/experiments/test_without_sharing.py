@@ -9,7 +9,7 @@ import pytest
 from experiments.search import without_sharing
 from experiments.search.without_sharing import first_rung, successive_halving
 from nas import tasks, training
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from tests.helpers import tiny
 
 

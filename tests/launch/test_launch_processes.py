@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nas import search as searching
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from nas.data.text import load_corpus
 from tests.forked import run_forked
 from tests.helpers import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nas import logs, search, steps
-from nas.checkpoint import load_arrays
+from nas.arrays import load_arrays
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.parallel import Devices

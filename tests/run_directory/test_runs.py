@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from nas import checkpoint, logs, measurements, runs, search, steps
+from nas import logs, measurements, runs, search, steps
+from nas.arrays import load_arrays, save_arrays
 from nas.config import TrainingConfig
 from nas.data import text
 from nas.data.text import Corpus
@@ -235,14 +236,14 @@ def test_all_checkpoints_damaged(workdir):
 @pytest.mark.parametrize("damage", ["missing", "cut short", "foreign", "of a shorter run"])
 def test_architectures_that_cannot_be_continued(workdir, damage):
     path = workdir / search.ARCHITECTURES
-    saved, content = checkpoint.load_arrays(path), path.read_bytes()
+    saved, content = load_arrays(path), path.read_bytes()
     path.unlink()
     if damage == "cut short":
         path.write_bytes(content[:-30])
     elif damage == "foreign":
-        checkpoint.save_arrays(path, {"a": np.arange(100)})
+        save_arrays(path, {"a": np.arange(100)})
     elif damage == "of a shorter run":
-        checkpoint.save_arrays(path, {name: column[:31] for name, column in saved.items()})
+        save_arrays(path, {name: column[:31] for name, column in saved.items()})
     with unchanged(workdir / "checkpoints"):
         assert re.search(r"no such file|damaged|not of this run", fails(start, CONFIG, workdir))
 
@@ -319,7 +320,7 @@ def test_a_search_by_evolution_has_no_controller(tmp_path):
     start(config, tmp_path / "run")
     run, scored = (
         runs.open_run(tmp_path / "run"),
-        checkpoint.load_arrays(tmp_path / "run" / search.ARCHITECTURES),
+        load_arrays(tmp_path / "run" / search.ARCHITECTURES),
     )
     # Alive are the youngest of all that were scored, wherever the ring begins.
     assert run.state.strategy.born == len(scored["rewards"]) == 4 * 4
