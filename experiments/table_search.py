@@ -112,7 +112,10 @@ def main():
             mean=metric.shown(np.array([cells.loss.mean() for cells in derived[name]])),
             scratch=scratch[STRATEGIES[name].title],
             unique=np.array([len(cells.decisions) for cells in derived[name]]),
-            curves=[pieces.best_so_far(run.metrics(), metric) for run in searched[name]],
+            curves=[
+                pieces.best_so_far(run.metrics(), metric, run.progress["epoch"])
+                for run in searched[name]
+            ],
         )
         for name in names
     }

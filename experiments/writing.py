@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from nas import runs
 from nas.errors import UserError
+from nas.report.files import writing
 from nas.report.html import Report
 from nas.report.tables import Table
 
@@ -40,7 +41,8 @@ class Written:
         self._report.section(question)
         self._report.text(sentence)
         for name, figure, caption in drawn:
-            figure.savefig(self._folder / f"{name}.png", dpi=200)
+            with writing(path := self._folder / f"{name}.png"):
+                figure.savefig(path, dpi=200)
             self._report.figure(figure, caption, caption)
 
     def finish(self, described: Mapping[str, object]) -> None:

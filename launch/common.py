@@ -56,6 +56,7 @@ def define_flags(default_config: str | None = None) -> None:
         "workdir",
         "Folder of the run: its configuration, checkpoints, metrics and architectures."
         + (" Empty: runs/NAME, after the configuration." if has_config else ""),
+        folder=True,
     )
     device.define_flag()
     if has_config:

@@ -25,7 +25,6 @@ architectures the first 200 are compared pair by pair; all are probed.
 import pathlib
 import shlex
 import sys
-import zipfile
 
 from absl import flags
 
@@ -42,7 +41,7 @@ define_path("decisions", "File of decisions [n, T].")
 define_path("embeddings", "File of embeddings [n, H].")
 define_path("log_probs", "File of log-probabilities [n, T, K]; empty: none.")
 define_path("performance", "File of performances [n]; empty: none.")
-define_path("out", "Folder for the report.")
+define_path("out", "Folder for the report.", folder=True)
 FLAGS = flags.FLAGS
 _LEAST = 10  # architectures
 _SUM = 1e-3  # by which probabilities may miss one
@@ -141,8 +140,6 @@ def _numbers(name, *shape):
             f"{where}: must be of shape [{expected}], with an entry for each of the decisions, "
             f"got {list(array.shape)}"
         )
-    if array.dtype.kind not in "iuf":
-        raise UserError(f"{where}: must hold numbers, got {array.dtype}")
     array = array.astype(np.float64)
     bad = ~np.isfinite(array) & ~((array == -np.inf) & (name == "log_probs"))
     if bad.any():
@@ -152,32 +149,29 @@ def _numbers(name, *shape):
 
 
 def _load(name):
-    import numpy as np
-
+    """The array of a flag, which holds numbers."""
+    from nas.arrays import load_arrays
     from nas.errors import UserError
 
-    path = FLAGS[name].value
-    where = f"--{name}={path}"
+    path = pathlib.Path(FLAGS[name].value)
+    where = f"--{name}"
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            chosen = name if name in loaded.files or len(loaded.files) != 1 else loaded.files[0]
-            if chosen not in loaded.files:
-                raise UserError(
-                    f"{where}: must hold one array, or one named {name}; it has "
-                    f"{', '.join(loaded.files) or 'none'}"
-                )
-            return loaded[chosen]
-    except FileNotFoundError:
-        raise UserError(f"{where}: no such file") from None
-    except UserError:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile):
+        found = load_arrays(path, sealed=False)
+    except UserError as error:
         raise UserError(
-            f"{where}: cannot be read as what numpy.save or numpy.savez writes"
+            f"{where}: {error}; it must be a file of numpy.save or numpy.savez"
         ) from None
+    if len(found) != 1 and name not in found:
+        raise UserError(
+            f"{where}: {path} must hold one array, or one named {name}; it has "
+            f"{', '.join(found) or 'none'}"
+        )
+    array = found[name] if name in found else next(iter(found.values()))
+    if array.dtype.kind not in "iuf":
+        kind = array.dtype
+        hint = "; numpy cannot save bfloat16, convert to float32 first" if kind.kind == "V" else ""
+        raise UserError(f"{where}: {path} must hold numbers, got {kind}{hint}")
+    return array
 
 
 if __name__ == "__main__":

@@ -6,27 +6,32 @@ import re
 from absl import flags
 
 
-def define_path(name: str, help: str, *, default: str = "", absolute: bool = False) -> None:
+def define_path(
+    name: str, help: str, *, default: str = "", absolute: bool = False, folder: bool = False
+) -> None:
     """Defines a flag whose value is a local path, `~` expanded.
 
     Args:
       absolute: whether a relative path is made absolute, because it is read from other folders too.
+      folder: whether a file in its place is refused.
     """
-    parser = _PathParser(absolute)
+    parser = _PathParser(absolute, folder)
     flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())
 
 
 class _PathParser(flags.ArgumentParser):
     """Expands and refuses paths."""
 
-    def __init__(self, absolute):
-        self.absolute = absolute
+    def __init__(self, absolute, folder):
+        self._absolute, self._folder = absolute, folder
 
     def parse(self, argument: str) -> str:
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument):
             raise ValueError("must be a local path; mount remote storage, or copy from and to it")
         path = os.path.expanduser(argument)
-        return os.path.abspath(path) if self.absolute and path else path
+        if self._folder and os.path.exists(path) and not os.path.isdir(path):
+            raise ValueError("must be a folder, and this is a file")
+        return os.path.abspath(path) if self._absolute and path else path
 
     def flag_type(self) -> str:
         return "path"

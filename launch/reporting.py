@@ -187,17 +187,19 @@ def _arm(title: str, measured: list[Measured], best: list[float]) -> MeasuredArm
 
 
 def _searched(title: str, seeds: list[Run], lines: list[list[dict]], best: list[float]) -> Searched:
-    steps, loss = logs.curves(lines[0], "shared")["loss"]
-    curves = logs.curves(lines[0], "controller") | {
-        "shown": (steps, seeds[0].task.metric.shown(loss))
-    }
+    curves = logs.curves(lines[0], "controller")
+    if shared := logs.curves(lines[0], "shared").get("loss"):
+        curves["shown"] = shared[0], seeds[0].task.metric.shown(shared[1])
     has_memory = seeds[0].config.strategy.get("supervised_weight", 0) > 0
     if not has_memory:  # the supervised loss is then not computed
         curves.pop("supervised_loss", None)
     return Searched(
         title,
         curves=curves,
-        epochs=[logs.curves(seed, "valid") for seed in lines],
+        epochs=[
+            logs.curves(of, "valid", run.logged()["valid"])
+            for run, of in zip(seeds, lines, strict=True)
+        ],
         best_decisions=[np.asarray(run.state.best_decisions) for run in seeds],
         best_loss=best,
         has_memory=has_memory,

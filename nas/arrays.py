@@ -1,5 +1,10 @@
-"""Arrays in files of numpy: read whole and checked, or refused in one line. Imports no JAX."""
+"""Arrays in files of numpy: read whole and checked, or refused in one line. Imports no JAX.
 
+What is saved here is sealed: one array more holds the SHA-256 of all others, so that a file which
+was edited is known.
+"""
+
+import hashlib
 import lzma
 import pathlib
 import struct
@@ -10,6 +15,8 @@ import zlib
 import numpy as np
 
 from nas.errors import UserError, one_line
+
+_SEAL = "sha256"
 
 # What numpy, zipfile and the decompressors raise of a file that is cut, changed or of another kind.
 _UNREADABLE = (
@@ -33,27 +40,35 @@ _UNREADABLE = (
 )
 
 
-def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndarray]:
     """name -> array of an npz file; the one array of an npy file has the name "".
 
+    Args:
+      sealed: the file is one of `save_arrays`.
+
     Raises:
-      UserError: there is no such file, or it is not such a file, or damaged.
+      UserError: there is no such file, or it is not such a file, or damaged, or changed.
     """
     try:
         saved = np.load(path, allow_pickle=False)
         if isinstance(saved, np.ndarray):
-            return {"": saved}
-        with saved:
-            found = {name: saved[name] for name in saved.files}
+            found = {"": saved}
+        else:
+            with saved:
+                found = {name: saved[name] for name in saved.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder") from None
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is damaged: {one_line(error)}") from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
             raise UserError(f"{path} is damaged: its member {name} is not an array of numpy")
+    if sealed and not np.array_equal(found.pop(_SEAL, None), _seal(found)):
+        raise UserError(f"{path} is damaged: its arrays are not those that were saved")
     return found
 
 
@@ -66,7 +81,16 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays, **{_SEAL: _seal(arrays)})
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {one_line(error)}") from error
+
+
+def _seal(arrays):
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name} {array.dtype.str} {np.shape(arrays[name])} ".encode())
+        sha.update(array.tobytes())
+    return np.frombuffer(sha.digest(), np.uint8)

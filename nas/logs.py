@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -42,7 +43,8 @@ class Writer:
         with self._one_line():
             lines = [{"loss": f"{metric.loss}, {metric.unit}", "reward": metric.reward}]
             if self._path.exists():
-                lines += [line for line in read(workdir) if line["step"] < limits[line["phase"]]]
+                kept = read(workdir, limits)
+                lines += [line for line in kept if line["step"] < limits.get(line["phase"], 0)]
             temporary = self._path.with_suffix(".tmp")
             temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
             os.replace(temporary, self._path)
@@ -92,19 +94,44 @@ class Writer:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 
 
-def read(workdir: pathlib.Path) -> list[dict]:
-    """The steps in a run directory's metrics; a last line cut off by a kill is left out."""
-    lines = []
-    for text in (workdir / FILE).read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return [line for line in lines if "phase" in line]
+def read(workdir: pathlib.Path, done: dict[str, int] | None = None) -> list[dict]:
+    """The steps in a run directory's metrics. Whatever is not the line of a step is left out.
+
+    Args:
+      done: phase -> steps that the run has done. Where some of them are not there, a warning says
+        how many.
+
+    Raises:
+      UserError: the file is there and cannot be read.
+    """
+    path = workdir / FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    lines = [line for text in content.split(b"\n") if (line := _line(text))]
+    done = done or {}
+    there = {(line["phase"], line["step"]) for line in lines}
+    lost = sum((phase, step) not in there for phase in done for step in range(done[phase]))
+    if lost:
+        print(
+            f"warning: {path} lacks {lost:,} of {sum(done.values()):,} steps; curves and seconds "
+            "are without them",
+            file=sys.stderr,
+        )
+    return lines
 
 
-def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """name -> (steps [n], values [n]) of one phase."""
+def curves(
+    lines: list[dict], phase: str, steps: int | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """name -> (steps [n], values [n]) of one phase.
+
+    Args:
+      steps: n; the value of a step that has no line is nan. None: as many as there are lines.
+    """
     chosen = [line for line in lines if line["phase"] == phase]
     names = dict.fromkeys(
         name
@@ -113,10 +140,24 @@ def curves(lines: list[dict], phase: str) -> dict[str, tuple[np.ndarray, np.ndar
         if name not in ("phase", "epoch", "step", "seconds")
     )
     found = {
-        name: [(line["step"], float(line[name])) for line in chosen if name in line]
-        for name in names
+        name: {line["step"]: float(line[name]) for line in chosen if name in line} for name in names
     }
-    return {name: tuple(np.transpose(points)) for name, points in found.items()}
+    if steps is not None:
+        every = range(steps)
+        found = {name: {i: of.get(i, math.nan) for i in every} for name, of in found.items()}
+    return {name: tuple(np.transpose(list(of.items()))) for name, of in found.items()}
+
+
+def _line(text):
+    """The line of a step that `text` is, or None."""
+    try:
+        line = json.loads(text)
+        numbers = {name: float(of) for name, of in line.items() if name != "phase"}
+    except (AttributeError, OverflowError, RecursionError, TypeError, ValueError):
+        return None
+    steps = all(type(line.get(name)) is int and line[name] >= 0 for name in ("epoch", "step"))
+    timed = math.isfinite(numbers.get("seconds", math.nan))
+    return line if isinstance(line.get("phase"), str) and steps and timed else None
 
 
 def _event(step, scalars):

@@ -7,6 +7,7 @@ weights. How each policy decides is measured beside. Saved as evaluation.npz, wh
 read.
 """
 
+import sys
 from typing import NamedTuple
 
 import jax
@@ -132,7 +133,11 @@ def _load(run, names, stamp):
             for name in names
         }
         return Measurements(controllers, float(saved["best"]))
-    except (UserError, KeyError):  # absent, cut off, or of fewer controllers
+    except KeyError:  # of fewer controllers
+        return None
+    except UserError as error:
+        if (run.workdir / FILE).exists():
+            print(f"warning: {error}; it is measured again", file=sys.stderr)
         return None
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from nas import checkpoint, logs, search, steps, tasks, training
 from nas import config as configs
 from nas.config import Config
-from nas.errors import UserError
+from nas.errors import UserError, one_line
 from nas.parallel import choose_devices
 from nas.spaces import SearchSpace
 from nas.tasks import Splits, Task
@@ -96,7 +96,11 @@ class Run:
 
     def metrics(self) -> list[dict]:
         """What the run logged."""
-        return logs.read(self.workdir)
+        return logs.read(self.workdir, self.logged())
+
+    def logged(self) -> dict[str, int]:
+        """phase -> steps that the run has logged."""
+        return search.logged(self.config, search.Progress(**self.progress))
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -188,7 +192,10 @@ def train(
     splits = task.data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir, splits):
         if (workdir / RESULT).is_file():
-            return training.Result(**_read_json(workdir / RESULT))
+            try:
+                return _read_result(workdir / RESULT)
+            except UserError as error:
+                print(f"warning: {error}; it is computed again", file=sys.stderr)
         _write_json(workdir / METADATA, _metadata(config, splits, raw_dir, data_dir))
         result = training.run(model, config, workdir, task, splits)
         _write_json(workdir / RESULT, result._asdict())
@@ -208,7 +215,7 @@ def open_run(workdir: pathlib.Path) -> Run:
         raise UserError(f"--workdir: {workdir} holds a model trained from scratch, not a search")
     if not (workdir / checkpoint.FOLDER).is_dir():
         raise UserError(_no_checkpoint(workdir))
-    metadata = _read_json(workdir / METADATA)
+    metadata = _read_metadata(workdir)
     _check_settings(metadata)
     tasks.search_also(metadata.get("task_folder"))
     parts = steps.components(config)
@@ -291,7 +298,7 @@ def _open(config, workdir, splits):
         if (workdir / CONFIG).is_file():
             _check_same(config, workdir)
             with contextlib.suppress(UserError):  # absent or damaged; it is written again
-                metadata = _read_json(workdir / METADATA)
+                metadata = _read_metadata(workdir)
         _check_settings(metadata)
         _check_data(metadata, splits)
         values = dataclasses.asdict(config)
@@ -336,15 +343,42 @@ def _check_settings(metadata):
             )
 
 
+def _read_metadata(workdir):
+    """run.json, of the types that `_metadata` writes."""
+    values = _read_json(workdir / METADATA)
+    text, place = (str,), (str, type(None))
+    kinds = {"command": text, "raw_dir": place, "data_dir": place, "data": text}
+    kinds |= {"task_folder": place, "jax_settings": (dict,), "versions": (dict,)}
+    for name, kind in kinds.items():
+        if not isinstance(values.get(name, 0), kind):
+            raise UserError(
+                f"{workdir / METADATA} is damaged: {name} must be a {kind[0].__name__}; a search "
+                "of the same configuration writes it again"
+            )
+    return values
+
+
+def _read_result(path):
+    values = _read_json(path)
+    if set(values) != set(training.Result._fields) or not all(
+        isinstance(value, int | float) or (name == "averaging_from" and value is None)
+        for name, value in values.items()
+    ):
+        raise UserError(f"{path} is damaged: it must hold {', '.join(training.Result._fields)}")
+    return training.Result(**values)
+
+
 def _read_json(path):
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; a search of the same configuration writes it again"
         ) from None
-    except ValueError as error:  # not JSON, or not even text
-        raise UserError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (RecursionError, ValueError) as error:  # not JSON, or not even text
+        raise UserError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged: it must hold an object")
     return values

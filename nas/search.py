@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import pathlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     done = of.shared_step(config) + of.controller_step(config)
     writer = None
     if devices.is_main:
-        writer = logs.Writer(workdir, task.metric, _limits(config, of))
+        writer = logs.Writer(workdir, task.metric, logged(config, of))
     with (
         _releasing(writer, checkpoints),
         _tracked(config, devices, done) as advance,
@@ -270,14 +271,29 @@ def _restore(config, workdir, devices, checkpoints, first) -> _At:
     progress, scored = Progress(*map(int, numbers)), {"decisions": [], "rewards": []}
     count = progress.architectures
     if count and devices.is_main:
-        path = workdir / ARCHITECTURES
-        found = load_arrays(path)
-        if set(found) != set(scored) or min(map(len, found.values())) < count:
-            raise UserError(
-                f"{path} is not of this run: it must hold {count} architectures or more"
-            )
-        scored = {name: [column[:count]] for name, column in found.items()}
+        found = _scored(workdir / ARCHITECTURES, count, saved["search"].best_decisions)
+        scored = {name: [column] for name, column in found.items()}
     return _At(progress, saved["search"], saved["carry"], scored)
+
+
+def _scored(path, count, like):
+    """The first `count` architectures [count, T] and their rewards [count] that a search scored."""
+    try:
+        found = load_arrays(path)
+        if set(found) == {"decisions", "rewards"} and min(map(len, found.values())) >= count:
+            return {name: column[:count] for name, column in found.items()}
+        reason = f"{path} is not of this run"
+    except UserError as error:
+        reason = str(error)
+    print(
+        f"warning: {reason}; the {count:,} architectures scored so far stand in it as -1, their "
+        "rewards as nan",
+        file=sys.stderr,
+    )
+    return {
+        "decisions": np.full((count, *np.shape(like)), -1, np.int32),
+        "rewards": np.full(count, np.nan, np.float32),
+    }
 
 
 def _save(search: _Search, at: _At) -> None:
@@ -390,8 +406,8 @@ def _for_one_call():
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
-def _limits(config, progress):
-    """phase -> first step that is still to be logged."""
+def logged(config: Config, progress: Progress) -> dict[str, int]:
+    """phase -> steps that are in the run's metrics."""
     shared, controller = progress.shared_step(config), progress.controller_step(config)
     return {"shared": shared, "controller": controller, "valid": progress.epoch}
 

@@ -38,7 +38,7 @@ from nas.progress import each
 from nas.spaces import Graphs
 from nas.spaces.recurrent import RecurrentSpace
 
-define_path("out", "Folder for the results.", default="runs/benchmarks")
+define_path("out", "Folder for the results.", default="runs/benchmarks", folder=True)
 flags.DEFINE_integer(
     "pairs",
     20_000,

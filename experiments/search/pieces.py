@@ -148,9 +148,10 @@ def train(
     )
     trained = {}
     for which, (config, workdir) in plans.items():
-        result, lines = runs.train(config, workdir, **options), logs.read(workdir)
-        epochs = logs.curves(lines, "valid")["loss"][1]
-        trained[which] = Alone(result, epochs, sum(line["seconds"] for line in lines))
+        result, epochs = runs.train(config, workdir, **options), config.training.epochs
+        lines = logs.read(workdir, {"valid": epochs})
+        _, losses = logs.curves(lines, "valid", epochs).get("loss", (0, np.full(epochs, np.nan)))
+        trained[which] = Alone(result, losses, sum(line["seconds"] for line in lines))
     return trained
 
 
@@ -163,19 +164,19 @@ def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
     )[0]
 
 
-def best_so_far(lines: Iterable[dict], metric: Metric) -> np.ndarray:
+def best_so_far(lines: Iterable[dict], metric: Metric, epochs: int) -> np.ndarray:
     """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest number
-    validated so far, as it is shown.
+    validated so far, as it is shown; nan for an epoch that has no line.
     """
-    points, steps, seconds, best = [], 0, 0.0, np.inf
+    points, steps, seconds, best = np.full((3, epochs), np.nan), 0, 0.0, np.inf
     for line in lines:
         seconds += line["seconds"]
-        if line["phase"] == "valid":
-            best = min(best, float(metric.shown(float(line["loss_best"]))))
-            points.append((steps, seconds, best))
-        else:
+        if line["phase"] != "valid":
             steps += 1
-    return np.transpose(points)
+        elif line["step"] < epochs and "loss_best" in line:
+            best = min(best, float(metric.shown(float(line["loss_best"]))))
+            points[:, line["step"]] = steps, seconds, best
+    return points
 
 
 def score(run: Run, decisions: np.ndarray) -> np.ndarray:

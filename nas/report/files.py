@@ -1,19 +1,40 @@
 """Writing a file so that a reader never sees half of it."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+
+from nas.errors import UserError
 
 
 def write_atomic(path: str | os.PathLike, text: str) -> pathlib.Path:
     """Writes `text` as UTF-8 beside `path`, then renames: after a crash the old file, or none, is
     still there.
+
+    Raises:
+      UserError: the disk is full or the folder cannot be made or written.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Says in one line that `path` cannot be written, where what is inside fails to.
+
+    Raises:
+      UserError: as it says.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

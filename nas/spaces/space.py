@@ -85,8 +85,8 @@ class SearchSpace:
         """Returns `decisions` as int32[n, T] (a single vector becomes n = 1).
 
         Raises:
-          UserError: wrong length, not integers, or a choice out of range; names the architecture,
-            the position and the value.
+          UserError: wrong length, not whole numbers, or a choice out of range; names the
+            architecture, the position and the value.
         """
         array = np.asarray(decisions)
         if array.ndim == 1:
@@ -96,8 +96,14 @@ class SearchSpace:
                 f"a decision vector of this space has {self.num_decisions} numbers, got an array "
                 f"of shape {np.shape(decisions)}"
             )
-        if array.size and not np.issubdtype(array.dtype, np.integer):
-            raise UserError(f"decisions must be integers, got {array.dtype}")
+        if array.size and array.dtype.kind not in "iuf":
+            raise UserError(f"decisions must be whole numbers, got {array.dtype}")
+        if len(broken := np.argwhere(array != np.floor(array))):  # nan too
+            row, position = broken[0]
+            raise UserError(
+                f"architecture {row}, position {position}: {array[row, position]} is not a whole "
+                "number"
+            )
         bad = np.argwhere((array < 0) | (array >= np.array(self.num_choices)))
         if len(bad):
             row, position = bad[0]

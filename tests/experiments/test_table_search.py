@@ -64,16 +64,17 @@ def test_the_arithmetic_of_rewards_goes_into_weights():
     assert found.policy["name"] == "uniform" and found.seed == 2
 
 
-def line(phase, seconds, **values):
-    return {"phase": phase, "epoch": 0, "step": 0, "seconds": seconds} | values
+def line(phase, seconds, step=0, **values):
+    return {"phase": phase, "epoch": 0, "step": step, "seconds": seconds} | values
 
 
 def test_the_lowest_perplexity_so_far():
     lines = [line("shared", 2.0), line("shared", 1.0), line("valid", 0.5, loss_best=math.log(9))]
-    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, loss_best="inf")]
-    lines += [line("shared", 1.0), line("valid", 0.25, loss_best=math.log(7))]
+    lines += [line("shared", 1.0), line("controller", 3.0), line("valid", 0.5, 1, loss_best="inf")]
+    lines += [line("shared", 1.0), line("valid", 0.25, 3, loss_best=math.log(7))]
     np.testing.assert_allclose(
-        pieces.best_so_far(lines, METRIC), [[2, 4, 5], [3.5, 8.0, 9.25], [9.0, 9.0, 7.0]]
+        pieces.best_so_far(lines, METRIC, 4),
+        [[2, 4, np.nan, 5], [3.5, 8.0, np.nan, 9.25], [9.0, 9.0, np.nan, 7.0]],
     )
 
 

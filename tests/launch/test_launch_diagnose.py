@@ -2,6 +2,8 @@
 mend.
 """
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -138,10 +140,32 @@ def test_arrays_that_do_not_fit(spoil, parts, user_environment, tmp_path):
     assert not out.exists()
 
 
+def _foreign(folder):
+    """Files that are not what numpy writes of numbers."""
+    np.save(folder / "bits.npy", np.zeros((12, 4), "V2"))  # bfloat16, as numpy saves it
+    np.save(folder / "objects.npy", np.array([{}] * 12), allow_pickle=True)
+    np.save(folder / "texts.npy", np.full((12, 4), "a"))
+    with zipfile.ZipFile(folder / "sheet.npz", "w") as archive:
+        archive.writestr("sheet.csv", "1,2")
+    np.savez_compressed(folder / "bit.npz", np.random.default_rng(0).normal(size=(12, 40)))
+    whole = (folder / "bit.npz").read_bytes()
+    first, last = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    (folder / "bit.npz").write_bytes(_changed(whole, {len(whole) // 2: whole[len(whole) // 2] ^ 4}))
+    (folder / "method.npz").write_bytes(_changed(whole, {first + 8: 97, last + 10: 97}))
+    (folder / "locked.npz").write_bytes(_changed(whole, {first + 6: 1, last + 8: 1}))
+
+
+def _changed(content, places):
+    content = bytearray(content)
+    for place, value in places.items():
+        content[place] = value
+    return content
+
+
 @pytest.mark.parametrize(
     ("flag", "parts"),
     [
-        ("--decisions=nowhere.npy", ["--decisions=nowhere.npy", "no such file"]),
+        ("--decisions=nowhere.npy", ["--decisions: nowhere.npy: no such file"]),
         ("--decisions=", ["--decisions", "must name a file"]),
         ("--embeddings={folder}/text.npy", ["--embeddings", "numpy.save"]),
         ("--embeddings={folder}/cut.npz", ["--embeddings", "numpy.save"]),
@@ -149,12 +173,21 @@ def test_arrays_that_do_not_fit(spoil, parts, user_environment, tmp_path):
         ("--space=hilbert", ["--space", "'hilbert'", "recurrent, nasbench201"]),
         ("--space_settings=num_nodes=1", ["space.num_nodes", "at least 2"]),
         ("--out=", ["--out", "must name a folder"]),
+        ("--out={folder}/two.npz", ["--out", "must be a folder"]),
+        ("--embeddings={folder}/bits.npy", ["bits.npy must hold numbers", "float32 first"]),
+        ("--embeddings={folder}/objects.npy", ["objects.npy is damaged", "allow_pickle"]),
+        ("--embeddings={folder}/texts.npy", ["texts.npy must hold numbers, got <U1"]),
+        ("--embeddings={folder}/sheet.npz", ["its member sheet.csv is not an array"]),
+        ("--embeddings={folder}/bit.npz", ["bit.npz is damaged"]),
+        ("--embeddings={folder}/method.npz", ["method.npz is damaged"]),
+        ("--embeddings={folder}/locked.npz", ["locked.npz is damaged", "encrypted"]),
     ],
 )
 def test_flags_and_files_that_are_wrong(flag, parts, user_environment, tmp_path):
     (tmp_path / "text.npy").write_text("0.5 0.25\n")
     np.savez(tmp_path / "two.npz", a=np.ones(3), b=np.ones(3))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
+    _foreign(tmp_path)
     files = write(tmp_path, **arrays())
     out = tmp_path / "out"
     flags = ["--space_settings=num_nodes=4", f"--out={out}", *files, flag.format(folder=tmp_path)]

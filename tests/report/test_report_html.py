@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from nas.errors import UserError
 from nas.report import files
 from nas.report.figures import Logged, bars_with_intervals, training_curves
 from nas.report.html import Report
@@ -274,6 +275,6 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(files.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=f"^cannot write {path}: disk full$"):
         Report("New").write(path)
     assert "Old" in path.read_text(encoding="utf-8") and os.listdir(tmp_path) == ["index.html"]

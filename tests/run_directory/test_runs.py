@@ -234,7 +234,7 @@ def test_all_checkpoints_damaged(workdir):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "foreign", "of a shorter run"])
-def test_architectures_that_cannot_be_continued(workdir, damage):
+def test_a_run_goes_on_without_the_architectures_that_it_scored(workdir, damage, capfd):
     path = workdir / search.ARCHITECTURES
     saved, content = load_arrays(path), path.read_bytes()
     path.unlink()
@@ -244,8 +244,15 @@ def test_architectures_that_cannot_be_continued(workdir, damage):
         save_arrays(path, {"a": np.arange(100)})
     elif damage == "of a shorter run":
         save_arrays(path, {name: column[:31] for name, column in saved.items()})
-    with unchanged(workdir / "checkpoints"):
-        assert re.search(r"no such file|damaged|not of this run", fails(start, CONFIG, workdir))
+    count = runs.open_run(workdir).progress["architectures"]
+    plan = dataclasses.replace(CONFIG.search, epochs=CONFIG.search.epochs + 1)
+    start(dataclasses.replace(CONFIG, search=plan), workdir)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(told) == 1 and re.search(r"no such file|damaged|not of this run", told[0])
+    found = load_arrays(path)
+    assert (found["decisions"][:count] == -1).all() and np.isnan(found["rewards"][:count]).all()
+    assert (found["decisions"][count:] >= 0).all() and np.isfinite(found["rewards"][count:]).all()
+    assert len(found["rewards"]) == len(found["decisions"]) > count == len(saved["rewards"])
 
 
 def test_where_nothing_can_be_written(tmp_path):

@@ -254,11 +254,19 @@ def test_validate_rejects_other_shapes_and_types(space):
     for shape in [(length + 1,), (2, length - 1), (1, 2, length), (0,), ()]:
         told = message(space.validate, np.zeros(shape, int))
         assert f"has {length} numbers" in told and str(shape) in told
-    for dtype in ("float32", "bool", "complex64"):
+    for dtype in ("bool", "complex64"):
         assert (
             message(space.validate, np.zeros((2, length), dtype))
-            == f"decisions must be integers, got {dtype}"
+            == f"decisions must be whole numbers, got {dtype}"
         )
+
+
+def test_whole_numbers_may_be_stored_as_floats(space):
+    decisions = np.zeros((2, space.num_decisions), np.float32)
+    assert space.validate(decisions).dtype == np.int32
+    for value in (0.5, np.nan, np.inf, -1e30):
+        decisions[1, 2] = value
+        assert message(space.validate, decisions).startswith("architecture 1, position 2")
 
 
 # Graphs.

@@ -16,6 +16,7 @@ from nas.report.arms.answers import Answer
 from nas.report.arms.arm import MeasuredArm
 from nas.report.arms.searches import Searched
 from nas.report.arms.tables import PRIMARY_ARMS, differences
+from nas.report.files import writing
 from nas.report.html import Report
 from nas.report.panels import Curve, Panel
 from nas.report.style import PALETTE
@@ -115,9 +116,10 @@ def _anchor(name: str) -> str:
 
 
 def _save(figure: Figure, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.set_dpi(_DPI)
-    figure.canvas.print_png(path)  # `savefig` draws it twice, to lay out what is laid out
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.canvas.print_png(path)  # `savefig` draws it twice, to lay out what is laid out
 
 
 def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:

@@ -84,7 +84,12 @@ def add_sections(report: Report, task: Task, arms: Sequence[Searched]) -> None:
         f"Training, first seed. Pale: every step; bold: mean of {_WINDOW} steps.",
         [f"Curves of {one.label}" for one in drawn],
     )
-    if remembering := [arm for arm in arms if arm.has_memory]:
+    # A run that has lost its metrics has nothing to draw.
+    if remembering := [
+        arm
+        for arm in arms
+        if arm.has_memory and all(seed.keys() >= set(_MEMORISED) for seed in arm.epochs)
+    ]:
         report.figure(
             [_memorised(arm) for arm in remembering],
             "The supervised loss at the end of each epoch, on sequences of the memory and on "
