@@ -125,7 +125,7 @@ def seeds() -> list[int]:
     Raises:
       UserError: there are none, or others.
     """
-    if not FLAGS.seeds or not all(seed.isdigit() for seed in FLAGS.seeds):
+    if not FLAGS.seeds or not all(seed.isascii() and seed.isdigit() for seed in FLAGS.seeds):
         raise UserError(
             "--seeds: whole numbers separated by commas, at least one; got "
             f"{','.join(FLAGS.seeds)!r}"

@@ -45,6 +45,7 @@ define_path("out", "Folder for the report.", folder=True)
 FLAGS = flags.FLAGS
 _LEAST = 10  # architectures
 _SUM = 1e-3  # by which probabilities may miss one
+_LARGEST = 1e100  # whose square is finite
 
 
 def main():
@@ -74,7 +75,7 @@ def _space():
     settings = {}
     for item in FLAGS.space_settings or []:
         name, _, value = item.partition("=")
-        if not value.isdigit():
+        if not (value.isascii() and value.isdigit()):
             raise UserError(f"--space_settings: must be NAME=WHOLE NUMBER, got {item!r}")
         settings[name] = int(value)
     return tasks.space(FLAGS.space, settings)
@@ -121,9 +122,10 @@ def _read(space):
 
 
 def _numbers(name, *shape):
-    """The array of a flag as float64, of the shape; a letter in it stands for any size from 1 on.
+    """The array of a flag, of the shape; a letter in it stands for any size from 1 on.
 
-    Log-probabilities may be -inf, nothing else may be anything but finite.
+    Log-probabilities may be -inf, nothing else may be anything but finite. Embeddings keep their
+    precision, by which it is told what differs by rounding alone.
     """
     import numpy as np
 
@@ -140,11 +142,13 @@ def _numbers(name, *shape):
             f"{where}: must be of shape [{expected}], with an entry for each of the decisions, "
             f"got {list(array.shape)}"
         )
-    array = array.astype(np.float64)
-    bad = ~np.isfinite(array) & ~((array == -np.inf) & (name == "log_probs"))
+    kind = np.promote_types(array.dtype, np.float32) if name == "embeddings" else np.float64
+    array, size = array.astype(kind), abs(array.astype(np.float64))
+    bad = ~(size <= _LARGEST) & ~((array == -np.inf) & (name == "log_probs"))
     if bad.any():
         place = ", ".join(map(str, np.argwhere(bad)[0]))
-        raise UserError(f"{where}: must be finite, got {array[bad][0]} at [{place}]")
+        limit = "" if np.isinf(array[bad][0]) or np.isnan(array[bad][0]) else f" up to {_LARGEST:g}"
+        raise UserError(f"{where}: must be finite{limit}, got {array[bad][0]} at [{place}]")
     return array
 
 

@@ -9,6 +9,7 @@ Groups that every run has are dataclasses of this file. The groups `space`, `dat
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -241,7 +242,15 @@ def _is_required(field):
 
 
 def _convert(name, kind, value):
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Traced whole numbers are int32; the seed is not among them and has limits of its own.
+    if (
+        number
+        and name != "seed"
+        and not abs(value) < (math.inf if isinstance(value, float) else 2**31)
+    ):
+        raise UserError(f"config field {name}: must be finite, below 2**31 if whole, got {value!r}")
+    if kind is float and number:
         value = float(value)
     if type(value) is not kind:
         raise UserError(f"config field {name}: must be of type {kind.__name__}, got {value!r}")

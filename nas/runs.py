@@ -36,6 +36,7 @@ from nas.config import Config
 from nas.errors import UserError, one_line
 from nas.parallel import choose_devices
 from nas.spaces import SearchSpace
+from nas.spaces.space import MAX_NODES
 from nas.tasks import Splits, Task
 from nas.types import Batch, Params, Policy, Reward
 
@@ -162,6 +163,8 @@ def start(
     jax_settings()
     devices = choose_devices(parallel)
     search.check(config, devices)
+    if devices.is_main:
+        _warn_of_large_graphs(tasks.build(config).space)
     splits = tasks.build(config).data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir, splits) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
@@ -305,6 +308,15 @@ def _open(config, workdir, splits):
         if not (workdir / CONFIG).is_file() or _read_json(workdir / CONFIG) != values:
             _write_json(workdir / CONFIG, values)
         yield
+
+
+def _warn_of_large_graphs(space):
+    if (nodes := space.largest_graph) > MAX_NODES:
+        print(
+            f"warning: graphs of this space have up to {nodes} nodes, exact edit distances are had "
+            f"up to {MAX_NODES}; an evaluation of this search will be without them",
+            file=sys.stderr,
+        )
 
 
 def _check_same(config, workdir):

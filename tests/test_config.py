@@ -299,3 +299,20 @@ def test_difference_lists_the_fields_that_differ():
         "strategy.supervised_weight: 0.0 -> 2.5",
     ]
     assert difference(theirs, BASE)[0] == "space.num_nodes: 4 -> 12"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("search", {"epochs": 10_000_000_000}),
+        ("strategy", {"memory": {"refresh_period": 10_000_000_000}}),
+        ("search", {"keep": 10**400}),
+        ("network", {"learning_rate": math.inf}),
+        ("network", {"learning_rate": -math.inf}),
+        ("policy", {"temperature": math.nan}),
+        ("network", {"clip": 10**400}),
+    ],
+)
+def test_numbers_that_no_program_computes_with(field, value):
+    told = refused({field: value})
+    assert f"{field}." in told and "must be finite, below 2**31 if whole" in told

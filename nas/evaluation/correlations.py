@@ -15,8 +15,10 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import pearsonr, spearmanr
 
 from nas.evaluation import edit_distance, overlap
+from nas.evaluation.rounding import is_constant
 from nas.evaluation.samples import Sample
 from nas.spaces import SearchSpace
+from nas.spaces.space import MAX_NODES
 from nas.tasks import Task
 
 TOTAL = "total overlap"
@@ -53,7 +55,11 @@ def protocol(task: Task) -> tuple[str, str, str]:
 
 
 def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
-    """[D, P] int32 exact edit distances of all pairs, a row a definition of EDIT_DISTANCES."""
+    """[D, P] exact edit distances of all pairs, a row a definition of EDIT_DISTANCES: int32, or nan
+    where the graphs of the space are too large.
+    """
+    if space.largest_graph > MAX_NODES:
+        return np.full((len(EDIT_DISTANCES), math.comb(len(decisions), 2)), np.nan)
     return np.stack(
         [
             squareform(
@@ -84,8 +90,11 @@ def measures(
 
 
 def distances(embedding: np.ndarray) -> np.ndarray:
-    """[P] L2 distance of every pair of embeddings [n, H]."""
-    return pdist(np.asarray(embedding, np.float64))
+    """[P] L2 distance of every pair of embeddings [n, H]; zero where all are the same up to
+    rounding.
+    """
+    found = pdist(np.asarray(embedding, np.float64))
+    return np.zeros_like(found) if is_constant(embedding) else found
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -118,12 +127,14 @@ def paper_protocol(task: Task, sample: Sample) -> dict[tuple[str, str, str], flo
         STATISTICS.items(), METRICS.items()
     ):
         distance = pdist(np.float64(sample.before), kind)
+        if is_constant(sample.before):
+            distance = np.zeros_like(distance)
         for measure, column in zip(protocol(task), columns, strict=True):
             found[measure, statistic, metric] = _correlation(correlate, distance, column)
     return found
 
 
 def _correlation(correlate, x, y):
-    if not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or is_constant(x) or is_constant(y):
         return math.nan
     return float(correlate(x, y).statistic)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nas.evaluation.rounding import constant_columns
+
 _PENALTIES = 10.0 ** np.arange(-9, 4)  # per training example, of standardised features
 
 
@@ -32,7 +34,7 @@ def probe_accuracy(
       decisions: [n, T] int32.
       folds: architectures are shuffled and divided into so many parts; each is held out once.
     """
-    embedding, decisions = np.asarray(embedding, np.float64), np.asarray(decisions)
+    embedding, decisions = np.asarray(embedding), np.asarray(decisions)
     one_hot = (decisions[:, :, None] == np.arange(decisions.max() + 1)).astype(float)
     correct, frequent = np.zeros((2, decisions.shape[1]))
     parts = np.array_split(np.random.default_rng(seed).permutation(len(decisions)), folds)
@@ -49,8 +51,11 @@ def _predict(features, targets, held_out):
     K].
     """
     n, length, choices = targets.shape
+    constant = constant_columns(features)
+    features, held_out = features.astype(np.float64), held_out.astype(np.float64)
     mean, spread = features.mean(axis=0), features.std(axis=0)
-    spread[spread == 0] = 1
+    constant |= spread == 0  # squares that are too small for a number
+    mean[constant], spread[constant] = 0, np.inf
     left, singular, right = np.linalg.svd((features - mean) / spread, full_matrices=False)
     held_out = (held_out - mean) / spread @ right.T
     average = targets.reshape(n, -1).mean(axis=0)

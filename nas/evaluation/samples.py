@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     common_loss: (
         np.ndarray
     )  # [n] under shared weights that all arms have in common; NaN: not measured
-    edit_distance: np.ndarray  # [D, P] int32; exact, in the order of `correlations.EDIT_DISTANCES`
+    edit_distance: np.ndarray  # [D, P] of `correlations.edit_distances`
 
 
 class Behaviour(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.distance import num_obs_y, squareform
 from scipy.stats import rankdata, t
 
-_ROUNDING = 1e-12  # relative; below it, numbers that differ are taken as equal
+from nas.evaluation.rounding import ROUNDING, is_constant
 
 
 class Interval(NamedTuple):
@@ -73,7 +73,7 @@ def paired_difference(a, b, level: float = 0.95) -> Paired:
     a, b = _seeds(a), _seeds(b)
     if a.shape != b.shape:
         raise ValueError(f"seeds must be paired, got {a.shape} and {b.shape}")
-    rounding = _ROUNDING * np.abs([a, b]).max()
+    rounding = ROUNDING * np.abs([a, b]).max()
     mean, error = _mean_and_error(a - b, rounding)
     half = error * _t_quantile((1 + level) / 2, a)
     if error == 0:
@@ -169,10 +169,10 @@ def mantel_and_partial(
     with_y, with_control = _permuted_correlations(x, [y, control], permutations, seed)
     simple, between = _two_sided(with_y), _standard_ranks(y) @ _standard_ranks(control)
     unexplained = (1 - with_control**2) * (1 - between**2)
-    if unexplained[0] <= _ROUNDING:
+    if unexplained[0] <= ROUNDING:
         return simple, undefined
     return simple, _two_sided(
-        (with_y - with_control * between) / np.sqrt(np.maximum(unexplained, _ROUNDING))
+        (with_y - with_control * between) / np.sqrt(np.maximum(unexplained, ROUNDING))
     )
 
 
@@ -271,7 +271,7 @@ def _mean_and_error(values, rounding=None):
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, math.nan
-    if np.ptp(values) <= (_ROUNDING * np.abs(values).max() if rounding is None else rounding):
+    if np.ptp(values) <= (ROUNDING * np.abs(values).max() if rounding is None else rounding):
         return mean, 0.0
     return mean, float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
@@ -281,7 +281,7 @@ def _t_quantile(probability, values):
 
 
 def _varies(values):
-    return np.isfinite(values).all() and np.ptp(values) > 0
+    return np.isfinite(values).all() and not is_constant(values)
 
 
 def _standard_ranks(values):
@@ -307,4 +307,4 @@ def _permuted_correlations(x, others, permutations, seed):
 def _two_sided(correlations):
     """The first correlation, and the share of all that are at least as far from zero."""
     sizes = np.abs(correlations)
-    return Mantel(float(correlations[0]), float(np.mean(sizes >= sizes[0] - _ROUNDING)))
+    return Mantel(float(correlations[0]), float(np.mean(sizes >= sizes[0] - ROUNDING)))

@@ -111,6 +111,8 @@ def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
         figure, axes = _figure(title, len(panels), height=1.0 + 1.6 * len(panels), sharex=True)
         for ax, panel in zip(axes, panels, strict=True):
             for curve in panel.curves:
+                if not len(curve.x):  # of a kind of which there is no choice
+                    continue
                 mean, low, high = np.transpose(
                     [statistics.mean_interval(column) for column in np.transpose(curve.values)]
                 )

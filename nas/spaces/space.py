@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import networkx
 
 ABSENT = -1  # the label of a row that holds no node
+MAX_NODES = 16  # of a graph whose exact edit distances can be computed
 
 
 class Graphs(NamedTuple):
@@ -137,6 +138,12 @@ class SearchSpace:
                 f"{len(values)}"
             )
         return self.validate(np.array(values, np.int64))[0]
+
+    @property
+    def largest_graph(self) -> int:
+        """Nodes that a graph may have, input and output among them."""
+        parts = self.graphs(np.zeros((1, self.num_decisions), np.int32))
+        return max(graphs.labels.shape[1] for graphs in parts)
 
     def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
         """Labelled graphs of `decisions` [n, T], one `Graphs` a part; distances of parts add up.

@@ -393,3 +393,17 @@ def test_bad_arguments():
     for first, second in (([0], [2]), ([-1], [0]), ([0, 1], [0])):
         with pytest.raises(UserError, match=r"indices in 0\.\.1"):
             compare(packed, first, second)
+
+
+def test_more_labels_than_can_be_told_apart():
+    def labelled(first, last):
+        built = nx.DiGraph()
+        built.add_nodes_from((i, {"label": i}) for i in range(first, last))
+        return built
+
+    graphs = [labelled(first, first + 16) for first in range(0, 32_752, 16)]
+    assert pack_networkx(graphs).labels.max() == 32_751
+    with pytest.raises(UserError, match="^32,768 labels, at most 32,767 can be told apart$"):
+        pack_networkx([*graphs, labelled(32_752, 32_768)])
+    wide = pack_networkx([*graphs, labelled(32_752, 32_769)], max_nodes=64)  # of another width
+    assert len(wide.labels) == 2048

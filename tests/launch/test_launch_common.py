@@ -112,7 +112,7 @@ def assert_one_line(process, *parts):
         (["--config.seed"], ["config.seed"]),
         (["--config.search.epochs=0"], ["search.epochs", "at least 1", "got 0"]),
         (["--act=build", "--config.data.corpus=bible"], ["data.corpus", "kjv, ptb", "'bible'"]),
-        (["--act=build", "--config.network.clip=nan"], ["network.clip", "positive"]),
+        (["--act=build", "--config.network.clip=nan"], ["network.clip", "finite"]),
         (["--confg=kjv"], ["confg", "config"]),
         (["--times=x"], ["--times", "a whole number", "'x'"]),
         (["--platform=cloud"], ["--platform=cloud", "cpu|gpu|tpu"]),

@@ -172,6 +172,7 @@ def _changed(content, places):
         ("--embeddings={folder}/two.npz", ["--embeddings", "named embeddings", "a, b"]),
         ("--space=hilbert", ["--space", "'hilbert'", "recurrent, nasbench201"]),
         ("--space_settings=num_nodes=1", ["space.num_nodes", "at least 2"]),
+        ("--space_settings=num_nodes=²", ["--space_settings", "WHOLE NUMBER", "²"]),
         ("--out=", ["--out", "must name a folder"]),
         ("--out={folder}/two.npz", ["--out", "must be a folder"]),
         ("--embeddings={folder}/bits.npy", ["bits.npy must hold numbers", "float32 first"]),

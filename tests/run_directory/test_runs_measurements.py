@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from nas import measurements, runs
+from nas.config import override
 from tests.helpers import assert_same_bits
-from tests.run_directory.one_run import CONFIG
+from tests.run_directory.one_run import CONFIG, start
 
 
 @pytest.fixture
@@ -105,3 +106,15 @@ def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
     best = measure(workdir).best_loss
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
+
+
+@pytest.mark.parametrize("nodes", [2, 16])
+def test_every_size_that_a_search_accepts_is_measured(tmp_path, nodes, capfd):
+    """Two nodes have no parent to choose; exact edit distances end at 16, input and output among
+    them.
+    """
+    start(override(CONFIG, {"space": {"num_nodes": nodes}}), tmp_path)
+    warned = "will be without them" in capfd.readouterr().err
+    sample = measure(tmp_path, untrained=False).controllers["trained"].samples["own"]
+    assert np.isnan(sample.edit_distance).all() == warned == (nodes == 16)
+    assert np.isfinite(sample.loss).all()

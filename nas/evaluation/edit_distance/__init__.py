@@ -18,7 +18,6 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from nas.evaluation.edit_distance.graphs import (
-    MAX_NODES,
     MAX_NODES_BOUNDS,
     PackedGraphs,
     pack,
@@ -31,7 +30,7 @@ from nas.evaluation.edit_distance.pairs import (
     compare,
 )
 from nas.spaces import SearchSpace
-from nas.spaces.space import ABSENT
+from nas.spaces.space import ABSENT, MAX_NODES
 
 __all__ = [
     "MAX_NODES",

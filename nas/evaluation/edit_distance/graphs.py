@@ -11,9 +11,8 @@ import numpy as np
 from nas.errors import UserError
 from nas.evaluation.edit_distance.search import cost_dtype, find_twins
 from nas.spaces import Graphs
-from nas.spaces.space import ABSENT
+from nas.spaces.space import ABSENT, MAX_NODES
 
-MAX_NODES = 16  # of exact distances
 MAX_NODES_BOUNDS = 64  # of bounds: sets of nodes are bits of an int64
 
 
@@ -77,6 +76,8 @@ def pack(
     new_ids = np.append(new_ids, dummy)  # found at index ABSENT
     in_use = np.unique(new_ids[labels])
     token = token_for(num_nodes)
+    if dummy > (most := np.iinfo(cost_dtype(token)).max):
+        raise UserError(f"{dummy:,} labels, at most {most:,} can be told apart")
     lanes = np.full((n, 8 * token.itemsize), dummy, cost_dtype(token))
     lanes[:, :num_nodes] = new_ids[labels]
 

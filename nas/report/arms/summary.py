@@ -23,6 +23,7 @@ from nas.report.arms.arm import NO_STATE, MeasuredArm, all_measures, interval, o
 from nas.report.arms.searches import Searched
 from nas.report.arms.tables import REFERENCES, published_protocol
 from nas.report.tables import Column, Empty, Row, Table
+from nas.spaces.space import MAX_NODES
 from nas.tasks import Task
 
 WIDTH = 100  # columns of a terminal
@@ -314,7 +315,9 @@ def _reading(task, arms, key, row):
     side = direction(found)
     number = shown(found) if seeds == 1 else f"{found.estimate:+z.3f}"  # ± is in the table
     if math.isnan(found.estimate):
-        undefined = "its states are all alike, or a loss is not finite"
+        undefined = "its states are all alike or a loss is not finite"
+        if task.space.largest_graph > MAX_NODES and row.key == correlations.EDIT_DISTANCE:
+            undefined = f"graphs have more than {MAX_NODES} nodes"
         return f"undefined with {arm.title}, where {undefined}"
     if side is None:
         return f"{number} with {arm.title}; {ONE_SEED}"
