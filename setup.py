@@ -17,7 +17,7 @@ setup(
         "condition on their past"
     ),
     python_requires=">=3.11",
-    packages=find_packages(include=["nas", "nas.*"]),
+    packages=find_packages(include=["nas*", "launch*", "experiments*"]),
     # An editable install then puts the checkout itself on the path: `python -m launch.search` works
     # from any folder.
     package_dir={"": "."},
