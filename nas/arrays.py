@@ -49,6 +49,7 @@ def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndar
     Raises:
       UserError: there is no such file, or it is not such a file, or damaged, or changed.
     """
+    wrong = "is damaged" if sealed else "cannot be read"
     try:
         saved = np.load(path, allow_pickle=False)
         if isinstance(saved, np.ndarray):
@@ -63,10 +64,10 @@ def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndar
     except _UNREADABLE as error:
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        raise UserError(f"{path} is damaged: {one_line(error)}") from error
+        raise UserError(f"{path} {wrong}: {one_line(error)}") from error
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{path} is damaged: its member {name} is not an array of numpy")
+            raise UserError(f"{path} {wrong}: its member {name} is not an array of numpy")
     if sealed and not np.array_equal(found.pop(_SEAL, None), _seal(found)):
         raise UserError(f"{path} is damaged: its arrays are not those that were saved")
     return found

@@ -432,6 +432,8 @@ def _check_data(metadata, splits):
 
 
 def _metadata(config, splits, raw_dir, data_dir):
+    # The default of TFDS, said in full: a process with another home directory opens the run too.
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return {
         "command": command(),
         "raw_dir": _place(raw_dir),

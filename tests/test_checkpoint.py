@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas.arrays import save_arrays
 from nas.checkpoint import FOLDER, Checkpoints, digest
@@ -346,3 +348,32 @@ def test_the_digest_tells_apart_what_differs():
     }
     assert len(digests) == 6
     assert digest(jax.tree.map(np.copy, base), dict(reversed(progress(1).items()))) in digests
+
+
+def _any_name(tmp_path_factory, name):
+    workdir = tmp_path_factory.mktemp("names") / name
+    workdir.mkdir()
+    with opened(workdir) as checkpoints:
+        checkpoints.save(1, state(1), progress(1))
+    assert_restores(restored(workdir), 1)
+
+
+NAMES = st.text(
+    st.sampled_from("[]\\{}*?%$#&;:'\"|<>()~ \t\n.,=+@!") | st.characters(codec="utf-8"),
+    min_size=1,
+    max_size=60,
+).filter(
+    lambda name: name not in (".", "..") and not set("/\0") & set(name) and len(name.encode()) < 250
+)
+
+
+@pytest.mark.parametrize("name", ["exp[8,16]", "a\\b", "{x}*?", "50%", "~", " ", "\u00e9\n\u4e2d"])
+def test_a_folder_of_any_name(tmp_path_factory, name):
+    _any_name(tmp_path_factory, name)
+
+
+@pytest.mark.slow
+@given(name=NAMES)
+@settings(max_examples=200, deadline=None)
+def test_two_hundred_names(tmp_path_factory, name):
+    _any_name(tmp_path_factory, name)

@@ -55,7 +55,8 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
 
     Raises:
       UserError: no such file, not text, other columns, an unknown operation, an accuracy that is
-        not in 0..100, an architecture that is missing or there twice; names the file and the line.
+        not in 0..100, an architecture that is missing or there twice, fractions or errors in place
+        of accuracies in percent; names the file and the line or column.
     """
     rows = _rows(pathlib.Path(path))
     _, header = next(rows, ("", []))
@@ -86,6 +87,7 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
             f"{path}: {len(absent):,} of {len(values):,} architectures are missing, the first is "
             f"{first}"
         )
+    _check_units(path, values)
     columns = zip(COLUMNS.values(), values.T.astype(np.float32), strict=True)
     return AccuracyTable(dict(columns), SPACE.canonical_class(SPACE.every()))
 
@@ -174,6 +176,23 @@ def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Accuracy
             info = api.get_more_info(number, data_set, hp=f"{epochs:02d}", is_random=False)
             accuracy[column][SPACE.index(decisions)] = info[metric]
     return AccuracyTable(accuracy, SPACE.canonical_class(every))
+
+
+def _check_units(path, values):
+    """That columns of numbers in 0..100 are accuracies in percent."""
+    nothing = values[SPACE.index(np.zeros(SPACE.num_decisions, int))]  # no path: it only guesses
+    for column, of, guessed in zip(COLUMNS, values.T, nothing, strict=True):
+        if of.max() <= 1:
+            raise UserError(
+                f"{path}: {column} must be in percent, its highest value is {of.max():g}; a "
+                "fraction must be multiplied by 100"
+            )
+        if of.min() < guessed and guessed >= np.quantile(of, 0.99):
+            raise UserError(
+                f"{path}: {column} must be accuracies, higher where better, but the architecture "
+                f"without a path has {guessed:g}, among the highest; 100 less an error is an "
+                "accuracy"
+            )
 
 
 def _rows(path):

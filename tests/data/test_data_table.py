@@ -82,10 +82,10 @@ def test_columns_in_another_order_with_an_index(tmp_path):
         "imagenet-test",
         "cifar100-test",
     ]
-    rows = [",".join(names)] + [f"1,{text},2,{i},3,4,5,6" for i, text in enumerate(TEXTS)]
+    rows = [",".join(names)] + [f"7,{text},2,{i},3,4,5,6" for i, text in enumerate(TEXTS)]
     table = tables.read_table(written(tmp_path, rows))
     assert {column: set(values) for column, values in table.accuracy.items()} == {
-        ("imagenet", "val"): {1.0},
+        ("imagenet", "val"): {7.0},
         ("cifar10", "test"): {2.0},
         ("cifar10", "val"): {3.0},
         ("cifar100", "val"): {4.0},
@@ -199,6 +199,22 @@ def test_accuracy_out_of_range(tmp_path, value):
     assert f"line 3: cifar10-test must be an accuracy in percent, 0 to 100, got {value!r}" in told(
         written(tmp_path, rows)
     )
+
+
+def reading(tmp_path, value):
+    """A table whose columns are `value` of the accuracy, 10 without a path and random above."""
+    rng = np.random.default_rng(0)
+    accuracy = np.where(EVERY.any(axis=1), rng.uniform(10, 95, COUNT), 10.0)
+    texts = (f"{text}{f',{value(of):.6f}' * 6}" for text, of in zip(TEXTS, accuracy, strict=True))
+    return written(tmp_path, [",".join(["architecture", *COLUMNS]), *texts])
+
+
+def test_other_units(tmp_path):
+    tables.read_table(reading(tmp_path, lambda accuracy: accuracy))
+    fractions = told(reading(tmp_path, lambda accuracy: accuracy / 100))
+    assert "cifar10-val must be in percent, its highest value is 0.9" in fractions
+    errors = told(reading(tmp_path, lambda accuracy: 100 - accuracy))
+    assert "cifar10-val must be accuracies, higher where better" in errors
 
 
 def test_too_few_fields(tmp_path):

@@ -176,12 +176,12 @@ def _changed(content, places):
         ("--out=", ["--out", "must name a folder"]),
         ("--out={folder}/two.npz", ["--out", "must be a folder"]),
         ("--embeddings={folder}/bits.npy", ["bits.npy must hold numbers", "float32 first"]),
-        ("--embeddings={folder}/objects.npy", ["objects.npy is damaged", "allow_pickle"]),
+        ("--embeddings={folder}/objects.npy", ["objects.npy cannot be read", "allow_pickle"]),
         ("--embeddings={folder}/texts.npy", ["texts.npy must hold numbers, got <U1"]),
         ("--embeddings={folder}/sheet.npz", ["its member sheet.csv is not an array"]),
-        ("--embeddings={folder}/bit.npz", ["bit.npz is damaged"]),
-        ("--embeddings={folder}/method.npz", ["method.npz is damaged"]),
-        ("--embeddings={folder}/locked.npz", ["locked.npz is damaged", "encrypted"]),
+        ("--embeddings={folder}/bit.npz", ["bit.npz cannot be read"]),
+        ("--embeddings={folder}/method.npz", ["method.npz cannot be read"]),
+        ("--embeddings={folder}/locked.npz", ["locked.npz cannot be read", "encrypted"]),
     ],
 )
 def test_flags_and_files_that_are_wrong(flag, parts, user_environment, tmp_path):
