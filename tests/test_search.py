@@ -151,13 +151,14 @@ def test_one_compilation_serves_every_seed():
 
 
 def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
-    write, numbers, stops = logs.Writer.write, [signal.SIGTERM, signal.SIGINT], []
+    write, stops = logs.Writer.write, []
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]  # the last: the terminal was closed
     handlers = [signal.getsignal(number) for number in numbers]
 
     def interrupted(self, phase, *args):
         write(self, phase, *args)
         if phase != "valid":
-            os.kill(os.getpid(), numbers[len(stops) % 2])
+            os.kill(os.getpid(), numbers[len(stops) % 3])
 
     monkeypatch.setattr(logs.Writer, "write", interrupted)
     while len(stops) < 100:
@@ -166,10 +167,9 @@ def test_interrupted_after_every_chunk(whole, tmp_path, monkeypatch):
             break
         except search.Interrupted as stop:
             stops.append(stop)
-            assert stop.code == (0, 130)[(len(stops) - 1) % 2]
-            assert ("SIGTERM: ", "SIGINT: ")[(len(stops) - 1) % 2] in str(stop) and "\n" not in str(
-                stop
-            )
+            number = numbers[(len(stops) - 1) % 3]
+            assert stop.code == (130 if number == signal.SIGINT else 0)
+            assert f"{number.name}: " in str(stop) and "\n" not in str(stop)
     assert len(stops) == 3 * 3 + 2 * 2
     assert [signal.getsignal(number) for number in numbers] == handlers
     assert_same_run(CONFIG, tmp_path, whole[0])

@@ -288,7 +288,12 @@ def test_without_a_cache_it_leaves_no_file(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "cxx, reason", [("no-such-compiler", "tried no-such-compiler"), ("false", "failed")]
+    "cxx, reason",
+    [
+        ("no-such-compiler", "tried no-such-compiler"),
+        ("false", "failed"),
+        ("env false", "failed"),  # a compiler behind another program, as ccache is
+    ],
 )
 def test_without_a_compiler_it_warns_and_leaves_the_loop_to_xla(
     cxx, reason, tmp_path, monkeypatch, caplog
