@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from nas import runs
 from nas.errors import UserError
-from nas.report.files import writing
+from nas.files import writing
 from nas.report.html import Report
 from nas.report.tables import Table
 

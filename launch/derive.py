@@ -32,7 +32,7 @@ def main():
     workdir = common.workdir()
     device.select_device(FLAGS.platform)
     from nas import derivation, runs
-    from nas.report.files import write_atomic
+    from nas.files import write_atomic
 
     run = runs.open_run(workdir)
     derived = derivation.derive(

@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 
 from nas.errors import UserError, one_line
+from nas.files import replacing
 
 _SEAL = "sha256"
 
@@ -79,13 +80,8 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     Raises:
       UserError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays, **{_SEAL: _seal(arrays)})
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {one_line(error)}") from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays, **{_SEAL: _seal(arrays)})
 
 
 def _seal(arrays):

@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nas.errors import UserError, one_line
+from nas.files import replacing
 
 FOLDER = "checkpoints"
 _MANIFEST = "files.json"  # of a checkpoint: what its files were when it was saved
@@ -178,9 +179,9 @@ def _checksums(folder: pathlib.Path) -> dict[str, list[int]]:
 
 
 def _write_manifest(folder: pathlib.Path) -> None:
-    temporary = folder / f"{_MANIFEST}.tmp"
-    temporary.write_text(json.dumps(_checksums(folder)))
-    temporary.replace(folder / _MANIFEST)
+    checksums = json.dumps(_checksums(folder))
+    with replacing(folder / _MANIFEST) as temporary:
+        temporary.write_text(checksums)
 
 
 def _is_whole(folder: pathlib.Path) -> bool:

@@ -6,10 +6,8 @@ The first line says what a loss and a reward are. Every other is one step of one
 the whole run, so (phase, step) names a line.
 """
 
-import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -17,6 +15,7 @@ import time
 import numpy as np
 
 from nas.errors import UserError
+from nas.files import replacing, writing
 from nas.tasks import Metric
 
 FILE = "metrics.jsonl"
@@ -40,14 +39,12 @@ class Writer:
         from tensorboardX.event_file_writer import EventsWriter
 
         self._path, folder = workdir / FILE, workdir / "tensorboard"
-        with self._one_line():
+        with writing(self._path):
             lines = [{"loss": f"{metric.loss}, {metric.unit}", "reward": metric.reward}]
-            if self._path.exists():
-                kept = read(workdir, limits)
-                lines += [line for line in kept if line["step"] < limits.get(line["phase"], 0)]
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            os.replace(temporary, self._path)
+            kept = read(workdir, limits)
+            lines += [line for line in kept if line["step"] < limits.get(line["phase"], 0)]
+            with replacing(self._path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
             self._file = self._path.open("a")
             folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(folder / "events"))
@@ -70,7 +67,7 @@ class Writer:
             line = {"phase": phase, "epoch": epoch, "step": first_step + i}
             line |= {name: _number(column[i]) for name, column in values.items()}
             lines.append(json.dumps(line | {"seconds": round(seconds / count, 6)}) + "\n")
-        with self._one_line():
+        with writing(self._path):
             self._file.write("".join(lines))
             self._file.flush()
             self._events.write_event(
@@ -82,16 +79,9 @@ class Writer:
                 self._events.flush()
 
     def close(self) -> None:
-        with self._one_line():
+        with writing(self._path):
             self._file.close()
             self._events.close()
-
-    @contextlib.contextmanager
-    def _one_line(self):
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
 
 
 def read(workdir: pathlib.Path, done: dict[str, int] | None = None) -> list[dict]:

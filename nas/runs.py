@@ -34,6 +34,7 @@ from nas import checkpoint, logs, search, steps, tasks, training
 from nas import config as configs
 from nas.config import Config
 from nas.errors import UserError, one_line
+from nas.files import replacing
 from nas.parallel import choose_devices
 from nas.spaces import SearchSpace
 from nas.spaces.space import MAX_NODES
@@ -163,9 +164,10 @@ def start(
     jax_settings()
     devices = choose_devices(parallel)
     search.check(config, devices)
+    task = tasks.build(config)
     if devices.is_main:
-        _warn_of_large_graphs(tasks.build(config).space)
-    splits = tasks.build(config).data.load(raw_dir=raw_dir, data_dir=data_dir)
+        _warn_of_large_graphs(task.space)
+    splits = task.data.load(raw_dir=raw_dir, data_dir=data_dir)
     with _open(config, workdir, splits) if devices.is_main else contextlib.nullcontext():
         if devices.is_main:
             _write_json(workdir / METADATA, _metadata(config, splits, raw_dir, data_dir))
@@ -397,12 +399,11 @@ def _read_json(path):
 
 
 def _write_json(path, values):
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"--workdir: cannot write {path}: {error.strerror}") from error
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n")
+    except UserError as error:
+        raise UserError(f"--workdir: {error}") from error
 
 
 def _no_checkpoint(workdir):

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmarks import page
 from nas import runs
-from nas.report.files import write_atomic
+from nas.files import write_atomic
 
 SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performance.html"
 

@@ -89,11 +89,11 @@ def measures(
     return found | dict(zip(EDIT_DISTANCES, edits, strict=True))
 
 
-def distances(embedding: np.ndarray) -> np.ndarray:
-    """[P] L2 distance of every pair of embeddings [n, H]; zero where all are the same up to
-    rounding.
+def distances(embedding: np.ndarray, metric: str = "L2") -> np.ndarray:
+    """[P] distance of every pair of embeddings [n, H], by one of METRICS; zero where all are the
+    same up to rounding.
     """
-    found = pdist(np.asarray(embedding, np.float64))
+    found = pdist(np.asarray(embedding, np.float64), METRICS[metric])
     return np.zeros_like(found) if is_constant(embedding) else found
 
 
@@ -123,12 +123,8 @@ def paper_protocol(task: Task, sample: Sample) -> dict[tuple[str, str, str], flo
         overlap.feature_difference(task.metric.shown(sample.loss)),
     )
     found = {}
-    for (statistic, correlate), (metric, kind) in itertools.product(
-        STATISTICS.items(), METRICS.items()
-    ):
-        distance = pdist(np.float64(sample.before), kind)
-        if is_constant(sample.before):
-            distance = np.zeros_like(distance)
+    for (statistic, correlate), metric in itertools.product(STATISTICS.items(), METRICS):
+        distance = distances(sample.before, metric)
         for measure, column in zip(protocol(task), columns, strict=True):
             found[measure, statistic, metric] = _correlation(correlate, distance, column)
     return found

@@ -17,7 +17,7 @@ import matplotlib
 import PIL.Image
 from matplotlib.figure import Figure
 
-from nas.report.files import write_atomic
+from nas.files import write_atomic
 from nas.report.tables import Table, TableCell
 
 _SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less

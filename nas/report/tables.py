@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tabulate
 
-from nas.report.files import write_atomic
+from nas.files import write_atomic
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from nas import files
 from nas.errors import UserError
-from nas.report import files
 from nas.report.figures import Logged, bars_with_intervals, training_curves
 from nas.report.html import Report
 from nas.report.tables import Column, Empty, Row, Table

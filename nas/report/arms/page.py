@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation.conditioning import by_lag
+from nas.files import writing
 from nas.report import figures, panels
 from nas.report.arms import searches
 from nas.report.arms.answers import Answer
 from nas.report.arms.arm import MeasuredArm
 from nas.report.arms.searches import Searched
 from nas.report.arms.tables import PRIMARY_ARMS, differences
-from nas.report.files import writing
 from nas.report.html import Report
 from nas.report.panels import Curve, Panel
 from nas.report.style import PALETTE
