@@ -21,7 +21,7 @@ setup(
     # An editable install then puts the checkout itself on the path: `python -m launch.search` works
     # from any folder.
     package_dir={"": "."},
-    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.cc"]},
+    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.cc", "**/*.h"]},
     install_requires=[
         f"jax{JAX}",
         f"jaxlib{JAX}",

@@ -154,12 +154,20 @@ class Parts(NamedTuple):
 SPACES = {
     "recurrent": "nas.spaces.recurrent:RecurrentSpace",
     "nasbench201": "nas.spaces.nasbench201:NASBench201Space",  # its task is a table of accuracies
+    "macro": "nas.spaces.macro:MacroSpace",
+    "micro": "nas.spaces.micro:MicroSpace",
 }
 TASKS = {
     "recurrent": Parts(
         SPACES["recurrent"],
         "nas.data.text:Text",
         "nas.supernets.recurrent.language_model:LanguageModel",
+    ),
+    "macro": Parts(
+        SPACES["macro"], "nas.data.images:ImageData", "nas.supernets.images.macro:MacroNetwork"
+    ),
+    "micro": Parts(
+        SPACES["micro"], "nas.data.images:ImageData", "nas.supernets.images.micro:MicroNetwork"
     ),
 }
 

@@ -156,6 +156,10 @@ class Model(NamedTuple):
         [Params, Batch], Array
     ]  # (params, batches [W, B, ...]) -> [] validation loss
     width: int  # of its layers
+    # (params, batches [W, B, ...]) -> [] mean reward; None: the loss says it all
+    reward: Callable[[Params, Batch], Array] | None = None
+    # path of an array in params -> whether weight decay is of it
+    decays: Callable[[tuple], bool] = lambda path: True
 
 
 def stacked(batch: Batch) -> int:

@@ -247,7 +247,9 @@ def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits
     """The first process alone writes. What hinders it must not leave the others waiting."""
     processes = start_two(LONG, tmp_path)
     wait_until(has_checkpoint(tmp_path), *processes)
-    (tmp_path / f"{searching.ARCHITECTURES}.tmp").mkdir()  # in the place of a file to be written
+    (worker,) = children(processes[0])
+    in_the_way = tmp_path / f".{searching.ARCHITECTURES}.{worker}.tmp"  # where it writes to first
+    in_the_way.mkdir()
     first, second = map(finish_program, processes)
     assert first.returncode == 2
     (line,) = own_errors(first)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from nas.spaces.recurrent import ACTIVATIONS, RecurrentSpace
+from nas.supernets import native
 from nas.supernets.recurrent import native_loop, shared, time_loop
 from nas.supernets.recurrent.time_loop import Cell, LoopInputs
 
@@ -274,15 +275,16 @@ def test_numbers_of_another_type_are_refused():
 
 def test_it_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library = pathlib.Path(native_loop._load("float")._name)
+    library = pathlib.Path(native.load(native_loop._SOURCE, REAL="float")._name)
     assert library.is_relative_to(tmp_path) and list(library.parent.iterdir()) == [library]
     made = library.stat().st_mtime_ns
-    assert native_loop._load("float")._name == str(library) and library.stat().st_mtime_ns == made
+    again = native.load(native_loop._SOURCE, REAL="float")
+    assert again._name == str(library) and library.stat().st_mtime_ns == made
 
 
 def test_without_a_cache_it_leaves_no_file(monkeypatch):
-    monkeypatch.setattr(native_loop, "user_cache", lambda name: None)
-    library = native_loop._load("float")
+    monkeypatch.setattr(native, "user_cache", lambda name: None)
+    library = native.load(native_loop._SOURCE, REAL="float")
     assert library.multiplies_bfloat16() == native_loop.multiplies_bfloat16()
     assert not pathlib.Path(library._name).parent.exists()
 
@@ -317,10 +319,10 @@ def test_accelerators_and_other_types_have_none(monkeypatch):
 def test_shorter_vectors_compute_the_same(march, tmp_path):
     """In a process of its own: a name is registered once in one."""
     options = tuple(
-        f"-march={march}" if name == "-march=native" else name for name in native_loop._OPTIONS
+        f"-march={march}" if name == "-march=native" else name for name in native._OPTIONS
     )
     program = (
-        "import pytest; from nas.supernets.recurrent import native_loop; native_loop._OPTIONS = "
+        "import pytest; from nas.supernets import native; native._OPTIONS = "
         f"{options!r}\n"
         "raise SystemExit(pytest.main(['-q', '-k', 'computes or activations or nan', "
         f"{__file__!r}]))"

@@ -7,15 +7,12 @@
 // all steps.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <thread>
 #include <vector>
 
-#include "xla/ffi/api/c_api.h"
+#include "nas/supernets/native.h"
 
 namespace {
 
@@ -28,20 +25,8 @@ enum Activation {
   kSigmoid
 };  // the order of nas.spaces.recurrent.ACTIVATIONS
 
-// The kRows x kVectors sums of a product's tile stay in registers.
-#if defined(__AVX512F__)
-constexpr int kBytes = 64, kRows = 8;
-#elif defined(__AVX__)
-constexpr int kBytes = 32, kRows = 4;
-#elif defined(__aarch64__)
-constexpr int kBytes = 16, kRows = 8;
-#else
-constexpr int kBytes = 16, kRows = 4;
-#endif
-constexpr int kVectors = 3, kLanes = kBytes / sizeof(Real);
+constexpr int kLanes = kBytes / sizeof(Real);
 constexpr int64_t kPanel = kVectors * kLanes;
-
-int64_t RoundUp(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // ---- Products ----
 
@@ -330,65 +315,6 @@ void BackwardBlock(const Loop& loop, int64_t first, const Real* of_states, Real*
 
 // ---- What XLA calls ----
 
-// A call, its operands and results in the order in which they are read.
-class Call {
- public:
-  explicit Call(XLA_FFI_CallFrame* frame) : frame_(frame) {}
-
-  template <class T = Real>
-  T* Operand() {
-    shape = Buffer(frame_->args.args[operand_])->dims;
-    return static_cast<T*>(Buffer(frame_->args.args[operand_++])->data);
-  }
-  Real* Result() { return static_cast<Real*>(Buffer(frame_->rets.rets[result_++])->data); }
-  bool HasResult() const { return result_ < frame_->rets.size; }
-
-  int64_t Threads() const {
-    int64_t count = 1;
-    XLA_FFI_ThreadPool_NumThreads_Args args = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE,
-                                               nullptr, frame_->ctx, &count};
-    frame_->api->XLA_FFI_ThreadPool_NumThreads(&args);
-    return count;
-  }
-
-  // Runs work(0) ... work(count - 1) on this thread and on those of the pool that are free. It
-  // waits for none that is not at work already: the threads of a pool that all wait here cannot
-  // block each other.
-  template <class Work>
-  void Parallel(int64_t count, const Work& work) const {
-    struct Shared {
-      const Work& work;
-      const int64_t count;
-      std::atomic<int64_t> next{0}, done{0};
-      void Take() {
-        for (int64_t i; (i = next++) < count; ++done) work(i);
-      }
-    };
-    const std::shared_ptr<Shared> shared(new Shared{work, count});
-    for (int64_t helper = 1; helper < std::min(count, Threads()); ++helper) {
-      XLA_FFI_Task* task = [](void* data) {
-        const std::unique_ptr<std::shared_ptr<Shared>> owned(
-            static_cast<std::shared_ptr<Shared>*>(data));
-        (*owned)->Take();
-      };
-      XLA_FFI_ThreadPool_Schedule_Args args = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE,
-                                               nullptr, frame_->ctx, task,
-                                               new std::shared_ptr<Shared>(shared)};
-      frame_->api->XLA_FFI_ThreadPool_Schedule(&args);
-    }
-    shared->Take();
-    while (shared->done < count) std::this_thread::yield();
-  }
-
-  const int64_t* shape;  // of the operand read last
-
- private:
-  static XLA_FFI_Buffer* Buffer(void* buffer) { return static_cast<XLA_FFI_Buffer*>(buffer); }
-
-  XLA_FFI_CallFrame* frame_;
-  int64_t operand_ = 0, result_ = 0;
-};
-
 // The operands that both directions begin with: rounds [], slot [N], activation [N], output [N],
 // mask [B, H], max_norm [], N matrices.
 Loop ReadLoop(Call& call) {
@@ -397,12 +323,12 @@ Loop ReadLoop(Call& call) {
   loop.slot = call.Operand<int32_t>();
   loop.nodes = call.shape[0];
   loop.activation = call.Operand<int32_t>();
-  loop.output = call.Operand();
-  loop.mask = call.Operand();
+  loop.output = call.Operand<Real>();
+  loop.mask = call.Operand<Real>();
   loop.rows = call.shape[0];
   loop.width = call.shape[1];
-  loop.max_norm = *call.Operand();
-  for (int64_t i = 0; i < loop.nodes; ++i) loop.matrices.push_back(call.Operand());
+  loop.max_norm = *call.Operand<Real>();
+  for (int64_t i = 0; i < loop.nodes; ++i) loop.matrices.push_back(call.Operand<Real>());
   loop.block = RoundUp((loop.rows + call.Threads() - 1) / call.Threads(), kRows);
   return loop;
 }
@@ -426,13 +352,13 @@ void PackAndWork(const Call& call, const Loop& loop, int64_t depth, int64_t colu
 // H]; and where they are to be kept, raw and of each node parent, gate and candidate.
 void Forward(Call& call) {
   Loop loop = ReadLoop(call);
-  const Real *hidden = call.Operand(), *projected = call.Operand();
+  const Real *hidden = call.Operand<Real>(), *projected = call.Operand<Real>();
   loop.steps = call.shape[0];
-  loop.packed = call.Result();
-  Real* states = call.Result();
+  loop.packed = call.Result<Real>();
+  Real* states = call.Result<Real>();
   if (call.HasResult()) {
-    loop.raw = call.Result();
-    while (call.HasResult()) loop.kept.push_back({call.Result(), call.Result(), call.Result()});
+    loop.raw = call.Result<Real>();
+    while (call.HasResult()) loop.kept.push_back({call.Result<Real>(), call.Result<Real>(), call.Result<Real>()});
   }
   const int64_t width = loop.width;
   PackAndWork(
@@ -446,34 +372,19 @@ void Forward(Call& call) {
 void Backward(Call& call) {
   std::vector<Real*> of_pre;
   Loop loop = ReadLoop(call);
-  const Real* of_states = call.Operand();
+  const Real* of_states = call.Operand<Real>();
   loop.steps = call.shape[0];
-  loop.raw = call.Operand();
+  loop.raw = call.Operand<Real>();
   for (int64_t i = 0; i < loop.nodes; ++i)
-    loop.kept.push_back({call.Operand(), call.Operand(), call.Operand()});
-  loop.packed = call.Result();
-  Real* of_hidden = call.Result();
-  while (call.HasResult()) of_pre.push_back(call.Result());
+    loop.kept.push_back({call.Operand<Real>(), call.Operand<Real>(), call.Operand<Real>()});
+  loop.packed = call.Result<Real>();
+  Real* of_hidden = call.Result<Real>();
+  while (call.HasResult()) of_pre.push_back(call.Result<Real>());
   const int64_t width = loop.width;
   PackAndWork(
       call, loop, 2 * width, width,
       [=](const Real* matrix, int64_t k, int64_t column) { return matrix[column * 2 * width + k]; },
       [&](int64_t first) { BackwardBlock(loop, first, of_states, of_hidden, of_pre); });
-}
-
-// XLA asks a handler for its version of the interface once, and then calls it.
-XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame, void (*function)(Call&)) {
-  if (frame->extension_start != nullptr &&
-      frame->extension_start->type == XLA_FFI_Extension_Metadata) {
-    XLA_FFI_Metadata* metadata =
-        reinterpret_cast<XLA_FFI_Metadata_Extension*>(frame->extension_start)->metadata;
-    metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-    metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-    return nullptr;
-  }
-  Call call(frame);
-  function(call);
-  return nullptr;
 }
 
 }  // namespace

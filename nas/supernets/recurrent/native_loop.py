@@ -2,35 +2,25 @@
 
 There XLA runs a time loop as thousands of small operations: it shares out each small product
 between the cores anew, and computes what lies between two products on one core. native_loop.cc
-gives each core rows of the batch instead, through all steps and nodes. It is compiled on first use,
-for the processor of the machine and by the compiler found there, and kept in the user's cache
-folder; without a compiler XLA's loops serve, and a warning says so.
+gives each core rows of the batch instead, through all steps and nodes. Without a compiler XLA's
+loops serve, and a warning says so.
 
 Arguments are those of time_loop.py; of `matmul`, bfloat16 is XLA's alone.
 """
 
-import ctypes
 import functools
-import hashlib
 import logging
-import os
 import pathlib
-import shlex
-import shutil
-import subprocess
-import tempfile
 import threading
 
 import chex
 import jax
-import jaxlib
 import numpy as np
 
+from nas.supernets import native
 from nas.types import Array
-from nas.user_cache import user_cache
 
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 _TYPES = {"float32": "float", "float64": "double"}
 # columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
 _LANES = 16
@@ -130,68 +120,15 @@ def _register(dtype):
     if jax.default_backend() != "cpu" or dtype not in _TYPES:
         return None
     try:
-        library = _load(_TYPES[dtype])
+        library = native.load(_SOURCE, REAL=_TYPES[dtype])
     except OSError as error:
         logging.getLogger(__name__).warning(
             "time loops are left to XLA, which takes longer: %s", error
         )
         return None
-    for name in ("forward", "backward"):
-        jax.ffi.register_ffi_target(
-            f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
-        )
+    native.register(library, {f"nas_{name}_{dtype}": name for name in ("forward", "backward")})
     return library
 
 
 def _padded(columns):
     return -(-columns // _LANES) * _LANES
-
-
-def _load(real):
-    """The library of the loops for that type of C++, from the user's cache; where that cannot be
-    written, it leaves no file.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        return ctypes.CDLL(str(_compiled(real, user_cache("native") or pathlib.Path(temporary))))
-
-
-def _compiled(real, folder):
-    """The library in `folder` of the loops for that type of C++, made if there is none of this
-    source, compiler and JAX.
-
-    Raises:
-      OSError: there is no compiler, or it fails.
-    """
-    named = shlex.split(os.environ.get("CXX", ""))  # may have words of its own: ccache g++
-    compilers = [named] if named else [["c++"], ["g++"], ["clang++"]]
-    compiler = next((words for words in compilers if shutil.which(words[0])), None)
-    if compiler is None:
-        tried = ", ".join(shlex.join(words) for words in compilers)
-        raise OSError(
-            f"no C++ compiler was found (tried {tried}); the variable CXX can name another"
-        )
-    command = [*compiler, *_OPTIONS, f"-DREAL={real}", f"-I{jax.ffi.include_dir()}", str(_SOURCE)]
-    version = subprocess.run([*compiler, "--version"], capture_output=True).stdout
-    key = hashlib.sha256(
-        b"\0".join(
-            [
-                shlex.join(command).encode(),
-                version,
-                jaxlib.__version__.encode(),
-                _SOURCE.read_bytes(),
-            ]
-        )
-    )
-    library = folder / f"{_SOURCE.stem}_{real}_{key.hexdigest()[:16]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as made:
-            result = subprocess.run(
-                [*command, "-o", f"{made}/made.so"], capture_output=True, text=True
-            )
-            if result.returncode:
-                raise OSError(
-                    f"{shlex.join(command)} failed: "
-                    f"{result.stderr.strip().partition(os.linesep)[0]}"
-                )
-            os.replace(f"{made}/made.so", library)
-    return library

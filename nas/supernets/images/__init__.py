@@ -1,0 +1,1 @@
+"""The image networks of ENAS: shared weights, one architecture alone, baselines."""

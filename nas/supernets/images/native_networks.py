@@ -1,0 +1,94 @@
+"""The image networks in C++, for processors, where what XLA compiles takes several times longer.
+
+networks.cc computes the loss and its gradient in one call, so that nothing of a forward pass goes
+through XLA. Without a compiler XLA's networks serve, and a warning says so.
+"""
+
+import functools
+import logging
+import pathlib
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from nas.supernets import native
+from nas.types import Array, Params
+
+_SOURCE = pathlib.Path(__file__).with_name("networks.cc")
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def available() -> bool:
+    """Whether processors compute, and networks.cc is compiled or can be."""
+    with _ONE_AT_A_TIME:
+        return _register()
+
+
+def prepare() -> None:
+    """Begins to compile the networks, if need be, while the caller goes on."""
+    threading.Thread(target=available, daemon=True).start()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def loss(
+    name: str,
+    used: Params,
+    program: tuple[Array, ...],
+    images: Array,
+    labels: Array,
+    mask: Array,
+) -> tuple[Array, Array]:
+    """[] mean cross-entropy and [] accuracy; the second has no gradient.
+
+    Args:
+      name: macro or micro.
+      used: the weights of one architecture, whose leaves come in the order that networks.cc reads.
+      program: its decisions, int32, as networks.cc reads them.
+      images: [B, H, W, channels] float32.
+      labels: [B] int32.
+      mask: [B, C] of dropout, already scaled.
+    """
+    return _call(name, used, program, images, labels, mask, ())
+
+
+def _forward(name, used, program, images, labels, mask):
+    like = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(used)]
+    value, accuracy, *gradient = _call(name, used, program, images, labels, mask, like)
+    return (value, accuracy), jax.tree.unflatten(jax.tree.structure(used), gradient)
+
+
+def _backward(name, gradient, cotangents):
+    of_loss, _ = cotangents
+    return jax.tree.map(lambda leaf: of_loss * leaf, gradient), None, None, None, None
+
+
+loss.defvjp(_forward, _backward)
+
+
+def _call(name, used, program, images, labels, mask, gradients):
+    leaves = jax.tree.leaves(used)
+    # The other side takes them for what it expects.
+    chex.assert_type([images, mask, *leaves], jnp.float32)
+    chex.assert_type([labels, *program], jnp.int32)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    call = jax.ffi.ffi_call(
+        f"nas_{name}", [scalar, scalar, *gradients], vmap_method="sequential"
+    )
+    return tuple(call(*program, images, labels, mask, *leaves))
+
+
+@functools.cache
+def _register():
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        library = native.load(_SOURCE)
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "image networks are left to XLA, which takes longer: %s", error
+        )
+        return False
+    native.register(library, {f"nas_{name}": name for name in ("macro", "micro")})
+    return True

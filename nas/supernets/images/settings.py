@@ -1,0 +1,37 @@
+"""Settings of the image networks. Imports no JAX."""
+
+import dataclasses
+
+from nas.config import check
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierSettings:
+    """The width, and how weights are trained: SGD with Nesterov's momentum on a cosine.
+
+    Raises:
+      UserError: a value that its field does not allow; names the field.
+    """
+
+    channels: int  # of a layer; even, since a reduction makes them from two halves
+    learning_rate: float  # highest of the cosine
+    learning_rate_min: float  # lowest
+    cosine_epochs: int  # from the highest to the lowest; it stays there
+    momentum: float
+    weight_decay: float  # added to the gradient of matrices and filters, times themselves
+    clip: float  # global norm of the gradient
+    dropout: float  # of the features that the last layer reads
+    crop: int  # pixels by which training images are shifted at most
+    flip: bool  # whether training images are mirrored at random
+    cutout: int  # side of a square that is blanked in training images; 0: none
+
+    def __post_init__(self):
+        check("channels", self.channels >= 2, "at least 2", self.channels)
+        check("channels", self.channels % 2 == 0, "even", self.channels)
+        check("cosine_epochs", self.cosine_epochs >= 1, "at least 1", self.cosine_epochs)
+        for name in ("learning_rate", "clip"):
+            check(name, getattr(self, name) > 0, "positive", getattr(self, name))
+        for name in ("learning_rate_min", "weight_decay", "crop", "cutout"):
+            check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
+        for name in ("momentum", "dropout"):
+            check(name, 0 <= getattr(self, name) < 1, "in [0, 1)", getattr(self, name))

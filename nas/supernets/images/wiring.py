@@ -1,0 +1,97 @@
+"""What a network of one space is: which rows of the shared weights an architecture uses, and what
+it computes with them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nas.supernets.images import native_networks
+from nas.types import Array, Params
+
+
+class ImageShape(NamedTuple):
+    """What a network reads and tells apart."""
+
+    size: int  # height and width
+    channels: int
+    classes: int
+
+
+class Use(NamedTuple):
+    """What an architecture uses of an array of shared weights."""
+
+    index: Array | None  # [n] int32, of rows, each at most once; None: the array as it is
+    active: Array  # [n] bool, or []: whether it really is used; else its gradient is zero
+
+
+class Wiring(NamedTuple):
+    """A network of one space, as pure functions."""
+
+    name: str  # of its C++
+    init: Callable[[Array], Params]  # key -> shared weights
+    use: Callable[[Array], Any]  # decisions [T] -> a Use for every array of them
+    # (used weights, decisions, images [B, H, W, channels]) -> [B, C] what the last layer reads
+    features: Callable[[Params, Array, Array], Array]
+    program: Callable[[Array], tuple[Array, ...]]  # decisions -> what networks.cc reads of them
+    multiply_adds: Callable[[np.ndarray], float]  # decisions -> of one image, forward
+
+    def gather(self, params: Params, use: Any) -> Params:
+        """The weights that an architecture uses; the same tree."""
+        return jax.tree.map(lambda leaf, of: leaf if of.index is None else leaf[of.index], params, use)
+
+    def put(self, params: Params, use: Any, used: Params) -> Params:
+        """`params` with other weights where an architecture uses them."""
+
+        def one(leaf, of, own):
+            return own if of.index is None else leaf.at[of.index].set(own)
+
+        return jax.tree.map(one, params, use, used)
+
+    def active(self, use: Any, used: Params) -> Any:
+        """bool, broadcastable against every array of used weights: whether it is in use."""
+
+        def one(leaf, of):
+            return of.active.reshape(of.active.shape + (1,) * (leaf.ndim - of.active.ndim))
+
+        return jax.tree.map(one, used, use)
+
+    def loss(
+        self, used: Params, decisions: Array, images: Array, labels: Array, mask: Array
+    ) -> tuple[Array, Array]:
+        """[] mean cross-entropy and [] accuracy under weights from `gather`.
+
+        Args:
+          images: [B, H, W, channels] float32.
+          labels: [B] int32.
+          mask: [B, C] of dropout, already scaled.
+        """
+        if native_networks.available():
+            program = self.program(decisions)
+            return native_networks.loss(self.name, used, program, images, labels, mask)
+        logits = (self.features(used, decisions, images) * mask) @ used.head
+        return cross_entropy(logits, labels)
+
+
+def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """[] mean cross-entropy, and [] share of labels that have the largest logit."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    right = jnp.argmax(logits, axis=-1) == labels
+    return jnp.mean(losses), jnp.mean(right.astype(jnp.float32))
+
+
+def decays(path: tuple) -> bool:
+    """Whether the weights at a path of the tree decay: all but those of normalisations."""
+    return getattr(path[-1], "name", "") not in ("scale", "offset")
+
+
+def dropout_mask(rate: float, key: Array | None, rows: int, used: Params) -> Array:
+    """[B, C] of what the last layer reads, already scaled; ones without a key."""
+    shape = rows, used.head.shape[0]
+    if key is None or rate == 0:
+        return jnp.ones(shape)
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(jnp.float32) / (1 - rate)

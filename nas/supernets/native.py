@@ -1,0 +1,83 @@
+"""Compiles C++ of this package for the processor of the machine, and gives it to XLA.
+
+A source is compiled on first use, by the compiler found there, and kept in the user's cache folder.
+"""
+
+import ctypes
+import hashlib
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+
+import jax
+import jaxlib
+
+from nas.user_cache import user_cache
+
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+_HEADER = pathlib.Path(__file__).with_suffix(".h")
+_ROOT = _HEADER.parents[2]  # what the sources' includes begin at
+
+
+def load(source: pathlib.Path, **macros: str) -> ctypes.CDLL:
+    """The library of a source, from the user's cache; where that cannot be written, it leaves no
+    file.
+
+    Args:
+      macros: name -> value, defined for the compiler.
+
+    Raises:
+      OSError: there is no compiler, or it fails.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = user_cache("native") or pathlib.Path(temporary)
+        return ctypes.CDLL(str(_compiled(source, macros, folder)))
+
+
+def register(library: ctypes.CDLL, functions: Mapping[str, str]) -> None:
+    """Makes functions of a library known to XLA on processors: its name there -> in the library."""
+    for target, name in functions.items():
+        jax.ffi.register_ffi_target(
+            target, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+        )
+
+
+def _compiled(source, macros, folder):
+    """The library in `folder`, made if there is none of this source, compiler and JAX."""
+    named = shlex.split(os.environ.get("CXX", ""))  # may have words of its own: ccache g++
+    compilers = [named] if named else [["c++"], ["g++"], ["clang++"]]
+    compiler = next((words for words in compilers if shutil.which(words[0])), None)
+    if compiler is None:
+        tried = ", ".join(shlex.join(words) for words in compilers)
+        raise OSError(
+            f"no C++ compiler was found (tried {tried}); the variable CXX can name another"
+        )
+    defined = [f"-D{name}={value}" for name, value in macros.items()]
+    includes = [f"-I{jax.ffi.include_dir()}", f"-I{_ROOT}"]
+    command = [*compiler, *_OPTIONS, *defined, *includes, str(source)]
+    version = subprocess.run([*compiler, "--version"], capture_output=True).stdout
+    content = [
+        shlex.join(command).encode(),
+        version,
+        jaxlib.__version__.encode(),
+        _HEADER.read_bytes(),
+        source.read_bytes(),
+    ]
+    key = hashlib.sha256(b"\0".join(content)).hexdigest()[:16]
+    library = folder / "_".join([source.stem, *macros.values(), f"{key}.so"])
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            result = subprocess.run(
+                [*command, "-o", f"{made}/made.so"], capture_output=True, text=True
+            )
+            if result.returncode:
+                raise OSError(
+                    f"{shlex.join(command)} failed: "
+                    f"{result.stderr.strip().partition(os.linesep)[0]}"
+                )
+            os.replace(f"{made}/made.so", library)
+    return library
