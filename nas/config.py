@@ -76,6 +76,8 @@ class TrainingConfig:
     architecture: str = ""  # decisions as text, or a baseline of the network; empty in a search
     epochs: int = 10  # passes over the training split
     learning_rate: float = 10.0
+    schedule: str = "decay"  # of the rate; cosine: to zero at the end, without averaging
+    momentum: float = 0.0  # Nesterov's
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on, until averaging begins
     clip: float = 0.25  # global norm of the gradient
@@ -88,6 +90,8 @@ class TrainingConfig:
             check(name, getattr(self, name) > 0, "positive", getattr(self, name))
         for name in ("weight_decay", "patience"):
             check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
+        check("momentum", 0 <= self.momentum < 1, "in [0, 1)", self.momentum)
+        check_choice("schedule", self.schedule, ("decay", "cosine"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,24 @@ def reconstruction_loss(decoder: Params, embedding: Array, decisions: Array, mas
     )
 
 
+def skip_penalty(log_probs: Array, target: float) -> Array:
+    """Mean Kullback-Leibler divergence of the probabilities of skips from a target, nats.
+
+    ENAS (Pham et al. 2018, section 2.3) penalises its macro search so; its code takes a tempered
+    probability, this is the true one.
+
+    Args:
+      log_probs: [S, K] log p(. | a_<t) at the S decisions that are skips, of which 1 is yes.
+
+    Returns:
+      [] loss.
+    """
+    chex.assert_rank(log_probs, 2)
+    wanted = jnp.log(jnp.array([1 - target, target]))
+    choices = log_probs[:, :2]
+    return jnp.mean(jnp.sum(jnp.exp(choices) * (choices - wanted), axis=1))
+
+
 @flax.struct.dataclass
 class Baseline:
     """An exponential moving average of rewards that starts at the first one."""

@@ -375,7 +375,8 @@ def _read_metadata(workdir):
 def _read_result(path):
     values = _read_json(path)
     if set(values) != set(training.Result._fields) or not all(
-        isinstance(value, int | float) or (name == "averaging_from" and value is None)
+        isinstance(value, int | float)
+        or (name in ("averaging_from", "test_reward") and value is None)
         for name, value in values.items()
     ):
         raise UserError(f"{path} is damaged: it must hold {', '.join(training.Result._fields)}")

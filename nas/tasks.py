@@ -38,6 +38,8 @@ class Metric(NamedTuple):
     shown: Callable[[np.ndarray], np.ndarray]  # loss -> what is shown, of any shape
     digits: int  # decimals of what is shown
     guessing: float  # the loss of guessing: from there on an architecture has diverged
+    # mean reward -> how it is told beside the loss, such as "error 4.23 %"; None: it is not
+    reward_text: Callable[[float], str] | None = None
 
     def text(self, loss: float) -> str:
         """The name with what is shown: "error (%) 4.23"."""

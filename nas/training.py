@@ -1,11 +1,12 @@
-"""Trains one fixed model from scratch: SGD, then averaged SGD, and one look at the test split at
-the end.
+"""Trains one fixed model from scratch: SGD, then perhaps averaged SGD, and one look at the test
+split at the end.
 
-The published recipe: plain SGD, the gradient clipped by its global norm, the learning rate decayed
-by a factor an epoch, weight decay; once validation has not improved for a number of epochs, the
-iterates from there on are averaged at a constant rate (NT-ASGD, Merity et al. 2018, algorithm 1),
-and the average is what is validated. The parameters of the best epoch are kept. An epoch is one
-pass; a run is saved after each, and every random number comes from (seed, step).
+The published recipe for text: plain SGD, the gradient clipped by its global norm, the learning rate
+decayed by a factor an epoch, weight decay; once validation has not improved for a number of epochs,
+the iterates from there on are averaged at a constant rate (NT-ASGD, Merity et al. 2018, algorithm
+1), and the average is what is validated. For images: Nesterov's momentum on a cosine. The
+parameters of the best epoch are kept. An epoch is one pass; a run is saved after each, and every
+random number comes from (seed, step).
 """
 
 import math
@@ -36,6 +37,7 @@ class TrainState:
     params: Params
     average: Params  # of the iterates since averaging began; before, the last of them
     averaged: Array  # [] int32; how many
+    velocity: Params  # of Nesterov's momentum; (): there is none
 
 
 class Result(NamedTuple):
@@ -44,15 +46,17 @@ class Result(NamedTuple):
     loss: float  # of the validation split, best epoch
     test_loss: float  # of the same parameters
     best_epoch: int
+    test_reward: float | None  # mean of the test split; None: the loss says it all
     averaging_from: int | None  # first epoch of averaged SGD
     parameters: int
     width: int
 
 
-def initial_state(model: Model, seed: int) -> TrainState:
+def initial_state(model: Model, seed: int, momentum: float = 0.0) -> TrainState:
     """The state before the first step."""
     params = model.init(jax.random.fold_in(jax.random.key(seed), _INIT))
-    return TrainState(params, params, jnp.int32(0))
+    velocity = jax.tree.map(jnp.zeros_like, params) if momentum else ()
+    return TrainState(params, params, jnp.int32(0), velocity)
 
 
 def averaging_start(valid: list[float], patience: int) -> int | None:
@@ -68,19 +72,27 @@ def averaging_start(valid: list[float], patience: int) -> int | None:
 
 
 def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None) -> float:
-    """Decays from epoch `decay_start` on, until averaging begins."""
+    """Of an epoch: decays from epoch `decay_start` on, until averaging begins; or a cosine from
+    the whole rate to zero after the last epoch.
+    """
+    if config.schedule == "cosine":
+        return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
     last = epoch if averaging_from is None else min(epoch, averaging_from - 1)
     return config.learning_rate * config.learning_rate_decay ** max(
         0, last - config.decay_start + 1
     )
 
 
-def train_chunk(model: Model, *, clip: float, weight_decay: float):
+def train_chunk(model: Model, *, clip: float, weight_decay: float, momentum: float = 0.0):
     """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate,
     averaging) -> state, carry, info [K].
     """
+
+    def decayed(params):
+        return jax.tree_util.tree_map_with_path(lambda path, _: model.decays(path), params)
+
     direction = optax.chain(
-        optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay)
+        optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay, decayed)
     )
 
     @jax.jit
@@ -94,13 +106,17 @@ def train_chunk(model: Model, *, clip: float, weight_decay: float):
             differentiate = jax.value_and_grad(model.loss, has_aux=True)
             (loss, carry), gradient = differentiate(state.params, batch, carry, key)
             downhill, _ = direction.update(gradient, direction.init(state.params), state.params)
+            velocity = state.velocity
+            if momentum:
+                velocity = jax.tree.map(lambda v, d: momentum * v + d, velocity, downhill)
+                downhill = jax.tree.map(lambda d, v: d + momentum * v, downhill, velocity)
             params = jax.tree.map(lambda p, d: p - rate * d, state.params, downhill)
             count = state.averaged + averaging.astype(jnp.int32)
             share = 1.0 / count.astype(jnp.float32)
             average = jax.tree.map(
                 lambda a, p: jnp.where(count > 1, a + share * (p - a), p), state.average, params
             )
-            return (TrainState(params, average, count), carry), {
+            return (TrainState(params, average, count, velocity), carry), {
                 "loss": loss,
                 "gradient_norm": optax.tree.norm(gradient),
             }
@@ -132,9 +148,10 @@ def run(
         checkpoint that cannot be read or written.
     """
     settings, steps = config.training, splits.train.length
-    chunk = train_chunk(model, clip=settings.clip, weight_decay=settings.weight_decay)
-    evaluate = jax.jit(model.evaluate)
-    state, losses = initial_state(model, config.seed), []
+    momentum = settings.momentum
+    options = {"clip": settings.clip, "weight_decay": settings.weight_decay, "momentum": momentum}
+    chunk, evaluate = train_chunk(model, **options), jax.jit(model.evaluate)
+    state, losses = initial_state(model, config.seed, momentum), []
     best = state.params
     checkpoints = Checkpoints(workdir, config.search.keep)
     if restored := checkpoints.restore({"state": state, "best": best}):
@@ -157,7 +174,9 @@ def run(
     try:
         with progress.track("training", unit="step", **planned) as advance:
             for epoch in range(len(losses), settings.epochs):
-                averaging_from = averaging_start(losses, settings.patience)
+                averaging_from = None
+                if settings.schedule == "decay":
+                    averaging_from = averaging_start(losses, settings.patience)
                 rate = learning_rate(settings, epoch, averaging_from)
                 numbers = np.float32(rate), np.bool_(averaging_from is not None)
                 carry, end = model.initial_carry(task.data.batch), (epoch + 1) * steps
@@ -191,11 +210,13 @@ def run(
     finally:
         writer.close()
         checkpoints.close()
+    averaged, test = settings.schedule == "decay", splits.test.head(0)
     return Result(
         loss=min(losses),
-        test_loss=float(evaluate(best, splits.test.head(0))),
+        test_loss=float(evaluate(best, test)),
         best_epoch=int(np.argmin(losses)),
-        averaging_from=averaging_start(losses[:-1], settings.patience),
+        test_reward=float(jax.jit(model.reward)(best, test)) if model.reward else None,
+        averaging_from=averaging_start(losses[:-1], settings.patience) if averaged else None,
         parameters=num_parameters(model),
         width=model.width,
     )

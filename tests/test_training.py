@@ -97,7 +97,8 @@ def step(params, tokens, *, clip=0.01, average=None, averaged=0, averaging=False
     logged, and the gradient.
     """
     model = model_of(CELL, dropout_input=0.0)
-    state = training.TrainState(params, params if average is None else average, np.int32(averaged))
+    average = params if average is None else average
+    state = training.TrainState(params, average, np.int32(averaged), ())
     batch = Tokens(tokens[None], np.ones((1, len(tokens)), bool))
     state, _, info = training.train_chunk(model, clip=clip, weight_decay=0.1)(
         state,
@@ -180,9 +181,9 @@ def test_what_a_run_leaves_behind(whole):
         result.parameters == sum(leaf.size for leaf in jax.tree.leaves(best)) and result.width == 8
     )
     assert min(losses) < math.log(50) - 0.5  # it learns
-    assert (
-        training.train_chunk(model_of(CELL), clip=0.25, weight_decay=0.01)._cache_size() == 2
-    )  # two lengths of chunks
+    options = {"clip": 0.25, "weight_decay": 0.01, "momentum": 0.0}
+    chunk = training.train_chunk(model_of(CELL), **options)
+    assert chunk._cache_size() == 2  # two lengths of chunks
 
 
 def test_evaluation_carries_its_state_over():

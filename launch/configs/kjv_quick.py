@@ -59,6 +59,10 @@ def get_config() -> ConfigDict:
                 # 1,000 updates are few: a controller learns to keep its decisions only at a high
                 # rate and from many sequences.
                 "learning_rate": 1e-2,
+                "adam_beta1": 0.9,
+                "adam_epsilon": 1e-8,
+                "skip_weight": 0.0,
+                "skip_target": 0.4,
                 "memory": {
                     "source": "old",
                     "capacity": 1000,
@@ -86,6 +90,8 @@ def get_config() -> ConfigDict:
                 "architecture": "",
                 "epochs": 10,
                 "learning_rate": 10.0,
+                "schedule": "decay",
+                "momentum": 0.0,
                 "learning_rate_decay": 0.96,
                 "decay_start": 15,
                 "clip": 0.25,

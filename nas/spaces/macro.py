@@ -38,7 +38,7 @@ class MacroSpace(SearchSpace):
     }
 
     def __post_init__(self):
-        check("layers", self.layers >= 1, "at least 1", self.layers)
+        check("layers", self.layers >= 2, "at least 2", self.layers)
         kinds = [kind for k in range(self.layers) for kind in ("operation", *("skip",) * k)]
         choices = {"operation": len(OPERATIONS), "skip": 2}
         object.__setattr__(self, "kinds", tuple(kinds))

@@ -98,7 +98,9 @@ class MicroSpace(SearchSpace):
         copy = []
         while len(copy) < self.blocks:
             ready = [
-                b for b in range(self.blocks) if b + 2 not in place and set(cell[b, :, 0]) <= {*place}
+                b
+                for b in range(self.blocks)
+                if b + 2 not in place and set(cell[b, :, 0]) <= {*place}
             ]
             block = int(rng.choice(ready))
             halves = [(place[int(read)], operation) for read, operation in cell[block]]

@@ -40,6 +40,10 @@ class ReinforceSettings:
     entropy_weight: float = 1e-4
     baseline_decay: float = 0.95  # of the exponential moving average of rewards
     learning_rate: float = 1e-3  # Adam
+    adam_beta1: float = 0.9  # decay of its mean of gradients; ENAS' image searches: 0
+    adam_epsilon: float = 1e-8  # ENAS' image searches: 1e-3
+    skip_weight: float = 0.0  # of the skip penalty; 0: none
+    skip_target: float = 0.4  # probability of a skip at which it is zero
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):
@@ -47,7 +51,11 @@ class ReinforceSettings:
         for name in ("supervised_weight", "policy_weight", "entropy_weight"):
             check(name, getattr(self, name) >= 0, "0 or more", getattr(self, name))
         check("baseline_decay", 0 <= self.baseline_decay < 1, "in [0, 1)", self.baseline_decay)
-        check("learning_rate", self.learning_rate > 0, "positive", self.learning_rate)
+        for name in ("learning_rate", "adam_epsilon"):
+            check(name, getattr(self, name) > 0, "positive", getattr(self, name))
+        check("adam_beta1", 0 <= self.adam_beta1 < 1, "in [0, 1)", self.adam_beta1)
+        check("skip_weight", self.skip_weight >= 0, "0 or more", self.skip_weight)
+        check("skip_target", 0 < self.skip_target < 1, "in (0, 1)", self.skip_target)
 
 
 @flax.struct.dataclass
@@ -78,9 +86,14 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
 
     Raises:
       UserError: a supervised loss that the policy cannot have: without a hidden state there is
-        nothing to reconstruct from.
+        nothing to reconstruct from; or a skip penalty in a space without skips.
     """
     memory = settings.memory
+    skips = space.positions("skip")
+    if settings.skip_weight > 0 and not len(skips):
+        raise UserError(
+            "config field strategy.skip_weight: must be 0, decisions of this space are no skips"
+        )
     width = policy.state_width or 1  # a checkpoint holds no empty array
     wants_state = settings.supervised == "reconstruct" and settings.supervised_weight > 0
     if wants_state and not policy.state_width:
@@ -88,7 +101,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             "config field strategy.supervised: the policy has no hidden state to reconstruct from; "
             "use next_decision, or strategy.supervised_weight=0"
         )
-    adam = optax.scale_by_adam()
+    adam = optax.scale_by_adam(b1=settings.adam_beta1, eps=settings.adam_epsilon)
     mask = jnp.asarray(space.choice_mask())
 
     def init(key: Array) -> ReinforceState:
@@ -210,7 +223,15 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                 "reward": jnp.mean(rewards),
                 "total_reward": mean,
             }
-            return weights.policy * gradient_loss + weights.supervised * supervised, info
+            value = weights.policy * gradient_loss + weights.supervised * supervised
+            if settings.skip_weight > 0:
+                info["skip_penalty"] = jnp.mean(
+                    jax.vmap(objectives.skip_penalty, in_axes=(0, None))(
+                        trace.log_probs[:, skips], settings.skip_target
+                    )
+                )
+                value += settings.skip_weight * info["skip_penalty"]
+            return value, info
 
         (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         gradient, info = mean_over_devices((gradient, info | {"loss": value}), axis_name)

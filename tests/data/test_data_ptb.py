@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nas.data import ptb
+from nas.data import download, ptb
 from nas.data.sources import check_text
 from nas.data.text import END, UNKNOWN, load_corpus
 from nas.errors import UserError
@@ -93,7 +93,7 @@ def test_ptb_offline(tmp_path):
 def test_ptb_where_the_network_never_answers(tmp_path, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: release.wait(30))
-    monkeypatch.setattr(ptb, "TIMEOUT", 0.05)
+    monkeypatch.setattr(download, "TIMEOUT", 0.05)
     message = fails(TINY_PTB, data_dir=tmp_path)
     release.set()
     assert "no answer within 0.05 s" in message and "--raw_dir" in message

@@ -19,7 +19,12 @@ from nas.spaces import SearchSpace
 from nas.spaces.space import ABSENT
 from nas.tasks import SPACES
 
-SIZES = {"recurrent": [{"num_nodes": nodes} for nodes in (2, 4, 12)], "nasbench201": [{}]}
+SIZES = {
+    "recurrent": [{"num_nodes": nodes} for nodes in (2, 4, 12)],
+    "nasbench201": [{}],
+    "macro": [{"layers": layers} for layers in (2, 3, 12)],
+    "micro": [{"blocks": blocks} for blocks in (1, 5)],
+}
 EVERY_SPACE = {
     f"{name} {size}": tasks.space(name, size) for name in SPACES for size in SIZES.get(name, [{}])
 }

@@ -86,13 +86,13 @@ def test_it_computes_what_xla_does(size, max_norm, monkeypatch):
         rows, width, steps, _ = size
         direction = direction_of(steps, rows, width, np.float64)
         results = []
-        for native in (True, False):
-            monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
+        for is_native in (True, False):
+            monkeypatch.setattr(native_loop, "available", lambda dtype, found=is_native: found)
             run = jax.jit(functools.partial(states_and_gradients, max_norm))
             assert (
                 "nas_forward"
                 in run.lower(jax.tree.map(lambda x: x[0], cells), arguments, direction).as_text()
-            ) == native
+            ) == is_native
             each = [
                 run(jax.tree.map(lambda x, a=a: x[a], cells), arguments, direction)
                 for a in range(6)
@@ -114,8 +114,8 @@ def test_single_precision_is_as_exact_as_xlas(monkeypatch):
     cells, arguments = problem(*SIZES[-1], np.float32)
     cell, direction = jax.tree.map(lambda x: x[0], cells), direction.astype(np.float32)
     errors = []
-    for native in (True, False):
-        monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
+    for is_native in (True, False):
+        monkeypatch.setattr(native_loop, "available", lambda dtype, found=is_native: found)
         found = jax.tree.leaves(
             jax.jit(functools.partial(states_and_gradients, 1.5))(cell, arguments, direction)
         )
@@ -132,12 +132,12 @@ def test_operands_are_rounded_where_xla_rounds_them(rows, width, monkeypatch, op
     cells, arguments = problem(rows, width, 1, 2, np.float32)
     direction = direction_of(1, rows, width)
     results = []
-    for native, matmul, options in (
+    for is_native, matmul, options in (
         (True, "rounded", {}),
         (False, "bfloat16", optimised),
         (False, "float32", {}),
     ):
-        monkeypatch.setattr(native_loop, "available", lambda dtype, native=native: native)
+        monkeypatch.setattr(native_loop, "available", lambda dtype, found=is_native: found)
         run = jax.jit(
             functools.partial(states_and_gradients, 1.5, matmul=matmul), compiler_options=options
         )

@@ -1,7 +1,7 @@
 """Image networks of one fixed architecture, and baselines with as many parameters.
 
-An architecture alone is the searched network, with the rows of its weights that it uses: it computes
-by the same functions, from decisions that are constants.
+An architecture alone is the searched network, with the rows of its weights that it uses: it
+computes by the same functions, from decisions that are constants.
 """
 
 import math
@@ -45,7 +45,7 @@ def build(
 
 
 def network(wiring: Wiring, config: ClassifierSettings, decisions: np.ndarray) -> Model:
-    """One architecture [T]; its parameters are a dictionary: path in the tree of weights -> rows."""
+    """One architecture [T]; its parameters: path in the tree of weights -> rows in use."""
 
     def init(key: Array) -> dict[str, Array]:
         return from_shared(wiring, wiring.init(key), decisions)

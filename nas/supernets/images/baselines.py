@@ -25,8 +25,9 @@ class Plain(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network for small images (He et al. 2016, section 4.2): three stages of two blocks,
-    of 1, 2 and 4 times the width.
+    """A residual network for small images (He et al. 2016, section 4.2).
+
+    Three stages of two blocks, of 1, 2 and 4 times the width.
     """
 
     width: int

@@ -54,6 +54,7 @@ class Classifier(ClassifierSettings):
             shown=np.asarray,
             digits=3,
             guessing=math.log(data.classes),
+            reward_text=lambda accuracy: f"error {100 * (1 - accuracy):.2f} %",
         )
 
     def reward(self, space: SearchSpace, data: ImageData) -> Reward:

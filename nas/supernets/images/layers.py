@@ -65,8 +65,9 @@ def reduction(key: Array, rows: Sequence[int], channels: int, out: int) -> Reduc
 
 def normalise(x: Array, by: Norm) -> Array:
     """Every channel to mean 0 and variance 1 over the batch, then `by`."""
-    mean, variance = jnp.mean(x, axis=(0, 1, 2)), jnp.var(x, axis=(0, 1, 2))
-    return (x - mean) * (jax.lax.rsqrt(variance + _EPSILON) * by.scale) + by.offset
+    mean, variance = (of(x, axis=(0, 1, 2), keepdims=True) for of in (jnp.mean, jnp.var))
+    scale, offset = by.scale[None, None, None], by.offset[None, None, None]
+    return (x - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
 
 
 def convolve(x: Array, kernel: Array, groups: int = 1) -> Array:

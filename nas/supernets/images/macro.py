@@ -73,8 +73,7 @@ def _functions(space, channels, shape):
 
         square = (channels, channels)
         dense = {
-            size: kernel(total, size, size, *square, fan_in=size**2 * channels)
-            for size in _KERNELS
+            size: kernel(total, size, size, *square, fan_in=size**2 * channels) for size in _KERNELS
         }
         apart = {
             size: Separable(
@@ -102,14 +101,14 @@ def _functions(space, channels, shape):
 
     def use(decisions: Array) -> Weights:
         operations, skips = space.operations(decisions), space.skips(decisions)
-        every, always = jnp.arange(total), jnp.ones(total, bool)
-        own = jnp.arange(total) * count + operations
+        every, always = jnp.arange(total, dtype=jnp.int32), jnp.ones(total, bool)
+        own = jnp.arange(total, dtype=jnp.int32) * count + operations
         rows = {name: Use(every, operations == OPERATIONS.index(name)) for name in OPERATIONS}
 
         def reduced(end):
             # The next layer reads what is stored last; the rest is read by skips from there on.
             read = jnp.any(skips[end:, : end + 1] > 0, axis=0)
-            slots = Use(jnp.arange(end + 1), read.at[end].set(True))
+            slots = Use(jnp.arange(end + 1, dtype=jnp.int32), read.at[end].set(True))
             return Reduction(slots, slots, Norm(slots, slots))
 
         whole, with_weights = Use(None, jnp.array(True)), operations < OPERATIONS.index("avg_3x3")
@@ -149,7 +148,12 @@ def _functions(space, channels, shape):
                 return jax.lax.dynamic_update_index_in_dim(stored, out, k + 1, 0), None
 
             own = jax.tree.map(lambda leaf: leaf[first:end], scanned)  # noqa: B023
-            steps = jnp.arange(first, end), operations[first:end], skips[first:end, : end + 1], own
+            steps = (
+                jnp.arange(first, end, dtype=jnp.int32),
+                operations[first:end],
+                skips[first:end, : end + 1],
+                own,
+            )
             stored, _ = jax.lax.scan(layer, stored, steps)
             if stage < len(ends):
                 stored = jax.vmap(layers.reduce)(stored, used.reductions[stage])

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nas.spaces.micro import OPERATIONS, MicroSpace
 from nas.config import check
+from nas.spaces.micro import OPERATIONS, MicroSpace
 from nas.supernets.images import layers, native_networks
 from nas.supernets.images.classifier import Classifier
 from nas.supernets.images.layers import Filter, Norm, Reduction, Separable
@@ -102,7 +102,9 @@ def _functions(space, channels, normal_cells, shape):
             leave = Filter(leave, layers.norm(width))
             cells.append(Cell(before, tuple(alike), *pairs, leave))
             inputs = [inputs[1], (width, inputs[1][1])]
-        stem = layers.kernel(stem_key, 3, 3, shape.channels, 3 * channels, fan_in=9 * shape.channels)
+        stem = layers.kernel(
+            stem_key, 3, 3, shape.channels, 3 * channels, fan_in=9 * shape.channels
+        )
         head = layers.kernel(head_key, width, shape.classes, fan_in=4 * width)
         return Weights(Filter(stem, layers.norm(3 * channels)), tuple(cells), head)
 
@@ -112,11 +114,11 @@ def _functions(space, channels, normal_cells, shape):
         reads, operations = space.reads(decisions), space.operations(decisions)
         whole = Use(None, jnp.array(True))
         # A row of the shared pairs is (block, which of the two, what is read).
-        start = 2 * jnp.array(firsts[:-1])[:, None] + jnp.arange(2) * (jnp.arange(blocks) + 2)[:, None]
+        start = [[2 * firsts[b] + half * (b + 2) for half in (0, 1)] for b in range(blocks)]
 
         def cell(number, weights):
             kind = int(number in reducing)
-            rows = (start + reads[kind]).reshape(-1)
+            rows = (jnp.array(start, jnp.int32) + reads[kind]).reshape(-1)
             chosen = operations[kind].reshape(-1)
             loose = _loose(reads[kind], blocks) > 0
             of = jax.tree.map(lambda _: whole, weights)
@@ -124,7 +126,7 @@ def _functions(space, channels, normal_cells, shape):
                 jax.tree.map(lambda _, name=name: Use(rows, chosen == OPERATIONS.index(name)), tree)
                 for name, tree in (("sep_3x3", weights.sep_3x3), ("sep_5x5", weights.sep_5x5))
             ]
-            kernel = Use(jnp.arange(blocks + 2), loose)
+            kernel = Use(jnp.arange(blocks + 2, dtype=jnp.int32), loose)
             return of._replace(
                 sep_3x3=pairs[0], sep_5x5=pairs[1], leave=of.leave._replace(kernel=kernel)
             )
@@ -214,7 +216,7 @@ def _cell(cell, reads, operations, inputs):
         out = _chosen(operation, found, {"sep_3x3": sep_3x3, "sep_5x5": sep_5x5})
         return nodes.at[place].add(out), None
 
-    places = jnp.repeat(jnp.arange(blocks) + 2, 2)
+    places = jnp.repeat(jnp.arange(blocks, dtype=jnp.int32) + 2, 2)
     steps = places, reads.reshape(-1), operations.reshape(-1), cell.sep_3x3, cell.sep_5x5
     nodes, _ = jax.lax.scan(operation, nodes, steps)
     kernel = cell.leave.kernel * _loose(reads, blocks)[:, None, None]

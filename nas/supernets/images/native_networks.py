@@ -17,13 +17,14 @@ from nas.supernets import native
 from nas.types import Array, Params
 
 _SOURCE = pathlib.Path(__file__).with_name("networks.cc")
+_TYPES = {"float32": "float", "float64": "double"}
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def available() -> bool:
-    """Whether processors compute, and networks.cc is compiled or can be."""
+def available(dtype: str = "float32") -> bool:
+    """Whether processors compute, and networks.cc is compiled for that type or can be."""
     with _ONE_AT_A_TIME:
-        return _register()
+        return _register(dtype)
 
 
 def prepare() -> None:
@@ -46,7 +47,7 @@ def loss(
       name: macro or micro.
       used: the weights of one architecture, whose leaves come in the order that networks.cc reads.
       program: its decisions, int32, as networks.cc reads them.
-      images: [B, H, W, channels] float32.
+      images: [B, H, W, channels] of the type of the weights.
       labels: [B] int32.
       mask: [B, C] of dropout, already scaled.
     """
@@ -70,25 +71,25 @@ loss.defvjp(_forward, _backward)
 def _call(name, used, program, images, labels, mask, gradients):
     leaves = jax.tree.leaves(used)
     # The other side takes them for what it expects.
-    chex.assert_type([images, mask, *leaves], jnp.float32)
+    chex.assert_type([mask, *leaves], images.dtype)
     chex.assert_type([labels, *program], jnp.int32)
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    scalar = jax.ShapeDtypeStruct((), images.dtype)
     call = jax.ffi.ffi_call(
-        f"nas_{name}", [scalar, scalar, *gradients], vmap_method="sequential"
+        f"nas_{name}_{images.dtype}", [scalar, scalar, *gradients], vmap_method="sequential"
     )
     return tuple(call(*program, images, labels, mask, *leaves))
 
 
 @functools.cache
-def _register():
-    if jax.default_backend() != "cpu":
+def _register(dtype):
+    if jax.default_backend() != "cpu" or dtype not in _TYPES:
         return False
     try:
-        library = native.load(_SOURCE)
+        library = native.load(_SOURCE, REAL=_TYPES[dtype])
     except OSError as error:
         logging.getLogger(__name__).warning(
             "image networks are left to XLA, which takes longer: %s", error
         )
         return False
-    native.register(library, {f"nas_{name}": name for name in ("macro", "micro")})
+    native.register(library, {f"nas_{name}_{dtype}": name for name in ("macro", "micro")})
     return True

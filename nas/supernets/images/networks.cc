@@ -21,14 +21,16 @@
 
 namespace {
 
-typedef float Vector __attribute__((vector_size(kBytes), may_alias));
-constexpr int kLanes = kBytes / sizeof(float);
+using Real = REAL;  // float or double, from the command line
+
+typedef Real Vector __attribute__((vector_size(kBytes), may_alias));
+constexpr int kLanes = kBytes / sizeof(Real);
 
 int64_t Padded(int64_t channels) { return RoundUp(channels, kLanes); }
 
-Vector Load(const float* x) { return *reinterpret_cast<const Vector*>(x); }
-void Store(float* x, Vector value) { *reinterpret_cast<Vector*>(x) = value; }
-Vector Positive(Vector x) { return x > 0.f ? x : Vector{}; }
+Vector Load(const Real* x) { return *reinterpret_cast<const Vector*>(x); }
+void Store(Real* x, Vector value) { *reinterpret_cast<Vector*>(x) = value; }
+Vector Positive(Vector x) { return x > Real(0) ? x : Vector{}; }
 
 // ---- Memory ----
 
@@ -42,8 +44,8 @@ class Arena {
     for (Block& block : blocks_) std::free(block.start);
   }
   // `count` numbers at an address that is a multiple of a vector's length; not cleared.
-  float* Take(int64_t count) {
-    const int64_t bytes = RoundUp(count * sizeof(float), 64);
+  Real* Take(int64_t count) {
+    const int64_t bytes = RoundUp(count * sizeof(Real), 64);
     while (current_ < blocks_.size() && used_ + bytes > blocks_[current_].bytes) {
       ++current_;
       used_ = 0;
@@ -53,13 +55,13 @@ class Arena {
       blocks_.push_back({static_cast<char*>(std::aligned_alloc(64, size)), size});
       used_ = 0;
     }
-    float* taken = reinterpret_cast<float*>(blocks_[current_].start + used_);
+    Real* taken = reinterpret_cast<Real*>(blocks_[current_].start + used_);
     used_ += bytes;
     return taken;
   }
-  float* Zeros(int64_t count) {
-    float* taken = Take(count);
-    std::fill_n(taken, count, 0.f);
+  Real* Zeros(int64_t count) {
+    Real* taken = Take(count);
+    std::fill_n(taken, count, Real(0));
     return taken;
   }
   void Clear() { current_ = used_ = 0; }
@@ -110,16 +112,16 @@ class BorrowedArena {
 // Sums over a window of size x size taps and `depth` channels, for `rows` pixels of a line and one
 // panel of output channels: panel[tap][channel][vectors].
 template <int rows, int vectors>
-void MultiplyTile(int64_t size, int64_t depth, int64_t pixel, int64_t line, const float* x,
-                  const Vector* panel, float* out, int64_t out_pixel) {
+void MultiplyTile(int64_t size, int64_t depth, int64_t pixel, int64_t line, const Real* x,
+                  const Vector* panel, Real* out, int64_t out_pixel) {
   Vector sums[rows][vectors] = {};
   for (int64_t dy = 0; dy < size; ++dy) {
     for (int64_t dx = 0; dx < size; ++dx) {
-      const float* left = x + dy * line + dx * pixel;
+      const Real* left = x + dy * line + dx * pixel;
       for (int64_t i = 0; i < depth; ++i, panel += vectors) {
 #pragma GCC unroll 8
         for (int row = 0; row < rows; ++row) {
-          const float value = left[row * pixel + i];
+          const Real value = left[row * pixel + i];
 #pragma GCC unroll 3
           for (int v = 0; v < vectors; ++v) sums[row][v] += value * panel[v];
         }
@@ -134,7 +136,7 @@ void MultiplyTile(int64_t size, int64_t depth, int64_t pixel, int64_t line, cons
 
 template <int vectors, int rows = kRows>
 void MultiplyRemainder(int64_t left_over, int64_t size, int64_t depth, int64_t pixel, int64_t line,
-                       const float* x, const Vector* panel, float* out, int64_t out_pixel) {
+                       const Real* x, const Vector* panel, Real* out, int64_t out_pixel) {
   if (left_over == rows)
     MultiplyTile<rows, vectors>(size, depth, pixel, line, x, panel, out, out_pixel);
   else if constexpr (rows > 1)
@@ -160,7 +162,7 @@ struct Product {
 };
 
 // Weights [taps][depth][columns] in the order in which Multiply reads them, panel by panel.
-void Pack(const Product& of, const float* weights, float* packed) {
+void Pack(const Product& of, const Real* weights, Real* packed) {
   for (int64_t panel = 0; panel < of.Panels(); ++panel) {
     const int64_t first = of.PanelStart(panel) * kLanes,
                   width = of.PanelStart(panel + 1) * kLanes - first;
@@ -170,12 +172,12 @@ void Pack(const Product& of, const float* weights, float* packed) {
 }
 
 template <int vectors>
-void MultiplyPanel(const Product& of, const float* x, const float* packed, float* out) {
+void MultiplyPanel(const Product& of, const Real* x, const Real* packed, Real* out) {
   const Vector* panel = reinterpret_cast<const Vector*>(packed);
   for (int64_t y = 0; y < of.height; ++y) {
     for (int64_t first = 0; first < of.width; first += kRows) {
-      const float* left = x + y * of.Line() + first * of.stride;
-      float* to = out + (y * of.width + first) * of.columns;
+      const Real* left = x + y * of.Line() + first * of.stride;
+      Real* to = out + (y * of.width + first) * of.columns;
       const int64_t rows = std::min<int64_t>(kRows, of.width - first);
       MultiplyRemainder<vectors>(rows, of.size, of.depth, of.stride, of.Line(), left, panel, to,
                                  of.columns);
@@ -184,7 +186,7 @@ void MultiplyPanel(const Product& of, const float* x, const float* packed, float
 }
 
 // out [height][width][columns] from a padded input.
-void Multiply(const Product& of, const float* x, const float* packed, float* out) {
+void Multiply(const Product& of, const Real* x, const Real* packed, Real* out) {
   for (int64_t panel = 0; panel < of.Panels(); ++panel) {
     const int64_t first = of.PanelStart(panel), vectors = of.PanelStart(panel + 1) - first;
     const auto multiply = vectors == 3   ? MultiplyPanel<3>
@@ -196,10 +198,10 @@ void Multiply(const Product& of, const float* x, const float* packed, float* out
 
 // Adds to `rows` rows of one tap's gradient what an image contributes.
 template <int rows, int vectors>
-void CorrelateTile(const Product& of, const float* x, const float* z, int64_t z_line, float* out) {
+void CorrelateTile(const Product& of, const Real* x, const Real* z, int64_t z_line, Real* out) {
   Vector sums[rows][vectors] = {};
   for (int64_t y = 0; y < of.height; ++y) {
-    const float *left = x + y * of.Line(), *right = z + y * z_line;
+    const Real *left = x + y * of.Line(), *right = z + y * z_line;
     for (int64_t column = 0; column < of.width;
          ++column, left += of.stride, right += of.columns) {
       Vector loaded[vectors];
@@ -207,7 +209,7 @@ void CorrelateTile(const Product& of, const float* x, const float* z, int64_t z_
       for (int v = 0; v < vectors; ++v) loaded[v] = Load(right + v * kLanes);
 #pragma GCC unroll 8
       for (int row = 0; row < rows; ++row) {
-        const float value = left[row];
+        const Real value = left[row];
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; ++v) sums[row][v] += value * loaded[v];
       }
@@ -217,17 +219,17 @@ void CorrelateTile(const Product& of, const float* x, const float* z, int64_t z_
   for (int row = 0; row < rows; ++row) {
 #pragma GCC unroll 3
     for (int v = 0; v < vectors; ++v) {
-      float* to = out + row * of.columns + v * kLanes;
+      Real* to = out + row * of.columns + v * kLanes;
       Store(to, Load(to) + sums[row][v]);
     }
   }
 }
 
 template <int vectors>
-void CorrelatePanel(const Product& of, const float* x, const float* z, int64_t z_line, float* out) {
+void CorrelatePanel(const Product& of, const Real* x, const Real* z, int64_t z_line, Real* out) {
   for (int64_t tap = 0; tap < of.Taps(); ++tap) {
-    const float* left = x + tap / of.size * of.Line() + tap % of.size * of.stride;
-    float* to = out + tap * of.depth * of.columns;
+    const Real* left = x + tap / of.size * of.Line() + tap % of.size * of.stride;
+    Real* to = out + tap * of.depth * of.columns;
     int64_t row = 0;
     for (; row + kRows <= of.depth; row += kRows)
       CorrelateTile<kRows, vectors>(of, left + row, z, z_line, to + row * of.columns);
@@ -240,7 +242,7 @@ void CorrelatePanel(const Product& of, const float* x, const float* z, int64_t z
 
 // Adds to the gradient of the weights, [taps][depth][columns], what an image contributes: x is its
 // padded input, z the gradient of its output, whose lines are z_line floats apart.
-void Correlate(const Product& of, const float* x, const float* z, int64_t z_line, float* out) {
+void Correlate(const Product& of, const Real* x, const Real* z, int64_t z_line, Real* out) {
   for (int64_t panel = 0; panel < of.Panels(); ++panel) {
     const int64_t first = of.PanelStart(panel), vectors = of.PanelStart(panel + 1) - first;
     const auto correlate = vectors == 3   ? CorrelatePanel<3>
@@ -253,21 +255,21 @@ void Correlate(const Product& of, const float* x, const float* z, int64_t z_line
 // Each channel's own window: out [height][width][channels] from an input padded by size - 1 pixels
 // and weights [taps][channels].
 template <int size>
-void Depthwise(int64_t height, int64_t width, int64_t channels, const float* x,
-               const float* weights, float* out) {
+void Depthwise(int64_t height, int64_t width, int64_t channels, const Real* x,
+               const Real* weights, Real* out) {
   constexpr int kPixels = 4;
   const int64_t line = (width + size - 1) * channels;
   for (int64_t y = 0; y < height; ++y) {
     for (int64_t c = 0; c < channels; c += kLanes) {
-      const float* left = x + y * line + c;
-      float* to = out + y * width * channels + c;
+      const Real* left = x + y * line + c;
+      Real* to = out + y * width * channels + c;
       int64_t column = 0;
       for (; column + kPixels <= width; column += kPixels) {
         Vector sums[kPixels] = {};
 #pragma GCC unroll 5
         for (int tap = 0; tap < size * size; ++tap) {
           const Vector weight = Load(weights + tap * channels + c);
-          const float* from = left + tap / size * line + (column + tap % size) * channels;
+          const Real* from = left + tap / size * line + (column + tap % size) * channels;
 #pragma GCC unroll 4
           for (int p = 0; p < kPixels; ++p) sums[p] += weight * Load(from + p * channels);
         }
@@ -287,14 +289,14 @@ void Depthwise(int64_t height, int64_t width, int64_t channels, const float* x,
 
 // Adds to the gradient [taps][channels] what an image contributes; z as in Correlate.
 template <int size>
-void DepthwiseCorrelate(int64_t height, int64_t width, int64_t channels, const float* x,
-                        const float* z, int64_t z_line, float* out) {
+void DepthwiseCorrelate(int64_t height, int64_t width, int64_t channels, const Real* x,
+                        const Real* z, int64_t z_line, Real* out) {
   const int64_t line = (width + size - 1) * channels;
   for (int64_t c = 0; c < channels; c += kLanes) {
     for (int dy = 0; dy < size; ++dy) {
       Vector sums[size] = {};
       for (int64_t y = 0; y < height; ++y) {
-        const float *left = x + (y + dy) * line + c, *right = z + y * z_line + c;
+        const Real *left = x + (y + dy) * line + c, *right = z + y * z_line + c;
         for (int64_t column = 0; column < width; ++column) {
           const Vector value = Load(right + column * channels);
 #pragma GCC unroll 5
@@ -303,7 +305,7 @@ void DepthwiseCorrelate(int64_t height, int64_t width, int64_t channels, const f
         }
       }
       for (int dx = 0; dx < size; ++dx) {
-        float* to = out + (dy * size + dx) * channels + c;
+        Real* to = out + (dy * size + dx) * channels + c;
         Store(to, Load(to) + sums[dx]);
       }
     }
@@ -315,15 +317,15 @@ void DepthwiseCorrelate(int64_t height, int64_t width, int64_t channels, const f
 // Normalisation of a tensor over the images of the batch and their pixels, as its readers apply it:
 // factor x + shift.
 struct Norm {
-  const float *scale, *offset;   // [channels], learnt
-  float *of_scale, *of_offset;   // their gradients; null: not wanted
-  float *mean, *inverse;         // [padded]; of x, and 1 / its standard deviation
-  float *factor, *shift;         // [padded]
+  const Real *scale, *offset;   // [channels], learnt
+  Real *of_scale, *of_offset;   // their gradients; null: not wanted
+  Real *mean, *inverse;         // [padded]; of x, and 1 / its standard deviation
+  Real *factor, *shift;         // [padded]
 };
 
 struct Tensor {
-  float* data;      // [images][height][width][padded]
-  float* gradient;  // of what readers see
+  Real* data;      // [images][height][width][padded]
+  Real* gradient;  // of what readers see
   int64_t height, width, channels, padded;
   Norm* norm;  // null: read as it is
   bool has_gradient;
@@ -338,9 +340,9 @@ struct Source {
   bool rectified;
 
   // `pixels` of them, from place `at` of the tensor's data.
-  void Read(int64_t at, int64_t pixels, float* out, int64_t out_pixel) const {
+  void Read(int64_t at, int64_t pixels, Real* out, int64_t out_pixel) const {
     const Norm* norm = tensor->norm;
-    const float* from = tensor->data + at;
+    const Real* from = tensor->data + at;
     for (int64_t p = 0; p < pixels; ++p, from += tensor->padded, out += out_pixel) {
       for (int64_t c = 0; c < tensor->padded; c += kLanes) {
         Vector x = Load(from + c);
@@ -351,11 +353,11 @@ struct Source {
     }
   }
   // The same as a gradient comes back.
-  void Return(int64_t at, int64_t pixels, const float* gradient, int64_t gradient_pixel,
+  void Return(int64_t at, int64_t pixels, const Real* gradient, int64_t gradient_pixel,
               bool add) const {
     const Norm* norm = tensor->norm;
-    const float* from = tensor->data + at;
-    float* to = tensor->gradient + at;
+    const Real* from = tensor->data + at;
+    Real* to = tensor->gradient + at;
     for (int64_t p = 0; p < pixels;
          ++p, from += tensor->padded, to += tensor->padded, gradient += gradient_pixel) {
       for (int64_t c = 0; c < tensor->padded; c += kLanes) {
@@ -363,7 +365,7 @@ struct Source {
         if (rectified) {
           Vector x = Load(from + c);
           if (norm) x = x * Load(norm->factor + c) + Load(norm->shift + c);
-          g = x > 0.f ? g : Vector{};
+          g = x > Real(0) ? g : Vector{};
         }
         Store(to + c, add ? Load(to + c) + g : g);
       }
@@ -373,8 +375,8 @@ struct Source {
 
 // Weights of a network, and where their gradient goes (null: not wanted).
 struct Weights {
-  const float* value;
-  float* gradient;
+  const Real* value;
+  Real* gradient;
 
   Weights operator+(int64_t at) const { return {value + at, gradient ? gradient + at : nullptr}; }
 };
@@ -404,7 +406,7 @@ class Network {
 
   // Images [height][width][channels] as they come.
   struct Input {
-    const float* data;
+    const Real* data;
     int64_t height, width, channels;
   };
 
@@ -412,7 +414,7 @@ class Network {
   Tensor* Stem(const Input& input, int64_t channels, Weights weights, NormWeights norm) {
     const Product product = {input.height, input.width,  3,
                              input.channels, input.channels, Padded(channels)};
-    const auto fill = [=](int64_t, int64_t image, float* x) {
+    const auto fill = [=](int64_t, int64_t image, Real* x) {
       const int64_t line = input.width * input.channels;
       for (int64_t y = 0; y < input.height; ++y)
         std::copy_n(input.data + (image * input.height + y) * line, line,
@@ -428,8 +430,8 @@ class Network {
     const Tensor& from = *source.tensor;
     const Product product = {from.height,   from.width,  size,
                              from.channels, from.padded, Padded(channels)};
-    const auto fill = [=](int64_t, int64_t image, float* x) { Pad(source, size, image, x); };
-    const auto drain = [=](int64_t, int64_t image, const float* gradient, bool add) {
+    const auto fill = [=](int64_t, int64_t image, Real* x) { Pad(source, size, image, x); };
+    const auto drain = [=](int64_t, int64_t image, const Real* gradient, bool add) {
       source.Return(image * source.tensor->Size(), source.tensor->Pixels(), gradient,
                     source.tensor->padded, add);
     };
@@ -458,13 +460,13 @@ class Network {
                        channels});
       tensors.push_back(sources[i].tensor);
     }
-    const auto fill = [=](int64_t, int64_t image, float* x) {
+    const auto fill = [=](int64_t, int64_t image, Real* x) {
       for (size_t i = 0; i < sources.size(); ++i) {
         const Tensor& from = *sources[i].tensor;
         sources[i].Read(image * from.Size(), from.Pixels(), x + i * from.padded, stride);
       }
     };
-    const auto drain = [=](int64_t, int64_t image, const float* gradient, bool) {
+    const auto drain = [=](int64_t, int64_t image, const Real* gradient, bool) {
       for (size_t i = 0; i < sources.size(); ++i) {
         const Tensor& from = *sources[i].tensor;
         sources[i].Return(image * from.Size(), from.Pixels(), gradient + i * from.padded, stride,
@@ -492,15 +494,15 @@ class Network {
             visit((y * source.tensor->width + x) * padded,
                   (y / 2 * width + x / 2) * 2 * padded + y % 2 * padded);
     };
-    const auto fill = [=](int64_t, int64_t image, float* x) {
+    const auto fill = [=](int64_t, int64_t image, Real* x) {
       each([&](int64_t at, int64_t to) {
         source.Read(image * source.tensor->Size() + at, 1, x + to, padded);
       });
     };
-    const auto drain = [=](int64_t, int64_t image, const float* gradient, bool add) {
+    const auto drain = [=](int64_t, int64_t image, const Real* gradient, bool add) {
       if (!add)
         std::fill_n(source.tensor->gradient + image * source.tensor->Size(), source.tensor->Size(),
-                    0.f);
+                    Real(0));
       each([&](int64_t at, int64_t to) {
         source.Return(image * source.tensor->Size() + at, 1, gradient + to, padded, true);
       });
@@ -520,9 +522,9 @@ class Network {
     Tensor* out = Like(*sources[0].tensor);
     if (norm) out->norm = MakeNorm(*norm, out->padded);
     ForBlocks(out, [&](int64_t thread, int64_t first, int64_t last) {
-      float* x = Scratch(thread, out->Size());
+      Real* x = Scratch(thread, out->Size());
       for (int64_t image = first; image < last; ++image) {
-        float* to = out->data + image * out->Size();
+        Real* to = out->data + image * out->Size();
         sources[0].Read(image * out->Size(), out->Pixels(), to, out->padded);
         for (size_t i = 1; i < sources.size(); ++i) {
           sources[i].Read(image * out->Size(), out->Pixels(), x, out->padded);
@@ -535,7 +537,7 @@ class Network {
     Record(out, [=, this] {
       const auto through = StartBackward(out);
       Parallel([&](int64_t thread, int64_t first, int64_t last) {
-        float* z = Scratch(thread, out->Size());
+        Real* z = Scratch(thread, out->Size());
         for (int64_t image = first; image < last; ++image) {
           ReadGradient(*out, through, image, 1, z);
           for (size_t i = 0; i < sources.size(); ++i) {
@@ -552,58 +554,58 @@ class Network {
 
   // Mean over pixels, dropout's mask [images][channels], weights [channels][classes], softmax: the
   // mean cross-entropy and the share of images whose label has the largest logit.
-  void Head(Source source, Weights weights, int64_t classes, const float* mask,
-            const int32_t* labels, float* loss, float* accuracy) {
+  void Head(Source source, Weights weights, int64_t classes, const Real* mask,
+            const int32_t* labels, Real* loss, Real* accuracy) {
     Tensor* from = source.tensor;
     const int64_t channels = from->channels;
-    float* features = arena_.Take(images_ * from->padded);
-    float* of_features = arena_.Zeros(images_ * from->padded);
+    Real* features = arena_.Take(images_ * from->padded);
+    Real* of_features = arena_.Zeros(images_ * from->padded);
     Parallel([&](int64_t thread, int64_t first, int64_t last) {
-      float* x = Scratch(thread, from->Size());
+      Real* x = Scratch(thread, from->Size());
       for (int64_t image = first; image < last; ++image) {
         source.Read(image * from->Size(), from->Pixels(), x, from->padded);
         for (int64_t c = 0; c < from->padded; c += kLanes) {
           Vector sum = {};
           for (int64_t p = 0; p < from->Pixels(); ++p) sum += Load(x + p * from->padded + c);
-          Store(features + image * from->padded + c, sum / static_cast<float>(from->Pixels()));
+          Store(features + image * from->padded + c, sum / static_cast<Real>(from->Pixels()));
         }
         for (int64_t c = 0; c < channels; ++c)
           features[image * from->padded + c] *= mask[image * channels + c];
       }
     });
-    std::vector<float> logits(classes);
+    std::vector<Real> logits(classes);
     double total = 0;
     int64_t right = 0;
     for (int64_t image = 0; image < images_; ++image) {
-      const float* feature = features + image * from->padded;
-      std::fill(logits.begin(), logits.end(), 0.f);
+      const Real* feature = features + image * from->padded;
+      std::fill(logits.begin(), logits.end(), Real(0));
       for (int64_t c = 0; c < channels; ++c)
         for (int64_t k = 0; k < classes; ++k)
           logits[k] += feature[c] * weights.value[c * classes + k];
       const int64_t label = labels[image];
       const int64_t best = std::max_element(logits.begin(), logits.end()) - logits.begin();
-      const float largest = logits[best];
+      const Real largest = logits[best];
       double sum = 0;
-      for (float& logit : logits) sum += std::exp(logit -= largest);
+      for (Real& logit : logits) sum += std::exp(logit -= largest);
       total += std::log(sum) - logits[label];
       right += best == label && std::isfinite(sum);
       if (!backward_) continue;
       for (int64_t k = 0; k < classes; ++k) {
-        const float gradient =
-            (std::exp(logits[k]) / static_cast<float>(sum) - (k == label)) / images_;
+        const Real gradient =
+            (std::exp(logits[k]) / static_cast<Real>(sum) - (k == label)) / images_;
         for (int64_t c = 0; c < channels; ++c) {
           weights.gradient[c * classes + k] += feature[c] * gradient;
           of_features[image * from->padded + c] += gradient * weights.value[c * classes + k];
         }
       }
     }
-    *loss = static_cast<float>(total / images_);
-    *accuracy = static_cast<float>(right) / images_;
+    *loss = static_cast<Real>(total / images_);
+    *accuracy = static_cast<Real>(right) / images_;
     if (!backward_) return;
     Parallel([&](int64_t thread, int64_t first, int64_t last) {
-      float* g = Scratch(thread, from->Size());
+      Real* g = Scratch(thread, from->Size());
       for (int64_t image = first; image < last; ++image) {
-        float* of_feature = of_features + image * from->padded;
+        Real* of_feature = of_features + image * from->padded;
         for (int64_t c = 0; c < channels; ++c)
           of_feature[c] *= mask[image * channels + c] / from->Pixels();
         for (int64_t p = 0; p < from->Pixels(); ++p)
@@ -616,14 +618,14 @@ class Network {
   }
 
  private:
-  using Fill = std::function<void(int64_t thread, int64_t image, float* x)>;
+  using Fill = std::function<void(int64_t thread, int64_t image, Real* x)>;
   using Drain =
-      std::function<void(int64_t thread, int64_t image, const float* gradient, bool add)>;
+      std::function<void(int64_t thread, int64_t image, const Real* gradient, bool add)>;
 
   // How the gradient of what was computed follows from that of what readers saw:
   // of_read g + of_value x + constant.
   struct Through {
-    const float *of_read, *of_value, *constant;  // [padded]; null: it is the same
+    const Real *of_read, *of_value, *constant;  // [padded]; null: it is the same
   };
 
   // ---- work on blocks of images, one a thread ----
@@ -645,10 +647,10 @@ class Network {
   }
 
   // Memory of a thread until the next operation.
-  float* Scratch(int64_t thread, int64_t size) {
-    std::vector<float>& scratch = scratch_[thread];
+  Real* Scratch(int64_t thread, int64_t size) {
+    std::vector<Real>& scratch = scratch_[thread];
     if (static_cast<int64_t>(scratch.size()) < size + 64) scratch.resize(size + 64);
-    return reinterpret_cast<float*>(
+    return reinterpret_cast<Real*>(
         RoundUp(reinterpret_cast<int64_t>(scratch.data()), 64));
   }
 
@@ -671,7 +673,7 @@ class Network {
     return made;
   }
 
-  static void Pad(const Source& source, int64_t size, int64_t image, float* x) {
+  static void Pad(const Source& source, int64_t size, int64_t image, Real* x) {
     const Tensor& from = *source.tensor;
     const int64_t line = (from.width + size - 1) * from.padded, border = size / 2;
     for (int64_t y = 0; y < from.height; ++y)
@@ -692,7 +694,7 @@ class Network {
   // Sums of x and x^2 over an image, to those of the thread.
   void AddMoments(int64_t thread, const Tensor& of, int64_t image) {
     if (!of.norm) return;
-    const float* x = of.data + image * of.Size();
+    const Real* x = of.data + image * of.Size();
     AddSums(thread, of, [=](int64_t at) { return Load(x + at); },
             [=](int64_t at) {
               const Vector value = Load(x + at);
@@ -744,12 +746,12 @@ class Network {
     moments_ = reinterpret_cast<double*>(arena_.Zeros(threads_ * 4 * of->padded));
     Parallel([&](int64_t thread, int64_t first, int64_t last) {
       for (int64_t image = first; image < last; ++image) {
-        const float *x = of->data + image * of->Size(), *g = of->gradient + image * of->Size();
+        const Real *x = of->data + image * of->Size(), *g = of->gradient + image * of->Size();
         AddSums(thread, *of, [=](int64_t at) { return Load(g + at); },
                 [=](int64_t at) { return Load(g + at) * Load(x + at); });
       }
     });
-    float *of_read = arena_.Zeros(of->padded), *of_value = arena_.Zeros(of->padded),
+    Real *of_read = arena_.Zeros(of->padded), *of_value = arena_.Zeros(of->padded),
           *constant = arena_.Zeros(of->padded);
     const double count = images_ * of->Pixels();
     for (int64_t c = 0; c < of->channels; ++c) {
@@ -766,11 +768,11 @@ class Network {
 
   // The gradient of what was computed of an image, padded by size - 1 pixels, whose border stays.
   static void ReadGradient(const Tensor& of, const Through& through, int64_t image, int64_t size,
-                           float* out) {
+                           Real* out) {
     const int64_t line = (of.width + size - 1) * of.padded, border = size / 2;
     for (int64_t y = 0; y < of.height; ++y) {
       const int64_t at = image * of.Size() + y * of.width * of.padded;
-      float* to = out + (y + border) * line + border * of.padded;
+      Real* to = out + (y + border) * line + border * of.padded;
       if (!through.of_read) {
         std::copy_n(of.gradient + at, of.width * of.padded, to);
         continue;
@@ -793,7 +795,7 @@ class Network {
                 std::vector<Tensor*> read = {}, std::function<void()> finish = nullptr) {
     Tensor* out = Make(product.height, product.width, channels);
     if (norm) out->norm = MakeNorm(*norm, out->padded);
-    float *whole = arena_.Zeros(product.WeightSize()), *packed = arena_.Take(product.WeightSize());
+    Real *whole = arena_.Zeros(product.WeightSize()), *packed = arena_.Take(product.WeightSize());
     for (const Part& part : parts)
       for (int64_t tap = 0; tap < product.Taps(); ++tap)
         for (int64_t row = 0; row < part.rows; ++row)
@@ -802,8 +804,8 @@ class Network {
                           part.column);
     Pack(product, whole, packed);
     ForBlocks(out, [&](int64_t thread, int64_t first, int64_t last) {
-      float* x = Scratch(thread, product.InputSize());
-      std::fill_n(x, product.InputSize(), 0.f);
+      Real* x = Scratch(thread, product.InputSize());
+      std::fill_n(x, product.InputSize(), Real(0));
       for (int64_t image = first; image < last; ++image) {
         fill(thread, image, x);
         Multiply(product, x, packed, out->data + image * out->Size());
@@ -815,8 +817,8 @@ class Network {
       // weights turned by half a turn and transposed.
       const Product back = {product.height,  product.width,    product.size,
                             out->channels, product.columns, Padded(product.stride)};
-      float* turned = drain ? arena_.Zeros(back.WeightSize()) : nullptr;
-      float* repacked = drain ? arena_.Take(back.WeightSize()) : nullptr;
+      Real* turned = drain ? arena_.Zeros(back.WeightSize()) : nullptr;
+      Real* repacked = drain ? arena_.Take(back.WeightSize()) : nullptr;
       if (drain) {
         for (int64_t tap = 0; tap < product.Taps(); ++tap)
           for (int64_t row = 0; row < product.depth; ++row)
@@ -826,17 +828,17 @@ class Network {
         Pack(back, turned, repacked);
       }
       const Through through = StartBackward(out);
-      float* of_weights = arena_.Take(threads_ * product.WeightSize());
+      Real* of_weights = arena_.Take(threads_ * product.WeightSize());
       const bool add = !read.empty() && read[0]->has_gradient;
       Parallel([&](int64_t thread, int64_t first, int64_t last) {
         const int64_t border = product.size / 2;
         const int64_t image_size = product.height * product.width * back.columns;
-        float* x = Scratch(thread, product.InputSize() + back.InputSize() + image_size + 64);
-        float* z = x + RoundUp(product.InputSize(), kLanes);
-        float* gradient = z + back.InputSize();
-        std::fill_n(x, gradient - x, 0.f);
-        float* own = of_weights + thread * product.WeightSize();
-        std::fill_n(own, product.WeightSize(), 0.f);
+        Real* x = Scratch(thread, product.InputSize() + back.InputSize() + image_size + 64);
+        Real* z = x + RoundUp(product.InputSize(), kLanes);
+        Real* gradient = z + back.InputSize();
+        std::fill_n(x, gradient - x, Real(0));
+        Real* own = of_weights + thread * product.WeightSize();
+        std::fill_n(own, product.WeightSize(), Real(0));
         for (int64_t image = first; image < last; ++image) {
           fill(thread, image, x);
           Flat(*out, through, image, product, z);
@@ -864,7 +866,7 @@ class Network {
 
   // ReadGradient for a product, which may see the pixels of an image as one line.
   static void Flat(const Tensor& of, const Through& through, int64_t image, const Product& product,
-                   float* z) {
+                   Real* z) {
     Tensor seen = of;
     seen.height = product.height;
     seen.width = product.width;
@@ -879,31 +881,31 @@ class Network {
                   padded = from.padded;
     const int64_t input_size = (height + size - 1) * (width + size - 1) * padded;
     const Product product = {1, height * width, 1, channels, padded, padded};
-    float *weights = arena_.Zeros(kTaps * padded), *turned = arena_.Zeros(kTaps * padded);
+    Real *weights = arena_.Zeros(kTaps * padded), *turned = arena_.Zeros(kTaps * padded);
     for (int64_t tap = 0; tap < kTaps; ++tap) {
       std::copy_n(depth.value + tap * channels, channels, weights + tap * padded);
       std::copy_n(depth.value + tap * channels, channels, turned + (kTaps - 1 - tap) * padded);
     }
-    float* inputs = arena_.Zeros(threads_ * input_size);
-    float* gradients = backward_ ? arena_.Zeros(threads_ * input_size) : nullptr;
-    float* returned = backward_ ? arena_.Take(threads_ * from.Size()) : nullptr;
-    float* of_weights = backward_ ? arena_.Zeros(threads_ * kTaps * padded) : nullptr;
-    const auto fill = [=](int64_t thread, int64_t image, float* x) {
-      float* input = inputs + thread * input_size;
+    Real* inputs = arena_.Zeros(threads_ * input_size);
+    Real* gradients = backward_ ? arena_.Zeros(threads_ * input_size) : nullptr;
+    Real* returned = backward_ ? arena_.Take(threads_ * from.Size()) : nullptr;
+    Real* of_weights = backward_ ? arena_.Zeros(threads_ * kTaps * padded) : nullptr;
+    const auto fill = [=](int64_t thread, int64_t image, Real* x) {
+      Real* input = inputs + thread * input_size;
       Pad(source, size, image, input);
       Depthwise<size>(height, width, padded, input, weights, x);
     };
-    const auto drain = [=](int64_t thread, int64_t image, const float* gradient, bool add) {
+    const auto drain = [=](int64_t thread, int64_t image, const Real* gradient, bool add) {
       constexpr int64_t kBorder = size / 2;
       const int64_t line = (width + size - 1) * padded;
-      float* z = gradients + thread * input_size;
+      Real* z = gradients + thread * input_size;
       for (int64_t y = 0; y < height; ++y)
         std::copy_n(gradient + y * width * padded, width * padded,
                     z + (y + kBorder) * line + kBorder * padded);
       DepthwiseCorrelate<size>(height, width, padded, inputs + thread * input_size,
                                z + kBorder * line + kBorder * padded, line,
                                of_weights + thread * kTaps * padded);
-      float* result = returned + thread * source.tensor->Size();
+      Real* result = returned + thread * source.tensor->Size();
       Depthwise<size>(height, width, padded, z, turned, result);
       source.Return(image * source.tensor->Size(), height * width, result, padded, add);
     };
@@ -927,21 +929,21 @@ class Network {
     Tensor* out = Like(*from);
     const int64_t height = from->height, width = from->width, padded = from->padded;
     const int64_t line = (width + 2) * padded, input_size = (height + 2) * line;
-    const float outside = maximum ? -std::numeric_limits<float>::infinity() : 0;
+    const Real outside = maximum ? -std::numeric_limits<Real>::infinity() : 0;
     // One over how many of the three places around a line or column are inside.
     const auto share = [](int64_t at, int64_t size) {
-      return 1.f / (1 + (at > 0) + (at + 1 < size));
+      return Real(1) / (1 + (at > 0) + (at + 1 < size));
     };
     ForBlocks(out, [&](int64_t thread, int64_t first, int64_t last) {
-      float* x = Scratch(thread, input_size);
+      Real* x = Scratch(thread, input_size);
       std::fill_n(x, input_size, outside);
       for (int64_t image = first; image < last; ++image) {
         Pad(source, 3, image, x);
-        float* to = out->data + image * out->Size();
+        Real* to = out->data + image * out->Size();
         for (int64_t y = 0; y < height; ++y)
           for (int64_t p = 0; p < width; ++p, to += padded)
             for (int64_t c = 0; c < padded; c += kLanes) {
-              const float* window = x + y * line + p * padded + c;
+              const Real* window = x + y * line + p * padded + c;
               Vector found = Load(window);
 #pragma GCC unroll 9
               for (int tap = 1; tap < 9; ++tap) {
@@ -955,12 +957,12 @@ class Network {
     Record(out, [=, this] {
       const bool add = from->has_gradient;
       Parallel([&](int64_t thread, int64_t first, int64_t last) {
-        float *x = Scratch(thread, 2 * input_size + from->Size()), *g = x + input_size,
+        Real *x = Scratch(thread, 2 * input_size + from->Size()), *g = x + input_size,
               *inside = g + input_size;
         std::fill_n(x, input_size, outside);
         for (int64_t image = first; image < last; ++image) {
-          const float* z = out->gradient + image * out->Size();
-          std::fill_n(g, input_size, 0.f);
+          const Real* z = out->gradient + image * out->Size();
+          std::fill_n(g, input_size, Real(0));
           if (maximum) Pad(source, 3, image, x);
           for (int64_t y = 0; y < height; ++y)
             for (int64_t p = 0; p < width; ++p, z += padded)
@@ -1001,7 +1003,7 @@ class Network {
   const int64_t images_, threads_;
   const bool backward_;
   double* moments_ = nullptr;  // [threads][2][padded]
-  std::vector<std::vector<float>> scratch_ = std::vector<std::vector<float>>(threads_);
+  std::vector<std::vector<Real>> scratch_ = std::vector<std::vector<Real>>(threads_);
   std::vector<std::unique_ptr<Tensor>> tensors_;
   std::vector<std::unique_ptr<Norm>> norms_;
   std::vector<std::function<void()>> tape_;
@@ -1013,21 +1015,21 @@ class Network {
 // []; and where there are more, the gradient of every array of weights.
 struct Batch {
   explicit Batch(Call& call) {
-    const float* images = call.Operand<float>();
+    const Real* images = call.Operand<Real>();
     count = call.shape[0];
     input = {images, call.shape[1], call.shape[2], call.shape[3]};
     labels = call.Operand<int32_t>();
-    mask = call.Operand<float>();
-    loss = call.Result<float>();
-    accuracy = call.Result<float>();
+    mask = call.Operand<Real>();
+    loss = call.Result<Real>();
+    accuracy = call.Result<Real>();
     backward = call.HasResult();
   }
 
   int64_t count;
   Network::Input input;
   const int32_t* labels;
-  const float* mask;  // [images][channels] of dropout
-  float *loss, *accuracy;
+  const Real* mask;  // [images][channels] of dropout
+  Real *loss, *accuracy;
   bool backward;
 };
 
@@ -1037,10 +1039,10 @@ class Reader {
   Reader(Call& call, bool backward) : call_(call), backward_(backward) {}
 
   Weights Next() {
-    const float* value = call_.Operand<float>();
+    const Real* value = call_.Operand<Real>();
     if (!backward_) return {value, nullptr};
-    float* gradient = call_.Result<float>();
-    std::fill_n(gradient, call_.Size(), 0.f);
+    Real* gradient = call_.Result<Real>();
+    std::fill_n(gradient, call_.Size(), Real(0));
     return {value, gradient};
   }
   NormWeights Norm() {

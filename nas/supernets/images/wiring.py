@@ -42,7 +42,9 @@ class Wiring(NamedTuple):
 
     def gather(self, params: Params, use: Any) -> Params:
         """The weights that an architecture uses; the same tree."""
-        return jax.tree.map(lambda leaf, of: leaf if of.index is None else leaf[of.index], params, use)
+        return jax.tree.map(
+            lambda leaf, of: leaf if of.index is None else leaf[of.index], params, use
+        )
 
     def put(self, params: Params, use: Any, used: Params) -> Params:
         """`params` with other weights where an architecture uses them."""
@@ -70,7 +72,7 @@ class Wiring(NamedTuple):
           labels: [B] int32.
           mask: [B, C] of dropout, already scaled.
         """
-        if native_networks.available():
+        if native_networks.available(images.dtype.name):
             program = self.program(decisions)
             return native_networks.loss(self.name, used, program, images, labels, mask)
         logits = (self.features(used, decisions, images) * mask) @ used.head
@@ -80,7 +82,7 @@ class Wiring(NamedTuple):
 def cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """[] mean cross-entropy, and [] share of labels that have the largest logit."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    right = jnp.argmax(logits, axis=-1) == labels
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
     return jnp.mean(losses), jnp.mean(right.astype(jnp.float32))
 
 
