@@ -22,7 +22,8 @@ from nas.errors import UserError, one_line
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SIDE, CHANNELS, CLASSES = 32, 3, 10
-TRAIN, VALIDATION = 45_000, 5_000
+TRAIN, VALIDATION, TEST = 45_000, 5_000, 10_000
+_BATCH = 10_000  # images of an official file
 _BLOCK = 1000  # images of an example: one by one they take five times as long
 _IMAGE = SIDE * SIDE * CHANNELS
 
@@ -103,7 +104,7 @@ def read(raw_dir: str | None, data_dir: str | None) -> dict:
 
 def _splits(sources: Mapping[str, Any]) -> dict:
     found = {}
-    for split, count in (("train", TRAIN), ("validation", VALIDATION), ("test", 10_000)):
+    for split, count in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
         examples = sources[split].__getitems__(list(range(len(sources[split]))))
         images, labels = (
             np.concatenate([example[name] for example in examples]) for name in ("images", "labels")
@@ -133,7 +134,7 @@ def _official(raw_dir):
 
 
 def _unpacked(form, contents, place):
-    read = _binary if form is FORMS[0] else _pickled
+    read = _binary if form.folder.endswith("bin") else _pickled
     pairs = [
         read(content, f"{place}: {name}")
         for name, content in zip(form.files, contents, strict=True)
@@ -144,17 +145,18 @@ def _unpacked(form, contents, place):
 
 
 def _binary(content, where):
-    if len(content) != 10_000 * (1 + _IMAGE):
-        raise UserError(f"{where}: has {len(content):,} bytes, a batch has 30,730,000")
-    rows = np.frombuffer(content, np.uint8).reshape(10_000, 1 + _IMAGE)
+    size = _BATCH * (1 + _IMAGE)
+    if len(content) != size:
+        raise UserError(f"{where}: has {len(content):,} bytes, a batch has {size:,}")
+    rows = np.frombuffer(content, np.uint8).reshape(_BATCH, 1 + _IMAGE)
     return rows[:, 1:], _checked(rows[:, 0], where)
 
 
 def _pickled(content, where):
     try:
         batch = _Arrays(io.BytesIO(content), encoding="bytes").load()
-        images = np.asarray(batch[b"data"], np.uint8).reshape(10_000, _IMAGE)
-        labels = np.asarray(batch[b"labels"]).reshape(10_000)
+        images = np.asarray(batch[b"data"], np.uint8).reshape(_BATCH, _IMAGE)
+        labels = np.asarray(batch[b"labels"]).reshape(_BATCH)
     except Exception as error:  # whatever a pickle makes of bytes that are none
         raise UserError(f"{where}: is not a batch of CIFAR-10: {one_line(error)}") from error
     return images, _checked(labels, where)

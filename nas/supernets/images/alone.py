@@ -4,6 +4,8 @@ An architecture alone is the searched network, with the rows of its weights that
 computes by the same functions, from decisions that are constants.
 """
 
+import bisect
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,7 +18,14 @@ from nas.spaces import SearchSpace
 from nas.supernets.images.augmentation import augment, standardise
 from nas.supernets.images.baselines import MODULES
 from nas.supernets.images.settings import ClassifierSettings
-from nas.supernets.images.wiring import ImageShape, Wiring, cross_entropy, decays, dropout_mask
+from nas.supernets.images.wiring import (
+    ImageShape,
+    Use,
+    Wiring,
+    cross_entropy,
+    decays,
+    dropout_mask,
+)
 from nas.types import Array, Model, Params
 
 BASELINES = tuple(MODULES)
@@ -46,35 +55,63 @@ def build(
 
 def network(wiring: Wiring, config: ClassifierSettings, decisions: np.ndarray) -> Model:
     """One architecture [T]; its parameters: path in the tree of weights -> rows in use."""
+    rows, decisions = rows_in_use(wiring, decisions), jnp.asarray(decisions)
 
     def init(key: Array) -> dict[str, Array]:
         return from_shared(wiring, wiring.init(key), decisions)
 
     def loss(params: dict[str, Array], images: Array, labels: Array, key: Array | None):
-        used = _with_rows(wiring, params, decisions)
+        leaves = []
+        for path, (active, shape) in rows.items():
+            if active is None:
+                leaves.append(params[path])
+            else:
+                zeros = jnp.zeros((len(active), *shape))
+                at = np.flatnonzero(active)
+                leaves.append(zeros.at[at].set(params[path]) if len(at) else zeros)
+        used = jax.tree.unflatten(jax.tree.structure(wiring.shapes), leaves)
         mask = dropout_mask(config.dropout, key, len(labels), used)
-        return wiring.loss(used, jnp.asarray(decisions), images, labels, mask)
+        return wiring.loss(used, decisions, images, labels, mask)
 
     return _model(config, init, loss, config.channels)
 
 
+def rows_in_use(wiring: Wiring, decisions: np.ndarray) -> dict[str, tuple]:
+    """path in the tree of weights -> which of the rows that `gather` gives are really used, [n]
+    bool, and the shape of a row; None and the shape of the whole where there are no rows.
+    """
+    with jax.ensure_compile_time_eval():
+        uses = jax.tree.leaves(wiring.use(jnp.asarray(decisions)), is_leaf=_is_use)
+    found = {}
+    for (path, leaf), use in zip(
+        jax.tree_util.tree_leaves_with_path(wiring.shapes), uses, strict=True
+    ):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        whole = use.index is None
+        found[name] = (None, leaf.shape) if whole else (np.asarray(use.active), leaf.shape[1:])
+    return found
+
+
 def from_shared(wiring: Wiring, params: Params, decisions: np.ndarray) -> dict[str, Array]:
     """The parameters of `network` that are an architecture's part of shared weights."""
+    leaves = jax.tree.leaves(wiring.gather(params, wiring.use(jnp.asarray(decisions))))
     found = {}
-    use = wiring.use(jnp.asarray(decisions))
-    leaves = jax.tree.leaves(wiring.gather(params, use))
-    for (path, rows), leaf in zip(_active_rows(wiring, decisions), leaves, strict=True):
-        if rows is None or len(rows):
-            found[path] = leaf if rows is None else leaf[rows]
+    for (path, (active, _)), leaf in zip(
+        rows_in_use(wiring, decisions).items(), leaves, strict=True
+    ):
+        if active is None:
+            found[path] = leaf
+        elif active.any():
+            found[path] = leaf[np.flatnonzero(active)]
     return found
 
 
 def num_parameters(wiring: Wiring, decisions: np.ndarray) -> int:
     """How many numbers an architecture [T] learns."""
-    shapes = jax.eval_shape(
-        lambda key: from_shared(wiring, wiring.init(key), decisions), jax.random.key(0)
+    return sum(
+        math.prod(shape) * (1 if active is None else int(active.sum()))
+        for active, shape in rows_in_use(wiring, decisions).values()
     )
-    return sum(math.prod(leaf.shape) for leaf in shapes.values())
 
 
 def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: float) -> Model:
@@ -84,14 +121,14 @@ def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: f
     def module(width):
         return MODULES[name](width, shape.classes)
 
+    @functools.cache
     def count(width):
         found = jax.eval_shape(module(width).init, jax.random.key(0), image)["params"]
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))
 
-    width = 1
-    while count(width + 1) < wanted:
-        width += 1
-    width = min((width, width + 1), key=lambda width: abs(count(width) - wanted))
+    # Parameters grow with the width: the first that has more, or the one before.
+    more = bisect.bisect_left(range(1, 4096), wanted, key=count) + 1
+    width = min((max(1, more - 1), more), key=lambda width: abs(count(width) - wanted))
     made = module(width)
 
     def init(key: Array) -> Params:
@@ -134,39 +171,5 @@ def _model(config: ClassifierSettings, init, judge: Callable, width: int) -> Mod
     )
 
 
-def _active_rows(wiring, decisions):
-    """(path, rows of the used weights that are really used; None: the array as it is) of every
-    array.
-    """
-    with jax.ensure_compile_time_eval():
-        use = wiring.use(jnp.asarray(decisions))
-        template = jax.eval_shape(wiring.init, jax.random.key(0))
-        paths = [
-            jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, _ in jax.tree_util.tree_leaves_with_path(template)
-        ]
-        uses = jax.tree.leaves(use, is_leaf=lambda node: hasattr(node, "active"))
-        rows = [
-            None if np.ndim(of.active) == 0 else np.flatnonzero(np.asarray(of.active))
-            for of in uses
-        ]
-    return list(zip(paths, rows, strict=True))
-
-
-def _with_rows(wiring, params, decisions):
-    """The used weights with `params` where they are in use, and zeros elsewhere."""
-
-    def shape(key):
-        return wiring.gather(wiring.init(key), wiring.use(jnp.asarray(decisions)))
-
-    template = jax.eval_shape(shape, jax.random.key(0))
-    leaves = []
-    for (path, rows), leaf in zip(
-        _active_rows(wiring, decisions), jax.tree.leaves(template), strict=True
-    ):
-        if rows is None:
-            leaves.append(params[path])
-        else:
-            zeros = jnp.zeros(leaf.shape, leaf.dtype)
-            leaves.append(zeros.at[rows].set(params[path]) if len(rows) else zeros)
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+def _is_use(node):
+    return isinstance(node, Use)

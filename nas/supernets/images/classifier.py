@@ -110,12 +110,11 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
         else:
             # Of several devices each trained an architecture of its own: what moves is whatever any
             # of them uses.
-            whole = jax.tree.map(jnp.zeros_like, state.params)
-            active = wiring.put(
-                whole, use, jax.tree.map(lambda a, g: a * jnp.ones_like(g), active, gradient)
+            counted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), active)
+            active, gradient = mean_over_devices(
+                tuple(wiring.spread(state.params, use, of) for of in (counted, gradient)), axis_name
             )
-            active = jax.tree.map(lambda leaf: leaf > 0, mean_over_devices(active, axis_name))
-            gradient = mean_over_devices(wiring.put(whole, use, gradient), axis_name)
+            active = jax.tree.map(lambda leaf: leaf > 0, active)
             value, accuracy = mean_over_devices((value, accuracy), axis_name)
             used, velocity = state.params, state.velocity
         size = optax.tree.norm(gradient)

@@ -180,7 +180,8 @@ def _functions(space, channels, shape):
                 found += (k + 2) * side**2 * channels**2
         return found + channels * shape.classes
 
-    return init, use, features, program, multiply_adds
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return init, use, features, program, multiply_adds, shapes
 
 
 _chosen = layers.choose(

@@ -179,7 +179,7 @@ def _functions(space, channels, normal_cells, shape):
         del reads
         return found + width * shape.classes
 
-    return init, use, features, program, multiply_adds
+    return init, use, features, program, multiply_adds, template
 
 
 def _pairs(key, rows, size, width):

@@ -39,6 +39,7 @@ class Wiring(NamedTuple):
     features: Callable[[Params, Array, Array], Array]
     program: Callable[[Array], tuple[Array, ...]]  # decisions -> what networks.cc reads of them
     multiply_adds: Callable[[np.ndarray], float]  # decisions -> of one image, forward
+    shapes: Any  # of the shared weights, the tree of them
 
     def gather(self, params: Params, use: Any) -> Params:
         """The weights that an architecture uses; the same tree."""
@@ -54,11 +55,16 @@ class Wiring(NamedTuple):
 
         return jax.tree.map(one, params, use, used)
 
+    def spread(self, params: Params, use: Any, used: Params) -> Params:
+        """Zeros like `params`, with `used` where an architecture uses them."""
+        return self.put(jax.tree.map(jnp.zeros_like, params), use, used)
+
     def active(self, use: Any, used: Params) -> Any:
-        """bool, broadcastable against every array of used weights: whether it is in use."""
+        """bool, for every number of used weights: whether it really is in use."""
 
         def one(leaf, of):
-            return of.active.reshape(of.active.shape + (1,) * (leaf.ndim - of.active.ndim))
+            ones = (1,) * (leaf.ndim - of.active.ndim)
+            return jnp.broadcast_to(of.active.reshape(*of.active.shape, *ones), leaf.shape)
 
         return jax.tree.map(one, used, use)
 
