@@ -56,6 +56,10 @@ LIMITS = {
     "strategy.entropy_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.baseline_decay": ([0.0, 0.999], [-0.1, 1.0, math.nan]),
     "strategy.learning_rate": ([1e-9], [0.0, math.nan]),
+    "strategy.adam_beta1": ([0.0, 0.999], [-0.1, 1.0, math.nan]),
+    "strategy.adam_epsilon": ([1e-9], [0.0, math.nan]),
+    "strategy.skip_weight": ([0.0, 5.0], [-1.0, math.nan]),
+    "strategy.skip_target": ([0.01, 0.99], [0.0, 1.0, math.nan]),
     "search.epochs": ([1], [0]),
     "search.warmup_epochs": ([0], [-1]),
     "search.shared_steps": ([1, 25, 50], [0, 26]),
@@ -71,6 +75,8 @@ LIMITS = {
     "training.architecture": (["", "lstm"], []),
     "training.epochs": ([1], [0]),
     "training.learning_rate": ([1e-9], [0.0, math.nan]),
+    "training.schedule": (["decay", "cosine"], ["", "linear"]),
+    "training.momentum": ([0.0, 0.9], [-0.1, 1.0, math.nan]),
     "training.learning_rate_decay": ([1e-9, 1.0], [0.0, math.nan]),
     "training.decay_start": ([0, 15], []),
     "training.clip": ([1e-9], [0.0, math.nan]),
@@ -259,7 +265,7 @@ def test_an_unknown_policy_or_strategy(group, name):
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        ("recurent", "must be one of recurrent, or module:attribute; got 'recurent'"),
+        ("recurent", "must be one of recurrent, macro, micro, or module:attribute; got 'recurent'"),
         ("no_such_module:TASK", "No module named 'no_such_module'"),
         ("nas.tasks:TASK", "has no attribute 'TASK'"),
         ("nas.tasks:TASKS", "must be nas.tasks.Parts, got dict"),

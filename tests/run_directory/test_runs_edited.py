@@ -181,7 +181,7 @@ def test_an_array_file_is_sealed(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"loss": 1}', '{"loss": "x"}'])
 def test_a_result_that_is_damaged_is_computed_again(tmp_path, text, monkeypatch, capfd):
-    result = training.Result(1.0, 2.0, 0, None, 10, 8)
+    result = training.Result(1.0, 2.0, 0, None, None, 10, 8)
     calls = []
     monkeypatch.setattr(training, "run", lambda *args: calls.append(1) or result)
     architecture = " ".join(["0"] * (2 * CONFIG.space["num_nodes"] - 1))
