@@ -50,6 +50,7 @@ def main():
         "decisions": best,
         "loss": float(derived.loss[0]),
         "held_out_loss": float(derived.held_out[0]),
+        "held_out_reward": float(derived.reward[0]) if run.task.metric.reward_text else None,
     }
     write_atomic(workdir / "derived.json", json.dumps(record, indent=2) + "\n")
     print(
@@ -57,8 +58,10 @@ def main():
             run.task, rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived
         ).text()
     )
-    held_out = run.task.metric.text(derived.held_out[0])
-    print(f"best: {held_out} on the half that did not choose it, decisions {best}")
+    told = run.task.metric.text(derived.held_out[0])
+    if run.task.metric.reward_text:
+        told += f", {run.task.metric.reward_text(derived.reward[0])}"
+    print(f"best: {told} on the half that did not choose it, decisions {best}")
     print(f"all of them: {workdir / 'derived.csv'}")
 
 
@@ -73,12 +76,10 @@ def _rows(task, derived):
     for i, decisions in enumerate(derived.decisions):
         lasted = derived.examples[i] == derived.examples[0]
         cells = [i + 1.0, task.space.format(decisions), float(derived.examples[i]), float(shown[i])]
-        rows.append(
-            Row(
-                [*cells, float(held_out[i]) if lasted else Empty("left before")],
-                bool(derived.given[i]),
-            )
-        )
+        cells.append(float(held_out[i]) if lasted else Empty("left before"))
+        if told := task.metric.reward_text:
+            cells.append(told(derived.reward[i]) if lasted else Empty("left before"))
+        rows.append(Row(cells, bool(derived.given[i])))
     return rows
 
 
@@ -95,6 +96,7 @@ def _table(task, rows, derived):
             Column("examples that rank it", 0),
             Column(f"{name} of these", digits),
             Column(f"{name} of the other half", digits),
+            *([Column("of the other half")] if task.metric.reward_text else []),
         ],
         rows,
         [

@@ -29,6 +29,7 @@ class Derived(NamedTuple):
     examples: np.ndarray  # [n] int; read of the half that ranks
     loss: np.ndarray  # [n] of these
     held_out: np.ndarray  # [n] loss of the other half; NaN for those that did not last to the end
+    reward: np.ndarray  # [n] mean reward of the other half; NaN likewise, or if it is not told
     repeated: int  # samples left out because they were drawn before
 
 
@@ -65,7 +66,7 @@ def derive(
         np.zeros(len(decisions), int),
         np.arange(len(decisions)),
     )
-    held_out = np.full(len(decisions), np.nan)
+    held_out, rewards = np.full((2, len(decisions)), np.nan)
     with progress.track("derivation", total=batches, unit="batch") as advance:
 
         def losses(rows, part):
@@ -77,6 +78,9 @@ def derive(
                 totals[alive] += losses(alive, part)
             read[alive] = end
         held_out[alive] = np.mean([losses(alive, part) for part in reporting], axis=0)
+    if run.task.metric.reward_text:
+        found = [run.rewards(decisions[alive], part) for part in reporting]
+        rewards[alive] = np.mean(found, axis=0)
     values = totals / read
     order = np.lexsort((values, -read))
     if not np.isfinite(values[order[0]]):
@@ -85,8 +89,8 @@ def derive(
             "weights"
         )
     examples = read * length * run.splits.valid.examples
-    columns = (column[order] for column in (decisions, is_given, examples, values, held_out))
-    return Derived(*columns, repeated=architectures - len(sampled))
+    columns = decisions, is_given, examples, values, held_out, rewards
+    return Derived(*(column[order] for column in columns), repeated=architectures - len(sampled))
 
 
 def _distinct(decisions):

@@ -127,12 +127,26 @@ class Run:
           batches: stacked [W, B, ...].
           advance: told how many more architectures are done.
         """
-        evaluate = jax.jit(self.reward.evaluate)
+        return self._scored(jax.jit(self.reward.evaluate), decisions, batches, advance)
+
+    def rewards(self, decisions: np.ndarray, batches: Batch) -> np.ndarray:
+        """[n] mean rewards of architectures [n, T] over stacked batches [W, B, ...]."""
+        return self._scored(self._mean_reward, decisions, batches, lambda count: None)
+
+    @functools.cached_property
+    def _mean_reward(self):
+        def mean(state, decisions, batches):
+            score = functools.partial(self.reward.score, state, decisions)
+            return jax.numpy.mean(jax.lax.map(score, batches), axis=0)
+
+        return jax.jit(mean)
+
+    def _scored(self, score, decisions, batches, advance):
         values = [np.zeros(0, np.float32)]
         for start in range(0, len(decisions), _TOGETHER):
             group = decisions[start : start + _TOGETHER]
             padded = np.concatenate([group, np.repeat(group[:1], _TOGETHER - len(group), axis=0)])
-            values.append(np.asarray(evaluate(self.state.reward, padded, batches))[: len(group)])
+            values.append(np.asarray(score(self.state.reward, padded, batches))[: len(group)])
             advance(len(group))
         return np.concatenate(values)
 
