@@ -6,12 +6,12 @@ epsilon 1e-3, entropy weight 1e-4, baseline decay .99, 50 updates of 20 architec
 
 What differs: one cosine over the run in place of warm restarts; the norm of the gradient is really
 clipped (at 5); weight decay 5e-4, twice the flag of a loss of w^2, is of matrices and filters only;
-the skip penalty is the divergence of the true probability from .4, its weight (.8 for the sum over a
-layer's skips, here 4.8 for the mean over all); batch statistics everywhere. Their search never
-compared operations (nas/supernets/images/macro.py), so its numbers are no target.
+the skip penalty is the divergence of the true probability from .4, its weight 4.8 for the mean over
+all skips (theirs: .8 for the sum over those of a layer); batch statistics everywhere. Their search
+never compared operations (nas/supernets/images/macro.py), so its numbers are no target.
 
-What a search found is trained with more channels and on all epochs again:
-python -m launch.train_from_scratch --config=cifar10_macro --config.network.channels=96 --decisions=...
+What a search found is trained with more channels: python -m launch.train_from_scratch
+--config=cifar10_macro --config.network.channels=96 --decisions=...
 
 Command:   python -m launch.search --config=cifar10_macro --workdir=runs/cifar10_macro
 Expected:  to be measured (the paper reports 4.23 % test error for what its search found)

@@ -10,8 +10,8 @@ python -m launch.train_from_scratch --config=cifar10_micro --config.network.cell
 --config.network.channels=36 --config.network.cutout=16 --decisions=...
 
 Command:   python -m launch.search --config=cifar10_micro --workdir=runs/cifar10_micro
-Expected:  to be measured (the paper reports 3.54 % test error for what its search found, 2.89 % with
-           cutout)
+Expected:  to be measured (the paper reports 3.54 % test error for what its search found, 2.89 %
+           with cutout)
 Time:      to be measured (the paper: 0.45 GPU days)
 Hardware:  one accelerator
 """
