@@ -102,7 +102,7 @@ def skip_penalty(log_probs: Array, target: float) -> Array:
       [] loss.
     """
     chex.assert_rank(log_probs, 2)
-    wanted = jnp.log(jnp.array([1 - target, target]))
+    wanted = jnp.log(jnp.array([[1 - target, target]]))
     choices = log_probs[:, :2]
     return jnp.mean(jnp.sum(jnp.exp(choices) * (choices - wanted), axis=1))
 

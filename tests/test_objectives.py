@@ -95,6 +95,17 @@ def test_reconstruction_of_nothing_is_the_uniform_guess():
     assert loss == pytest.approx((3 * math.log(4) + LN2 + 0) / 5, rel=1e-6)
 
 
+def test_skip_penalty_by_hand():
+    """Two skips of probability 1/2 and 1/10 towards 2/5; a third column is no choice of theirs."""
+    probabilities = np.array([[0.5, 0.5, 1e-9], [0.9, 0.1, 1e-9]])
+    found = objectives.skip_penalty(np.log(probabilities).astype(np.float32), 0.4)
+    first = 0.5 * math.log(0.5 / 0.6) + 0.5 * math.log(0.5 / 0.4)
+    second = 0.9 * math.log(0.9 / 0.6) + 0.1 * math.log(0.1 / 0.4)
+    assert float(found) == pytest.approx((first + second) / 2, rel=1e-6)
+    at_target = np.log(np.array([[0.6, 0.4, 1e-9]], np.float32))
+    assert float(objectives.skip_penalty(at_target, 0.4)) == pytest.approx(0, abs=1e-6)
+
+
 def test_baseline_by_hand():
     current, update = (
         jax.jit(objectives.current_baseline),

@@ -136,6 +136,26 @@ def test_one_step_is_that_of_the_recipe(problem, clip):
     assert int(state.averaged) == 0
 
 
+def test_two_steps_with_nesterovs_momentum(problem):
+    """v = m v + d and w = w - rate (d + m v), where d is the gradient and the decay."""
+    params, tokens = problem
+    model = model_of(CELL, dropout_input=0.0)
+    chunk = training.train_chunk(model, clip=1e6, weight_decay=0.1, momentum=0.9)
+    zeros = jax.tree.map(np.zeros_like, params)
+    state = training.TrainState(params, params, np.int32(0), zeros)
+    batch = Tokens(np.stack([tokens, tokens]), np.ones((2, len(tokens)), bool))
+    constants = np.uint32(0), np.arange(2, dtype=np.int32), np.float32(0.5), np.bool_(False)
+    state, _, _ = chunk(state, model.initial_carry(4), batch, *constants)
+    velocity = zeros
+    for _ in range(2):
+        gradient = gradient_of(model)(params, tokens)
+        down = jax.tree.map(lambda g, p: np.asarray(g) + 0.1 * p, gradient, params)
+        velocity = jax.tree.map(lambda v, d: 0.9 * v + d, velocity, down)
+        params = jax.tree.map(lambda p, d, v: p - 0.5 * (d + 0.9 * v), params, down, velocity)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, (state.params, state.velocity), (params, velocity))
+
+
 @pytest.mark.parametrize("averaged", [0, 1, 2])
 def test_the_average_is_the_mean_of_the_iterates_since_it_began(problem, averaged):
     params, tokens = problem
@@ -161,6 +181,12 @@ def test_the_learning_rate_decays_until_averaging_begins():
     config = TrainingConfig(learning_rate=8.0, learning_rate_decay=0.5, decay_start=2)
     assert [training.learning_rate(config, epoch, None) for epoch in range(5)] == [8, 8, 4, 2, 1]
     assert [training.learning_rate(config, epoch, 4) for epoch in range(6)] == [8, 8, 4, 2, 2, 2]
+
+
+def test_a_cosine_ends_at_zero_and_asks_for_no_averaging():
+    settings = TrainingConfig(learning_rate=2.0, schedule="cosine", epochs=4)
+    rates = [training.learning_rate(settings, epoch, None) for epoch in range(5)]
+    assert rates == pytest.approx([2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0])
 
 
 def test_what_a_run_leaves_behind(whole):

@@ -16,6 +16,7 @@ import pytest
 from nas import memory as memories
 from nas.errors import UserError
 from nas.memory import MemorySettings
+from nas.spaces.macro import MacroSpace
 from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import reinforce
 from nas.strategies.reinforce import ReinforceSettings
@@ -383,3 +384,49 @@ def test_reconstruction_loss_makes_the_last_state_tell_decisions_apart():
     np.testing.assert_array_equal(
         np.argmax(np.where(SPACE.choice_mask(), logits, -np.inf), axis=2), memory
     )
+
+
+def test_the_skip_penalty_moves_skips_to_their_target_and_nothing_else():
+    """Without rewards; operations keep their probabilities."""
+    space = MacroSpace(layers=4)
+    policy = policy_of("factorised", space)
+    settings = ReinforceSettings(
+        supervised_weight=0.0,
+        entropy_weight=0.0,
+        learning_rate=0.1,
+        skip_weight=1.0,
+        skip_target=0.2,
+    )
+    strategy = reinforce(space, policy, settings)
+    state, update = jax.jit(strategy.init)(jax.random.key(0)), jax.jit(strategy.update)
+    decisions = np.asarray(space.sample_uniform(jax.random.key(1), 4))
+    for step in range(150):
+        state, info = update(state, decisions, np.zeros(4, np.float32), jax.random.key(step))
+    probabilities = np.exp(policy.score(state.params["policy"], decisions).log_probs[0])
+    np.testing.assert_allclose(probabilities[space.positions("skip"), 1], 0.2, atol=0.01)
+    np.testing.assert_allclose(probabilities[space.positions("operation")], 1 / 6, atol=1e-5)
+    assert float(info["skip_penalty"]) < 1e-3
+
+
+def test_without_skips_there_is_no_penalty():
+    with pytest.raises(UserError, match="strategy.skip_weight"):
+        settings = ReinforceSettings(skip_weight=1.0)
+        reinforce(SPACE, policy_of("lstm", SPACE), settings)
+
+
+def test_adams_settings_are_obeyed():
+    """With beta1 = 0 and a large epsilon the first step is the gradient's direction by its size."""
+    policy = policy_of("factorised", SPACE)
+    steps = {}
+    for epsilon in (1e-8, 1e3):
+        settings = ReinforceSettings(
+            supervised_weight=0.0, learning_rate=1.0, adam_beta1=0.0, adam_epsilon=epsilon
+        )
+        strategy = reinforce(SPACE, policy, settings)
+        state = jax.jit(strategy.init)(jax.random.key(0))
+        after, _ = jax.jit(strategy.update)(state, DECISIONS, REWARDS, jax.random.key(1))
+        moved = jax.tree.map(lambda a, b: a - b, after.params["policy"], state.params["policy"])
+        steps[epsilon] = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(moved)])
+    moving = np.abs(steps[1e3]) > 1e-6
+    np.testing.assert_allclose(np.abs(steps[1e-8][moving]), 1, rtol=1e-3)
+    assert np.ptp(np.abs(steps[1e3][moving])) > 1e-5 and np.abs(steps[1e3]).max() < 1e-2
