@@ -92,7 +92,7 @@ def main():
             for seed, of in zip(seeds, halved, strict=True)
         ],
     }
-    for baseline in task.network.baselines[:1]:
+    for baseline in task.network.compared:
         title = f"{baseline.upper()}, as many parameters"
         without[title] = [[(seed, baseline)] for seed in seeds]
     best = {

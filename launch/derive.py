@@ -50,7 +50,7 @@ def main():
         "decisions": best,
         "loss": float(derived.loss[0]),
         "held_out_loss": float(derived.held_out[0]),
-        "held_out_reward": float(derived.reward[0]) if run.task.metric.reward_text else None,
+        "held_out_reward": float(derived.reward[0]) if run.task.metric.also else None,
     }
     write_atomic(workdir / "derived.json", json.dumps(record, indent=2) + "\n")
     print(
@@ -58,9 +58,7 @@ def main():
             run.task, rows[:_PRINTED] + [row for row in rows[_PRINTED:] if row.reference], derived
         ).text()
     )
-    told = run.task.metric.text(derived.held_out[0])
-    if run.task.metric.reward_text:
-        told += f", {run.task.metric.reward_text(derived.reward[0])}"
+    told = run.task.metric.texts(derived.held_out[0], derived.reward[0])
     print(f"best: {told} on the half that did not choose it, decisions {best}")
     print(f"all of them: {workdir / 'derived.csv'}")
 
@@ -77,8 +75,9 @@ def _rows(task, derived):
         lasted = derived.examples[i] == derived.examples[0]
         cells = [i + 1.0, task.space.format(decisions), float(derived.examples[i]), float(shown[i])]
         cells.append(float(held_out[i]) if lasted else Empty("left before"))
-        if told := task.metric.reward_text:
-            cells.append(told(derived.reward[i]) if lasted else Empty("left before"))
+        if task.metric.also:
+            shown_reward = float(task.metric.also_shown(derived.reward[i]))
+            cells.append(shown_reward if lasted else Empty("left before"))
         rows.append(Row(cells, bool(derived.given[i])))
     return rows
 
@@ -96,7 +95,7 @@ def _table(task, rows, derived):
             Column("examples that rank it", 0),
             Column(f"{name} of these", digits),
             Column(f"{name} of the other half", digits),
-            *([Column("of the other half")] if task.metric.reward_text else []),
+            *([Column(f"{task.metric.also} of the other half", 2)] if task.metric.also else []),
         ],
         rows,
         [

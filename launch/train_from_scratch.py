@@ -57,10 +57,7 @@ def main():
         model = task.network.model(task.space, task.data, any_architecture)
         print(f"an architecture: {num_parameters(model):,} parameters, width {model.width}")
     print(f"validation {task.metric.text(result.loss)} ({when})")
-    told = ""
-    if result.test_reward is not None:
-        told = f", {task.metric.reward_text(result.test_reward)}"
-    print(f"test {task.metric.text(result.test_loss)}{told}")
+    print(f"test {task.metric.texts(result.test_loss, result.test_reward)}")
 
 
 if __name__ == "__main__":

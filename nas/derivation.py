@@ -78,7 +78,7 @@ def derive(
                 totals[alive] += losses(alive, part)
             read[alive] = end
         held_out[alive] = np.mean([losses(alive, part) for part in reporting], axis=0)
-    if run.task.metric.reward_text:
+    if run.task.metric.also:
         found = [run.rewards(decisions[alive], part) for part in reporting]
         rewards[alive] = np.mean(found, axis=0)
     values = totals / read

@@ -38,12 +38,18 @@ class Metric(NamedTuple):
     shown: Callable[[np.ndarray], np.ndarray]  # loss -> what is shown, of any shape
     digits: int  # decimals of what is shown
     guessing: float  # the loss of guessing: from there on an architecture has diverged
-    # mean reward -> how it is told beside the loss, such as "error 4.23 %"; None: it is not
-    reward_text: Callable[[float], str] | None = None
+    # what mean rewards are told as beside losses, such as "error (%)"; empty: they are not
+    also: str = ""
+    also_shown: Callable[[np.ndarray], np.ndarray] = np.asarray  # mean reward -> of any shape
 
     def text(self, loss: float) -> str:
         """The name with what is shown: "error (%) 4.23"."""
         return f"{self.name} {self.shown(loss):.{self.digits}f}"
+
+    def texts(self, loss: float, reward: float | None) -> str:
+        """The same, and what is told beside it: "cross-entropy 0.123, error (%) 4.23"."""
+        told = f", {self.also} {self.also_shown(reward):.2f}" if self.also else ""
+        return self.text(loss) + told
 
 
 class Stream(Protocol):
@@ -109,6 +115,7 @@ class Network(Protocol):
     """A network with shared weights; its fields are the group `network`."""
 
     baselines: tuple[str, ...]  # names that `model` also takes
+    compared: tuple[str, ...]  # those of them that a study of searches trains
     # Spearman's correlations of the distance of states with "labelled edges" and "performance" that
     # Adam and Lorraine (2019) report with their memory; empty: they did not search this task.
     published: Mapping[str, float]

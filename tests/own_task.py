@@ -70,6 +70,7 @@ class Perceptron:
     width: int
     learning_rate: float
     baselines: ClassVar[tuple] = ()
+    compared: ClassVar[tuple] = ()
     published: ClassVar[dict] = {}
 
     def metric(self, data):

@@ -134,13 +134,13 @@ def test_its_derivation_and_the_best_one_alone(searched, program, tmp_path):
     workdir = searched("macro")
     said = done(program("derive", None, f"--workdir={workdir}", "--architectures=30"))
     found = json.loads((workdir / "derived.json").read_text())
-    told = r"best: cross-entropy \d\.\d{3}, error \d+\.\d\d % on the half that did not choose it"
+    told = r"best: cross-entropy \d\.\d{3}, error \(%\) \d+\.\d\d on the half that did not choose"
     assert re.search(told, said)
     arguments = f"--decisions={found['decisions']}", f"--workdir={tmp_path / 'alone'}"
     stopped = program("train_from_scratch", "macro", *arguments, **signalled(signal.SIGTERM, 40))
     assert stopped.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
     said = done(program("train_from_scratch", "macro", *arguments))
-    assert re.search(r"test cross-entropy \d\.\d{3}, error \d+\.\d\d %", said)
+    assert re.search(r"test cross-entropy \d\.\d{3}, error \(%\) \d+\.\d\d\n", said)
     assert said == done(program("train_from_scratch", "macro", *arguments))  # it is read
 
 
@@ -149,7 +149,7 @@ def test_a_baseline(baseline, program, tmp_path):
     arguments = f"--baseline={baseline}", f"--workdir={tmp_path}", "--config.training.epochs=1"
     said = done(program("train_from_scratch", "macro", *arguments))
     assert re.match(rf"{baseline}: [\d,]+ parameters, width \d+\n", said)
-    assert re.search(r"error \d+\.\d\d %", said)
+    assert re.search(r"error \(%\) \d+\.\d\d\n", said)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ def from_scratch(
     trained = train(
         root, base, [one for lots in wanted.values() for lot in lots for one in lot], **options
     )
-    found, shown = {}, tasks.build(base).metric.shown
+    found, metric = {}, tasks.build(base).metric
+    shown = metric.shown
     for title, lots in wanted.items():
         chosen = [min((trained[one] for one in lot), key=lambda of: of.result.loss) for lot in lots]
         found[title] = Scratch(
@@ -119,6 +120,7 @@ def from_scratch(
             test=shown(np.array([of.result.test_loss for of in chosen])),
             epochs=shown(np.stack([of.epochs for of in chosen])),
             seconds=np.array([sum(trained[one].seconds for one in lot) for lot in lots]),
+            also=metric.also_shown(np.array([of.result.test_reward for of in chosen], float)),
         )
     return found
 

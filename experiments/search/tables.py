@@ -36,6 +36,7 @@ class Scratch(NamedTuple):
     test: np.ndarray  # [S] of the same parameters
     epochs: np.ndarray  # [S, E] validation at the end of each epoch
     seconds: np.ndarray  # [S] of training, with all among which validation chose
+    also: np.ndarray  # [S] of the test split, what is told beside losses; nan: nothing is
 
 
 class Found(NamedTuple):
@@ -71,6 +72,10 @@ def search_table(
         reaches.
     """
     metric = task.metric
+
+    def also(scratch):
+        return [interval(scratch.also, 2)] if metric.also else []
+
     rows = [
         Row(
             [
@@ -79,6 +84,7 @@ def search_table(
                     interval(values, metric.digits)
                     for values in (of.best, of.mean, of.scratch.valid, of.scratch.test)
                 ),
+                *also(of.scratch),
                 interval(of.unique, 0),
                 interval([curve[1, -1] for curve in of.curves], 0),
             ]
@@ -94,6 +100,7 @@ def search_table(
                     _NONE,
                     _NONE,
                     *trained,
+                    *also(control),
                     _NONE,
                     interval(seconds[title], 0) if title in seconds else _NONE,
                 ]
@@ -105,6 +112,7 @@ def search_table(
         Column("mean of derived cells, shared weights", metric.digits),
         Column("best, from scratch, validation", metric.digits),
         Column("best, from scratch, test", metric.digits),
+        *([Column(f"best, from scratch, test, {metric.also}", 2)] if metric.also else []),
         Column(f"different cells of {samples} samples", 0),
         Column("search (s)", 0),
     ]

@@ -39,6 +39,7 @@ class Classifier(ClassifierSettings):
     """A `nas.tasks.Network` but for its wiring."""
 
     baselines: ClassVar[tuple[str, ...]] = tuple(alone.BASELINES)
+    compared: ClassVar[tuple[str, ...]] = baselines
     published: ClassVar[Mapping[str, float]] = {}
 
     def wiring(self, space: SearchSpace, shape: ImageShape) -> Wiring:
@@ -54,7 +55,8 @@ class Classifier(ClassifierSettings):
             shown=np.asarray,
             digits=3,
             guessing=math.log(data.classes),
-            reward_text=lambda accuracy: f"error {100 * (1 - accuracy):.2f} %",
+            also="error (%)",
+            also_shown=lambda accuracy: 100 * (1 - np.asarray(accuracy)),
         )
 
     def reward(self, space: SearchSpace, data: ImageData) -> Reward:
