@@ -56,6 +56,7 @@ setup(
             "import-linter>=2.1,<3",
         ],
         "nats": ["nats_bench>=1.8,<2"],  # converts the official file of NAS-Bench-201
+        "torch": ["torch>=2.4,<3"],  # what experiments.benchmarks.image_step compares with
         "cuda": [f"jax[cuda12]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
     },

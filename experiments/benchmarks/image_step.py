@@ -28,10 +28,11 @@ from nas.report.tables import Column, Empty, Row, Table
 from nas.spaces.macro import MacroSpace
 from nas.spaces.micro import MicroSpace
 from nas.supernets.images import native_networks
+from nas.supernets.images.augmentation import standardise
 from nas.supernets.images.classifier import supernet_reward
 from nas.supernets.images.macro import MacroNetwork
 from nas.supernets.images.micro import MicroNetwork
-from nas.supernets.images.wiring import ImageShape
+from nas.supernets.images.wiring import ImageShape, dropout_mask
 
 flags.DEFINE_list(
     "cases",
@@ -84,13 +85,7 @@ def main():
 
 def measure(case: Case) -> dict:
     """Milliseconds a step of every form, and the bound."""
-    if case.name == "macro":
-        space = MacroSpace(layers=case.layers)
-        network = MacroNetwork(channels=case.channels, **_SETTINGS)
-    else:
-        space = MicroSpace()
-        network = MicroNetwork(channels=case.channels, cells=case.layers, **_SETTINGS)
-    wiring = network.wiring(space, ImageShape(case.size, _COLORS, _CLASSES))
+    space, network, wiring = wiring_of(case)
     decisions = np.asarray(space.sample_uniform(jax.random.key(0), FLAGS.chunk))
     rng = np.random.default_rng(0)
     shape = (FLAGS.chunk, FLAGS.batch, case.size, case.size, _COLORS)
@@ -120,6 +115,17 @@ def measure(case: Case) -> dict:
         },
         "seconds to compile": compiling,
     }
+
+
+def wiring_of(case: Case):
+    """The space, the network and its wiring."""
+    if case.name == "macro":
+        space = MacroSpace(layers=case.layers)
+        network = MacroNetwork(channels=case.channels, **_SETTINGS)
+    else:
+        space = MicroSpace()
+        network = MicroNetwork(channels=case.channels, cells=case.layers, **_SETTINGS)
+    return space, network, network.wiring(space, ImageShape(case.size, _COLORS, _CLASSES))
 
 
 def table(results: dict) -> Table:
@@ -206,6 +212,7 @@ def _torch(case, wiring, decisions, batch):
         parameters, loss = torch_networks.macro_network(weights, case.layers)
     else:
         parameters, loss = torch_networks.micro_network(weights, MicroSpace().blocks)
+    _check_same(wiring, weights, loss, decisions, batch)
     rate, momentum = _SETTINGS["learning_rate"], _SETTINGS["momentum"]
     sgd = torch.optim.SGD(
         parameters,
@@ -227,6 +234,22 @@ def _torch(case, wiring, decisions, batch):
         return ()
 
     return call
+
+
+def _check_same(wiring, weights, loss, decisions, batch):
+    """That PyTorch's losses are ours, of every architecture that is timed."""
+    import torch
+
+    judge = jax.jit(wiring.loss)
+    for of, pixels, labels in zip(decisions, batch.image, batch.label, strict=True):
+        images = standardise(jnp.asarray(pixels))
+        used = wiring.gather(weights, wiring.use(jnp.asarray(of)))
+        mask = dropout_mask(0.0, None, len(labels), used)
+        wanted, _ = judge(used, jnp.asarray(of), images, jnp.asarray(labels), mask)
+        x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+        found = float(loss(of, x, torch.from_numpy(labels).long()).detach())
+        if abs(found - float(wanted)) > 1e-4:
+            raise RuntimeError(f"PyTorch computes another loss: {found} instead of {wanted}")
 
 
 def _large_convolution():
