@@ -2,6 +2,7 @@
 files. Never the network.
 """
 
+import errno
 import os
 import pathlib
 import shutil
@@ -216,3 +217,20 @@ def test_flipped_bits_in_prepared_data_never_change_a_token(kjv_dir, tmp_path):
         damaged[position] ^= 4
         path.write_bytes(damaged)
         assert "prepare it anew in another folder" in fails(KJV, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Failed to write: No space left on device;"),  # array_record's
+    ],
+)
+def test_a_disk_that_fills_up_while_it_is_prepared(error, tmp_path, monkeypatch):
+    def fill(self, **options):
+        raise error
+
+    monkeypatch.setattr(kjv.KjvText, "download_and_prepare", fill)
+    told = fails(KJV, data_dir=tmp_path)
+    assert told.startswith(f"cannot prepare the corpus in {tmp_path / 'kjv_text' / '1.0.0'}: ")
+    assert "No space left on device" in told
