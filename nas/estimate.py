@@ -15,7 +15,7 @@ from nas.types import stacked
 
 _STEPS = 20
 _ALL = 60_000  # examples of a validation split that is read whole: 44,000 of kjv, 74,000 of ptb
-_WORTH_IT = 100_000  # steps: of fewer, what is shown meanwhile tells soon enough
+_WORTH_IT = 40_000  # steps: of fewer, what is shown meanwhile tells soon enough
 
 
 def announce(config: Config, workdir: pathlib.Path, **options) -> None:

@@ -34,13 +34,13 @@ def test_lines_are_scaled_to_the_whole_search():
 
 
 def test_the_quick_studies_are_not_measured_first():
-    from launch.configs import kjv, kjv_quick, ptb_paper
+    from launch.configs import cifar10_macro, cifar10_micro, kjv, kjv_quick, mnist_macro, ptb_paper
 
     asked = [
         estimate.is_long(configs.from_dict(preset.get_config().to_dict()))
-        for preset in (kjv_quick, kjv, ptb_paper)
+        for preset in (kjv_quick, mnist_macro, kjv, ptb_paper, cifar10_macro, cifar10_micro)
     ]
-    assert asked == [False, False, True]
+    assert asked == [False] * 3 + [True] * 3
 
 
 @pytest.mark.slow
