@@ -216,6 +216,17 @@ def test_the_tape_adds_up_over_threads_as_over_images(name):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
 
 
+def test_multiply_adds_by_hand():
+    """Three layers of four channels on 8 x 8, 4 x 4 and 2 x 2 pixels: conv_3x3, sep_5x5 and a pool;
+    reductions of two and of three stored tensors.
+    """
+    space, settings = MacroSpace(layers=3), MacroNetwork(channels=4, **SETTINGS)
+    wiring = settings.wiring(space, ImageShape(size=8, channels=3, classes=10))
+    layers = 64 * (16 + 9 * 16), 16 * (16 + (25 + 4) * 4), 4 * (16 + 9 * 4)
+    around = 64 * 9 * 3 * 4 + 2 * 16 * 16 + 3 * 4 * 16 + 4 * 10
+    assert wiring.multiply_adds(np.array([0, 3, 0, 4, 0, 0])) == sum(layers) + around
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of another kind")
 @pytest.mark.parametrize("march", ["x86-64", "x86-64-v3"])
