@@ -3,8 +3,8 @@
 Like mnist_macro but for the space and the network: three normal cells and two reduction cells.
 
 Command:   python -m launch.search --config=mnist_micro --workdir=runs/mnist_micro
-Expected:  to be measured
-Time:      to be measured
+Expected:  best cross-entropy 0.248 on the validation split (seed 0)
+Time:      56 s
 Hardware:  2 CPU cores (AMD EPYC, Turin)
 """
 
