@@ -21,87 +21,25 @@ Hardware:  one accelerator
 
 from ml_collections import ConfigDict
 
+from launch.configs import mnist_macro
+
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "task": "macro",
-            "seed": 0,
-            "space": {"layers": 12},
-            "data": {
-                "source": "cifar10",
-                "downscale": 1,
-                "size": 32,
-                "channels": 3,
-                "classes": 10,
-                "batch": 128,
-                "eval_batch": 128,
-            },
-            "network": {
-                "channels": 36,
-                "learning_rate": 0.05,
-                "learning_rate_min": 0.0005,
-                "cosine_epochs": 310,
-                "momentum": 0.9,
-                "weight_decay": 5e-4,
-                "clip": 5.0,
-                "dropout": 0.1,
-                "crop": 4,
-                "flip": True,
-                "cutout": 0,
-            },
-            "policy": {
-                "name": "lstm",
-                "width": 64,
-                "temperature": 1.0,
-                "tanh_constant": 1.5,
-                "init_scale": 0.1,
-            },
-            "strategy": {
-                "name": "reinforce",
-                "supervised": "reconstruct",
-                "supervised_weight": 0.0,
-                "policy_weight": 1.0,
-                "entropy_weight": 1e-4,
-                "baseline_decay": 0.99,
-                "learning_rate": 1e-3,
-                "adam_beta1": 0.0,
-                "adam_epsilon": 1e-3,
-                "skip_weight": 4.8,
-                "skip_target": 0.4,
-                "memory": {
-                    "source": "old",
-                    "capacity": 1000,
-                    "refresh_size": 1000,
-                    "refresh_period": 1,
-                    "lag": 1,
-                    "batch": 256,
-                },
-            },
-            "search": {
-                "epochs": 310,
-                "warmup_epochs": 0,
-                "shared_steps": 350,
-                "controller_steps": 50,
-                "architectures": 20,
-                "chunk": 25,
-                "valid_architectures": 10,
-                "checkpoint_epochs": 1,
-                "keep": 3,
-                "on_nonfinite": "stop",
-            },
-            "evaluation": {"architectures": 100, "examples": 0},
-            "training": {
-                "architecture": "",
-                "epochs": 310,
-                "learning_rate": 0.05,
-                "schedule": "cosine",
-                "momentum": 0.9,
-                "learning_rate_decay": 1.0,
-                "decay_start": 1,
-                "clip": 5.0,
-                "weight_decay": 5e-4,
-                "patience": 310,
-            },
-        }
+    config = mnist_macro.get_config()
+    config.data.update(
+        source="cifar10", downscale=1, size=32, channels=3, batch=128, eval_batch=128
     )
+    config.network.update(channels=36, cosine_epochs=310, crop=4, flip=True)
+    config.policy.update(width=64, temperature=1.0, tanh_constant=1.5)
+    config.strategy.update(
+        baseline_decay=0.99,
+        learning_rate=1e-3,
+        adam_beta1=0.0,
+        adam_epsilon=1e-3,
+        skip_weight=4.8,
+    )
+    config.search.update(
+        epochs=310, warmup_epochs=0, shared_steps=350, controller_steps=50, architectures=20
+    )
+    config.training.update(epochs=310, patience=310)
+    return config

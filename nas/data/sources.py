@@ -13,14 +13,22 @@ def read_text(path: str | os.PathLike, sha256: str) -> str:
       UserError: the file is missing or unreadable, or `check_text` rejects its content; names the
         path.
     """
+    return check_text(os.fspath(path), read_bytes(path), sha256)
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a file.
+
+    Raises:
+      UserError: the file is missing or unreadable; names the path.
+    """
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"{os.fspath(path)}: no such file") from None
     except OSError as error:
         raise UserError(f"{os.fspath(path)}: cannot be read ({error.strerror})") from None
-    return check_text(os.fspath(path), content, sha256)
 
 
 def check_text(name: str, content: bytes, sha256: str) -> str:
@@ -38,10 +46,19 @@ def check_text(name: str, content: bytes, sha256: str) -> str:
         raise UserError(
             f"{name}: not UTF-8 text, byte {error.start} is 0x{content[error.start]:02x}"
         ) from None
+    check_bytes(name, content, sha256)
+    return text
+
+
+def check_bytes(name: str, content: bytes, sha256: str) -> None:
+    """That `content` has a SHA-256.
+
+    Raises:
+      UserError: it has another; names `name`.
+    """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise UserError(
             f"{name}: wrong checksum, SHA-256 {found[:12]}... instead of {sha256[:12]}...; "
             f"the file ({len(content):,} bytes) is cut short, edited or another version"
         )
-    return text

@@ -1,5 +1,6 @@
 """Labelled images: batches by number, sources, and what is refused."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -117,7 +118,10 @@ def test_an_installed_file_that_is_another(tmp_path, monkeypatch):
         installed_images.importlib.metadata, "distribution", lambda name: Distribution()
     )
     arguments = "package", "file.csv.gz", "0" * 64, 8, 16
+    assert "no such file" in message(installed_images.read, *arguments)
+    (tmp_path / "file.csv.gz").mkdir()
     assert "cannot be read" in message(installed_images.read, *arguments)
+    (tmp_path / "file.csv.gz").rmdir()
     (tmp_path / "file.csv.gz").write_bytes(b"something")
     assert "wrong checksum" in message(installed_images.read, *arguments)
     monkeypatch.undo()
@@ -257,7 +261,7 @@ def archive(small, form, monkeypatch):
             tar.addfile(info, io.BytesIO(content))
     content = packed.getvalue()
     forms = tuple(
-        of._replace(sha256=cifar10.hashlib.sha256(content).hexdigest()) if of is form else of
+        of._replace(sha256=hashlib.sha256(content).hexdigest()) if of is form else of
         for of in cifar10.FORMS
     )
     monkeypatch.setattr(cifar10, "FORMS", forms)

@@ -153,7 +153,7 @@ def _functions(space, channels, normal_cells, shape):
 
     def multiply_adds(decisions) -> float:
         """Of one image, forward: those of the chosen operations and of all that surrounds them."""
-        reads, operations = space.reads(decisions), space.operations(decisions)
+        operations = space.operations(decisions)
         loose = space.loose_ends(decisions)[0].sum(axis=1)
         width, side = channels, shape.size
         found = side**2 * 9 * shape.channels * 3 * channels
@@ -176,7 +176,6 @@ def _functions(space, channels, normal_cells, shape):
             chosen = operations[kind].reshape(-1)
             found += side**2 * sum(per_pixel[OPERATIONS[operation]] for operation in chosen)
             found += side**2 * loose[kind] * width**2
-        del reads
         return found + width * shape.classes
 
     return init, use, features, program, multiply_adds, template
