@@ -5,13 +5,14 @@ A source is compiled on first use, by the compiler found there, and kept in the 
 
 import ctypes
 import hashlib
+import logging
 import os
 import pathlib
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jaxlib
@@ -19,6 +20,7 @@ import jaxlib
 from nas.user_cache import user_cache
 
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+_TYPES = {"float32": "float", "float64": "double"}
 _HEADER = pathlib.Path(__file__).with_suffix(".h")
 _ROOT = _HEADER.parents[2]  # what the sources' includes begin at
 
@@ -38,12 +40,31 @@ def load(source: pathlib.Path, **macros: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compiled(source, macros, folder)))
 
 
-def register(library: ctypes.CDLL, functions: Mapping[str, str]) -> None:
-    """Makes functions of a library known to XLA on processors: its name there -> in the library."""
-    for target, name in functions.items():
-        jax.ffi.register_ffi_target(
-            target, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+def offer(source: pathlib.Path, dtype: str, names: Sequence[str], what: str) -> ctypes.CDLL | None:
+    """The library of a source for a type of numbers, whose functions XLA then knows as
+    nas_NAME_DTYPE.
+
+    Args:
+      names: of the functions.
+      what: for the warning that it could not be compiled, such as "time loops".
+
+    Returns:
+      None: there is none for this device or type, or it could not be compiled.
+    """
+    if jax.default_backend() != "cpu" or dtype not in _TYPES:
+        return None
+    try:
+        library = load(source, REAL=_TYPES[dtype])
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "%s are left to XLA, which takes longer: %s", what, error
         )
+        return None
+    for name in names:
+        jax.ffi.register_ffi_target(
+            f"nas_{name}_{dtype}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+        )
+    return library
 
 
 def _compiled(source, macros, folder):

@@ -5,7 +5,6 @@ through XLA. Without a compiler XLA's networks serve, and a warning says so.
 """
 
 import functools
-import logging
 import pathlib
 import threading
 
@@ -17,14 +16,13 @@ from nas.supernets import native
 from nas.types import Array, Params
 
 _SOURCE = pathlib.Path(__file__).with_name("networks.cc")
-_TYPES = {"float32": "float", "float64": "double"}
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def available(dtype: str = "float32") -> bool:
     """Whether processors compute, and networks.cc is compiled for that type or can be."""
     with _ONE_AT_A_TIME:
-        return _register(dtype)
+        return _register(dtype) is not None
 
 
 def prepare() -> None:
@@ -82,14 +80,4 @@ def _call(name, used, program, images, labels, mask, gradients):
 
 @functools.cache
 def _register(dtype):
-    if jax.default_backend() != "cpu" or dtype not in _TYPES:
-        return False
-    try:
-        library = native.load(_SOURCE, REAL=_TYPES[dtype])
-    except OSError as error:
-        logging.getLogger(__name__).warning(
-            "image networks are left to XLA, which takes longer: %s", error
-        )
-        return False
-    native.register(library, {f"nas_{name}_{dtype}": name for name in ("macro", "micro")})
-    return True
+    return native.offer(_SOURCE, dtype, ("macro", "micro"), "image networks")

@@ -9,7 +9,6 @@ Arguments are those of time_loop.py; of `matmul`, bfloat16 is XLA's alone.
 """
 
 import functools
-import logging
 import pathlib
 import threading
 
@@ -21,7 +20,6 @@ from nas.supernets import native
 from nas.types import Array
 
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-_TYPES = {"float32": "float", "float64": "double"}
 # columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
 _LANES = 16
 _ONE_AT_A_TIME = threading.Lock()
@@ -117,17 +115,7 @@ def _register(dtype):
     """The library whose loops XLA now knows; None: there is none for this device or type, or it
     could not be compiled.
     """
-    if jax.default_backend() != "cpu" or dtype not in _TYPES:
-        return None
-    try:
-        library = native.load(_SOURCE, REAL=_TYPES[dtype])
-    except OSError as error:
-        logging.getLogger(__name__).warning(
-            "time loops are left to XLA, which takes longer: %s", error
-        )
-        return None
-    native.register(library, {f"nas_{name}_{dtype}": name for name in ("forward", "backward")})
-    return library
+    return native.offer(_SOURCE, dtype, ("forward", "backward"), "time loops")
 
 
 def _padded(columns):
