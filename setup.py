@@ -1,5 +1,5 @@
-"""The package and what it needs: `pip install -e '.[test]'`, with `cuda` or `tpu` where there is
-one.
+"""The package and what it needs: `pip install -e '.[test]'`, with `cuda12`, `cuda13` or `tpu`
+where there is one.
 
 Lower bounds are what the code needs; upper bounds stop at the next release that may change what it
 relies on.
@@ -57,7 +57,8 @@ setup(
         ],
         "nats": ["nats_bench>=1.8,<2"],  # converts the official file of NAS-Bench-201
         "torch": ["torch>=2.4,<3"],  # what experiments.benchmarks.image_step compares with
-        "cuda": [f"jax[cuda12]{JAX}"],
+        "cuda12": [f"jax[cuda12]{JAX}"],  # for drivers that say CUDA 12
+        "cuda13": [f"jax[cuda13]{JAX}"],
         "tpu": [f"jax[tpu]{JAX}"],
     },
 )

@@ -71,15 +71,14 @@ def select_device(platform: str) -> list[Any]:
         raise UserError(f"{reason}; --platform=cpu computes on the CPU") from None
     found = devices[0].platform
     if platform and found != platform:
-        extra = {"gpu": "cuda", "tpu": "tpu"}.get(platform)
+        extra = {"gpu": "cuda13", "tpu": "tpu"}.get(platform)
         hint = f" (JAX for it comes with pip install -e '.[{extra}]')" if extra else ""
         there = ", ".join(dict.fromkeys((found, "cpu")))
         raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
     if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
         print(
             "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e "
-            "'.[cuda]', "
-            "or --platform=cpu if that is meant",
+            "'.[cuda13]' (cuda12 for a driver of CUDA 12), or --platform=cpu if that is meant",
             file=sys.stderr,
         )
     return devices

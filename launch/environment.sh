@@ -40,9 +40,10 @@ usable() { # does .venv work, and is it of the Python that is asked for?
 }
 
 install_project() {
-    local extras=test stamp=.venv/installed log=.venv/install.log had="" folder=$PWD wanted base
-    if nvidia-smi >/dev/null 2>&1; then
-        extras=test,cuda
+    local extras=test stamp=.venv/installed log=.venv/install.log had="" folder=$PWD wanted base driver
+    if driver=$(nvidia-smi 2>/dev/null); then
+        extras=test,cuda13
+        case $driver in *"CUDA Version: 12"*) extras=test,cuda12 ;; esac
     fi
     wanted="$(cksum <setup.py) $extras"
     if [ -f "$stamp" ]; then

@@ -17,6 +17,7 @@ from nas.errors import UserError
 
 Settings = Mapping[str, Any]  # an open group: field -> number, text, truth value or a group
 OPEN = ("space", "data", "network", "policy", "strategy")
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}  # -> as JAX names them
 
 
 def check(field: str, good: bool, wanted: str, value: Any) -> None:
@@ -100,6 +101,7 @@ class Config:
 
     task: str  # of nas.tasks.TASKS, or module:attribute of a task of one's own
     seed: int = 0
+    precision: str = "float32"  # of accelerators' products; tf32: factors rounded to 11 bits
     space: Settings
     data: Settings
     network: Settings
@@ -111,6 +113,7 @@ class Config:
 
     def __post_init__(self):
         check("seed", 0 <= self.seed < 2**32, "in 0..2**32 - 1", self.seed)
+        check_choice("precision", self.precision, tuple(PRECISIONS))
 
     def __hash__(self):
         return hash(str(dataclasses.asdict(self)))

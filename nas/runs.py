@@ -44,7 +44,6 @@ from nas.types import Batch, Params, Policy, Reward
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
 _SETTINGS = (  # of JAX, by which numbers differ
-    "jax_default_matmul_precision",
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
@@ -216,7 +215,8 @@ def train(
             except UserError as error:
                 print(f"warning: {error}; it is computed again", file=sys.stderr)
         _write_json(workdir / METADATA, _metadata(config, splits, raw_dir, data_dir))
-        result = training.run(model, config, workdir, task, splits)
+        with jax.default_matmul_precision(configs.PRECISIONS[config.precision]):
+            result = training.run(model, config, workdir, task, splits)
         _write_json(workdir / RESULT, result._asdict())
         return result
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nas import tasks
-from nas.config import Config
+from nas.config import PRECISIONS, Config
 from nas.controllers import build_policy
 from nas.parallel import device_key, gather_over_devices, share
 from nas.strategies import build_strategy
@@ -54,7 +54,17 @@ def components(config: Config) -> Components:
     task = tasks.build(config)
     policy = build_policy(config.policy, task.space)
     strategy = build_strategy(config.strategy, task.space, policy)
-    return Components(task, policy, strategy, task.network.reward(task.space, task.data))
+    reward = task.network.reward(task.space, task.data)
+    return Components(task, *(_precise(config, part) for part in (policy, strategy, reward)))
+
+
+def _precise(config, part):
+    """The same functions, whose products are as exact as the configuration says, whatever JAX's
+    own setting is.
+    """
+    in_full = jax.default_matmul_precision(PRECISIONS[config.precision])
+    functions = {name: in_full(of) for name, of in part._asdict().items() if callable(of)}
+    return part._replace(**functions)
 
 
 def initial_state(config: Config, parts: Components) -> SearchState:

@@ -37,6 +37,7 @@ LIMITS = {
     "network.clip": ([1e-9], [0.0, math.nan]),
     "network.reward_chunk": ([1], [0]),
     "network.matmul": (["float32", "bfloat16"], ["float16", ""]),
+    "precision": (["float32", "tf32"], ["bfloat16", ""]),
     "policy.width": ([1], [0]),
     "policy.temperature": ([1e-9], [0.0, -1.0, math.nan]),
     "policy.tanh_constant": ([1e-9], [0.0, math.nan]),

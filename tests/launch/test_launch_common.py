@@ -251,7 +251,7 @@ def test_warns_of_a_gpu_that_jax_does_not_see(program, tmp_path, user_environmen
     )
     assert process.returncode == 0
     assert process.stderr.startswith("warning: ") and process.stderr.count("\n") == 1
-    assert "'.[cuda]'" in process.stderr
+    assert "'.[cuda13]'" in process.stderr
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,16 @@ def test_installs_once_and_passes_arguments_on(checkout):
     assert "-e .[test" in installations(checkout)[0]
 
 
+@pytest.mark.parametrize(("says", "extra"), [("12.9", "cuda12"), ("13.1", "cuda13")])
+def test_installs_jax_for_the_driver_that_is_there(checkout, monkeypatch, says, extra):
+    tool = checkout.parent / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '| Driver Version: 999.1   CUDA Version: {says} |'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(checkout.parent), prepend=os.pathsep)
+    assert start(checkout).returncode == 0
+    assert f"-e .[test,{extra}]" in installations(checkout)[0]
+
+
 def test_installs_again_when_what_is_needed_changes(checkout):
     start(checkout)
     (checkout / "setup.py").write_text("second")

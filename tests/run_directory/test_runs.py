@@ -99,7 +99,6 @@ def test_more_epochs_and_what_changes_no_number_are_no_other_configuration(workd
     ("variable", "value", "reason"),
     [
         ("jax_enable_x64", True, "must be off"),
-        ("jax_default_matmul_precision", "bfloat16", "the run was started with 'None', now it is"),
         ("jax_default_prng_impl", "rbg", "the run was started with 'threefry2x32', now it is"),
     ],
 )
