@@ -1,10 +1,11 @@
-"""Checkpoints: written atomically by orbax, verified by a SHA-256 over every leaf when they are
-read.
+"""Checkpoints: written atomically by orbax beside the work that goes on, verified by a SHA-256 over
+every leaf when they are read.
 
 Storage errors reach the reader as wrong numbers as easily as they reach it as an exception; the
 digest is what turns both into "this checkpoint is damaged", and the one before it is used instead.
 """
 
+import concurrent.futures
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ import pathlib
 import re
 import sys
 import tempfile
+import time
 import zlib
 from typing import Any
 
@@ -58,24 +60,73 @@ class Checkpoints:
         folder = pathlib.Path(self._alias.name, FOLDER) if self._alias else self._folder
         self._manager = ocp.CheckpointManager(folder, options=options)
         self._damaged = []  # steps that `restore` passed over
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._saving: concurrent.futures.Future | None = None
+        self._copy: Any = None  # of the state that is being saved
+        self._begun = time.monotonic()  # the last save; before the first: this process
         _hide_late_reads()
 
     def steps(self) -> list[int]:
-        """Steps that are saved, oldest first."""
+        """Steps that are saved, oldest first.
+
+        Raises:
+          UserError: as `wait`.
+        """
+        self.wait()
         return sorted(self._manager.all_steps())
 
+    def reserve(self, template: Any) -> None:
+        """Begins to get the memory that `save` copies to: its pages are what takes time.
+
+        Args:
+          template: a pytree of arrays or shapes, as they will be saved.
+        """
+        self.wait()
+        self._saving = self._thread.submit(self._reserve, template)
+
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Saves a pytree of arrays and a JSON-able dictionary; replaces a checkpoint of the same
-        step and damaged ones.
+        """Begins to save a pytree of arrays and a JSON-able dictionary, which replace a checkpoint
+        of the same step and damaged ones.
+
+        The arrays are copied before it returns; a thread writes them.
+
+        Raises:
+          UserError: as `wait`, of the save before.
+        """
+        self.wait()
+        if self._copy is None or _shapes(self._copy) != _shapes(state):
+            self._reserve(state)
+        jax.tree.map(np.copyto, self._copy, state)
+        self._begun = time.monotonic()
+        self._saving = self._thread.submit(self._write, step, self._copy, progress)
+
+    def wait(self) -> None:
+        """Until what was begun is saved.
 
         Raises:
           UserError: the disk is full or the folder cannot be written; older checkpoints are as they
             were.
         """
-        state = jax.tree.map(np.asarray, state)
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()
+
+    def age(self) -> float:
+        """Seconds since the last save began."""
+        return time.monotonic() - self._begun
+
+    def check(self) -> None:
+        """As `wait`, of a save that has ended already."""
+        if self._saving and self._saving.done():
+            self.wait()
+
+    def _reserve(self, template):
+        self._copy = jax.tree.map(lambda leaf: np.full(leaf.shape, 0, leaf.dtype), template)
+
+    def _write(self, step, state, progress):
         try:
             for old in {step, *self._damaged}.intersection(
-                self.steps()
+                self._manager.all_steps()
             ):  # orbax saves nothing below its newest step
                 self._manager.delete(old)
             self._damaged = []
@@ -142,9 +193,22 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        self._manager.close()
-        if self._alias:
-            self._alias.cleanup()
+        """Ends when all is saved.
+
+        Raises:
+          UserError: as `wait`.
+        """
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._manager.close()
+            if self._alias:
+                self._alias.cleanup()
+
+
+def _shapes(state):
+    return jax.tree.structure(state), [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
 
 
 def digest(state: Any, progress: dict[str, Any]) -> str:
@@ -153,7 +217,7 @@ def digest(state: Any, progress: dict[str, Any]) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         leaf = np.ascontiguousarray(leaf)
         sha.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-        sha.update(leaf.tobytes())
+        sha.update(leaf.reshape(-1).view(np.uint8))
     return sha.hexdigest()
 
 

@@ -43,6 +43,7 @@ class SearchConfig:
     chunk: int = 25  # steps per compiled call: what is logged and can be interrupted together
     valid_architectures: int = 10  # architectures validated at the end of an epoch
     checkpoint_epochs: int = 1  # epochs between checkpoints
+    checkpoint_minutes: float = 0.0  # and, within an epoch, after so many minutes; 0: off
     keep: int = 3  # checkpoints kept
     on_nonfinite: str = "stop"  # stop, or skip: drop a non-finite update, and count it
 
@@ -50,6 +51,12 @@ class SearchConfig:
         positive = ("epochs", "shared_steps", "controller_steps", "architectures", "chunk")
         for name in (*positive, "valid_architectures", "checkpoint_epochs", "keep"):
             check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        check(
+            "checkpoint_minutes",
+            self.checkpoint_minutes >= 0,
+            "0 (off) or more",
+            self.checkpoint_minutes,
+        )
         check_choice("on_nonfinite", self.on_nonfinite, ("stop", "skip"))
         check("warmup_epochs", self.warmup_epochs >= 0, "0 or more", self.warmup_epochs)
         for name in ("shared_steps", "controller_steps"):
@@ -199,6 +206,7 @@ def obstacles(stored: Config, config: Config) -> list[str]:
         epochs=max(stored.search.epochs, config.search.epochs),
         keep=config.search.keep,
         checkpoint_epochs=config.search.checkpoint_epochs,
+        checkpoint_minutes=config.search.checkpoint_minutes,
     )
     compared = dataclasses.replace(stored.evaluation, architectures=config.evaluation.architectures)
     return difference(dataclasses.replace(stored, search=given, evaluation=compared), config)

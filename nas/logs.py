@@ -8,6 +8,8 @@ the whole run, so (phase, step) names a line.
 
 import json
 import math
+import mmap
+import os
 import pathlib
 import sys
 import time
@@ -15,7 +17,7 @@ import time
 import numpy as np
 
 from nas.errors import UserError
-from nas.files import replacing, writing
+from nas.files import writing
 from nas.tasks import Metric
 
 FILE = "metrics.jsonl"
@@ -25,7 +27,7 @@ class Writer:
     """Appends to the metrics of a run directory."""
 
     def __init__(self, workdir: pathlib.Path, metric: Metric, limits: dict[str, int]):
-        """Drops the lines of steps that will be run again.
+        """Cuts off the lines of steps that will be run again.
 
         Args:
           metric: of the run's losses.
@@ -40,12 +42,12 @@ class Writer:
 
         self._path, folder = workdir / FILE, workdir / "tensorboard"
         with writing(self._path):
-            lines = [{"loss": f"{metric.loss}, {metric.unit}", "reward": metric.reward}]
-            kept = read(workdir, limits)
-            lines += [line for line in kept if line["step"] < limits.get(line["phase"], 0)]
-            with replacing(self._path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            self._file = self._path.open("a")
+            self._file = self._path.open("a+b")
+            self._file.truncate(_end_of_kept(self._file, limits))
+            if not self._file.seek(0, os.SEEK_END):
+                meaning = {"loss": f"{metric.loss}, {metric.unit}", "reward": metric.reward}
+                self._file.write((json.dumps(meaning) + "\n").encode())
+                self._file.flush()
             folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(folder / "events"))
 
@@ -68,7 +70,7 @@ class Writer:
             line |= {name: _number(column[i]) for name, column in values.items()}
             lines.append(json.dumps(line | {"seconds": round(seconds / count, 6)}) + "\n")
         with writing(self._path):
-            self._file.write("".join(lines))
+            self._file.write("".join(lines).encode())
             self._file.flush()
             self._events.write_event(
                 _event(
@@ -136,6 +138,25 @@ def curves(
         every = range(steps)
         found = {name: {i: of.get(i, math.nan) for i in every} for name, of in found.items()}
     return {name: tuple(np.transpose(list(of.items()))) for name, of in found.items()}
+
+
+def _end_of_kept(file, limits):
+    """Where the last line ends whose step is below its phase's limit; 0: there is none.
+
+    Lines stand in the order of their steps, so that it is looked for from the end. What follows it
+    will be run again, or is what a kill has left of a line.
+    """
+    if not os.fstat(file.fileno()).st_size:
+        return 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = content.rfind(b"\n") + 1
+        while end:
+            start = content.rfind(b"\n", 0, end - 1) + 1
+            line = _line(content[start:end])
+            if line and line["step"] < limits.get(line["phase"], 0):
+                break
+            end = start
+        return end
 
 
 def _line(text):

@@ -6,7 +6,7 @@ One process writes it, whatever their number:
     run.json             command, device and versions of the last start; where its data is
     checkpoints/         nas.checkpoint
     metrics.jsonl        nas.logs; tensorboard/ holds the same
-    architectures.npz    decisions [n, T] and rewards [n] of all that the controller phase scored
+    architectures.npy    nas.scored
     evaluation.npz       nas.measurements
     result.json          nas.training; in place of architectures and evaluation where one model is
                          trained from scratch

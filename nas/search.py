@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import pathlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,17 +18,15 @@ import numpy as np
 
 from nas import config as configs
 from nas import logs, steps
-from nas.arrays import load_arrays, save_arrays
 from nas.checkpoint import Checkpoints
 from nas.config import Config
 from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices
 from nas.progress import track
+from nas.scored import Scored
 from nas.steps import SearchState
 from nas.tasks import Splits, Stream, Task
 from nas.types import Batch
-
-ARCHITECTURES = "architectures.npz"
 
 
 class Progress(NamedTuple):
@@ -112,6 +109,7 @@ class _Search(NamedTuple):
     validation: Callable
     checkpoints: Checkpoints | None  # None: another process writes
     writer: logs.Writer | None
+    scored: Scored | None
     advance: Callable  # tells of steps
     signals: list[int]  # received
 
@@ -122,7 +120,6 @@ class _At(NamedTuple):
     progress: Progress
     state: SearchState  # as the devices hold it
     carry: Any
-    scored: dict[str, list[np.ndarray]]  # decisions and rewards of the controller phases
 
 
 @contextlib.contextmanager
@@ -146,7 +143,9 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
         batch, common = train.take(0, count), _common(0, count, epoch=0)
         shapes = first.out_info["search"], first.out_info["carry"]
         compiled = _begin(lambda: shared.compiled.lower(*shapes, batch, common).compile())
-    at = _restore(config, workdir, devices, checkpoints, first)
+    at = _restore(config, devices, checkpoints, first)
+    if checkpoints:
+        checkpoints.reserve(first.out_info)
     at = at._replace(
         state=devices.replicate(at.state),
         carry=devices.split(jax.tree.map(lambda leaf: leaf[train_rows], at.carry)),
@@ -155,11 +154,12 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
         compiled()
     of = at.progress
     done = of.shared_step(config) + of.controller_step(config)
-    writer = None
+    writer = scored = None
     if devices.is_main:
         writer = logs.Writer(workdir, task.metric, logged(config, of))
+        scored = Scored(workdir, task.space.num_decisions, of.architectures)
     with (
-        _releasing(writer, checkpoints),
+        _releasing(writer, scored, checkpoints),
         _tracked(config, devices, done) as advance,
         _received_signals() as signals,
         np.errstate(over="ignore"),  # of a run that diverges
@@ -179,6 +179,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
                 validation=devices.lift(steps.validation(config, parts)),
                 checkpoints=checkpoints,
                 writer=writer,
+                scored=scored,
                 advance=advance,
                 signals=signals,
             ),
@@ -221,8 +222,8 @@ def _train_strategy(search: _Search, at: _At) -> _At:
         found = {"reward of an architecture": rewards} | info
         _check_finite(search, "controller", first, found, decisions)
         _log(search, at, "controller", first, info, started)
-        at.scored["decisions"].append(decisions.reshape(-1, decisions.shape[-1]))
-        at.scored["rewards"].append(rewards.reshape(-1))
+        if search.scored:
+            search.scored.append(decisions.reshape(-1, decisions.shape[-1]), rewards.reshape(-1))
         progress = at.progress._replace(
             controller=at.progress.controller + count,
             architectures=at.progress.architectures + rewards.size,
@@ -254,7 +255,7 @@ def _end_epoch(search: _Search, at: _At) -> _At:
     return at
 
 
-def _restore(config, workdir, devices, checkpoints, first) -> _At:
+def _restore(config, devices, checkpoints, first) -> _At:
     """The newest checkpoint, or else the traced `first`; the main process provides it to all.
 
     State and carry are whole, as a checkpoint holds them.
@@ -268,32 +269,7 @@ def _restore(config, workdir, devices, checkpoints, first) -> _At:
     else:
         saved = first.lower().compile()()
     saved, numbers = devices.from_main((saved, np.array(progress, np.int32)))
-    progress, scored = Progress(*map(int, numbers)), {"decisions": [], "rewards": []}
-    count = progress.architectures
-    if count and devices.is_main:
-        found = _scored(workdir / ARCHITECTURES, count, saved["search"].best_decisions)
-        scored = {name: [column] for name, column in found.items()}
-    return _At(progress, saved["search"], saved["carry"], scored)
-
-
-def _scored(path, count, like):
-    """The first `count` architectures [count, T] and their rewards [count] that a search scored."""
-    try:
-        found = load_arrays(path)
-        if set(found) == {"decisions", "rewards"} and min(map(len, found.values())) >= count:
-            return {name: column[:count] for name, column in found.items()}
-        reason = f"{path} is not of this run"
-    except UserError as error:
-        reason = str(error)
-    print(
-        f"warning: {reason}; the {count:,} architectures scored so far stand in it as -1, their "
-        "rewards as nan",
-        file=sys.stderr,
-    )
-    return {
-        "decisions": np.full((count, *np.shape(like)), -1, np.int32),
-        "rewards": np.full(count, np.nan, np.float32),
-    }
+    return _At(Progress(*map(int, numbers)), saved["search"], saved["carry"])
 
 
 def _save(search: _Search, at: _At) -> None:
@@ -301,8 +277,6 @@ def _save(search: _Search, at: _At) -> None:
     carry = devices.join(at.carry)
     if not devices.is_main:
         return
-    if arrays := {name: np.concatenate(parts) for name, parts in at.scored.items() if parts}:
-        save_arrays(search.workdir / ARCHITECTURES, arrays)
     # One more than the steps of an epoch: its last step and its end have numbers of their own.
     step = progress.epoch * (config.search.shared_steps + config.search.controller_steps + 1)
     step += progress.shared + progress.controller
@@ -315,12 +289,24 @@ def _advance(search: _Search, at: _At, count: int, **shown: float) -> None:
     """Tells of so many steps; saves and stops where a signal was received."""
     epoch = f"{at.progress.epoch + 1}/{search.config.search.epochs}"
     search.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
+    if search.checkpoints:
+        search.checkpoints.check()
     if number := search.devices.agree(max(search.signals, default=0)):
         _save(search, at)
+        if search.checkpoints:
+            search.checkpoints.wait()
         where = ", ".join(f"{name} {value}" for name, value in at.progress._asdict().items())
         again = "run the same command again to continue"
         message = f"{signal.Signals(number).name}: saved at {where}; {again}"
         raise Interrupted(130 if number == signal.SIGINT else 0, message)
+    if search.config.search.checkpoint_minutes and search.devices.agree(_is_due(search)):
+        _save(search, at)
+
+
+def _is_due(search):
+    """Whether so many minutes have passed, by the clock of the process that saves."""
+    minutes = search.config.search.checkpoint_minutes
+    return int(search.checkpoints is not None and search.checkpoints.age() >= 60 * minutes)
 
 
 def _log(search, at, phase, first, values, started):

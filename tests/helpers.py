@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from launch.configs.kjv_quick import get_config
-from nas import logs, search, steps, tasks
-from nas.arrays import load_arrays
+from nas import logs, steps, tasks
 from nas.checkpoint import Checkpoints
 from nas.config import Config, choose, from_dict, override
 from nas.controllers import POLICIES, build_policy
 from nas.data.text import Text
 from nas.data.tokens import Windows
+from nas.scored import FILE
 from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import STRATEGIES, build_strategy
 from nas.supernets.recurrent.language_model import LanguageModel
@@ -285,6 +285,12 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+def scored(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """Decisions [n, T] and rewards [n] of all architectures that a run has scored."""
+    found = np.load(workdir / FILE)
+    return {"decisions": found["decisions"], "rewards": found["reward"]}
+
+
 def expected_lines(config: Config) -> set[tuple[str, int]]:
     """(phase, step) of all lines of a finished run's metrics."""
     settings = config.search
@@ -311,7 +317,7 @@ def assert_same_run(config: Config, workdir: pathlib.Path, reference: pathlib.Pa
     ]
     names = [(line["phase"], line["step"]) for line in lines]
     assert len(names) == len(set(names)) and set(names) == expected_lines(config)
-    assert_same_bits(*(load_arrays(path / search.ARCHITECTURES) for path in (workdir, reference)))
+    assert_same_bits(*(scored(path) for path in (workdir, reference)))
 
 
 def flip(path, rng):

@@ -3,9 +3,11 @@ files in between.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import errno
 import shutil
+import threading
 
 import flax.struct
 import jax
@@ -277,8 +279,51 @@ def test_a_save_that_fails_leaves_the_older_ones(workdir, monkeypatch, error):
             UserError, match=f"^cannot save checkpoint 3 in {workdir / FOLDER}: "
         ) as caught:
             checkpoints.save(3, state(3), progress(3))
+            checkpoints.wait()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert files(workdir) == before
+
+
+def test_what_is_saved_is_the_state_at_the_call_and_the_next_waits_for_it(workdir, monkeypatch):
+    """The caller changes its arrays, as a donated state is, while they are being written."""
+    written, go_on = [], threading.Event()
+    write = Checkpoints._write
+
+    def slow(self, step, *rest):
+        assert go_on.wait(60)
+        write(self, step, *rest)
+        written.append(step)
+
+    monkeypatch.setattr(Checkpoints, "_write", slow)
+    mine = {"numbers": np.arange(3.0)}
+    with opened(workdir / "new") as checkpoints:
+        checkpoints.reserve(mine)
+        checkpoints.save(1, mine, progress(1))
+        mine["numbers"][:] = 7.0
+        checkpoints.check()  # not an end yet
+        assert written == []
+        go_on.set()
+        checkpoints.save(2, mine, progress(2))
+        assert written == [1]
+        assert checkpoints.steps() == [1, 2] and written == [1, 2]
+    with opened(workdir / "new") as checkpoints:
+        assert checkpoints.restore(mine)[0]["numbers"].tolist() == [7, 7, 7]
+        shutil.rmtree(workdir / "new" / FOLDER / "2")
+    with opened(workdir / "new") as checkpoints:
+        assert checkpoints.restore(mine)[0]["numbers"].tolist() == [0, 1, 2]
+
+
+def test_a_save_that_has_failed_is_told_when_asked_about_it(workdir, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    with opened(workdir) as checkpoints:
+        checkpoints.save(3, state(3), progress(3))
+        concurrent.futures.wait([checkpoints._saving])
+        with pytest.raises(UserError, match="^cannot save checkpoint 3 in .*No space left"):
+            checkpoints.check()
+        checkpoints.check()  # once
 
 
 @pytest.fixture
@@ -300,6 +345,7 @@ def test_a_full_disk_leaves_the_older_ones(disk, capfd):
             UserError, match="^cannot save checkpoint 2 in .*No space left on device"
         ) as error:
             checkpoints.save(2, large, progress(2))
+            checkpoints.wait()
     assert "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
     assert_restores(restored(disk), 1)
@@ -319,6 +365,7 @@ def test_a_disk_that_cannot_be_written(disk, capfd):
         pytest.raises(UserError, match="^cannot save checkpoint 2 in .*Read-only file system"),
     ):
         checkpoints.save(2, state(2), progress(2))
+        checkpoints.wait()
     with pytest.raises(UserError, match="^cannot write .*Read-only file system"):
         save_arrays(disk / "a.npz", {"a": np.arange(3)})
     assert capfd.readouterr() == ("", "")

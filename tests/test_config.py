@@ -69,6 +69,7 @@ LIMITS = {
     "search.chunk": ([1, 50, 200], [0, 30]),
     "search.valid_architectures": ([1], [0]),
     "search.checkpoint_epochs": ([1], [0]),
+    "search.checkpoint_minutes": ([0.0, 5.0], [-1.0, math.nan]),
     "search.keep": ([1], [0]),
     "search.on_nonfinite": (["stop", "skip"], ["ignore"]),
     "evaluation.architectures": ([3], [2]),

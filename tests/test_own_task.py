@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 
 from nas import logs
-from nas.arrays import load_arrays
-from nas.search import ARCHITECTURES
 from tests.forked import run_forked
-from tests.helpers import SIGNALLED, assert_one_line, signalled
+from tests.helpers import SIGNALLED, assert_one_line, scored, signalled
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OWN = ROOT / "tests" / "own_task.py"
@@ -66,8 +64,8 @@ def test_a_search_of_it_is_logged_and_says_what_its_losses_are(searched):
     assert first == {"loss": "squared error, a point", "reward": "1 - squared error"}
     losses = logs.curves(logs.read(workdir), "shared")["loss"][1]
     assert len(losses) == 3 * 50 and losses[-50:].mean() < 0.95 * losses[:50].mean()
-    scored = load_arrays(workdir / ARCHITECTURES)
-    assert scored["decisions"].shape == (2 * 25 * 4, 4) and scored["decisions"].max() == 2
+    decisions = scored(workdir)["decisions"]
+    assert decisions.shape == (2 * 25 * 4, 4) and decisions.max() == 2
     assert json.loads((workdir / "run.json").read_text())["task_folder"] == str(workdir.parent)
 
 

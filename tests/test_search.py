@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from nas import logs, search, steps
-from nas.arrays import load_arrays
 from nas.checkpoint import Checkpoints
 from nas.data.tokens import Tokens
 from nas.errors import UserError
 from nas.parallel import choose_devices
+from nas.scored import FILE, Scored
 from tests.helpers import (
     CHECKPOINTS,
     assert_same_bits,
@@ -23,6 +23,7 @@ from tests.helpers import (
     expected_lines,
     read_metrics,
     restore,
+    scored,
     tiny,
 )
 from tests.one_search import checkpoint, quick, run, spoil_after_epoch
@@ -107,7 +108,7 @@ def test_what_a_run_leaves_behind(whole):
     workdir, state = whole
     names = [(line["phase"], line["step"]) for line in read_metrics(workdir)]
     assert len(names) == len(set(names)) and set(names) == expected_lines(CONFIG)
-    saved = load_arrays(workdir / search.ARCHITECTURES)
+    saved = scored(workdir)
     updates, per_step = 2 * CONFIG.search.controller_steps, CONFIG.search.architectures
     assert saved["decisions"].shape == (updates * per_step, 5) and saved["rewards"].shape == (
         updates * per_step,
@@ -123,7 +124,7 @@ def test_what_a_run_leaves_behind(whole):
 
 def test_each_step_function_is_compiled_once_also_after_resuming(whole, tmp_path):
     shutil.copytree(whole[0] / "checkpoints" / "22", tmp_path / "checkpoints" / "22")
-    shutil.copy(whole[0] / search.ARCHITECTURES, tmp_path)
+    shutil.copy(whole[0] / FILE, tmp_path)
     parts = steps.components(CONFIG)
     run(CONFIG, tmp_path)
     for make in (steps.shared_chunk, steps.controller_chunk, steps.epoch_start, steps.validation):
@@ -211,8 +212,9 @@ def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monk
         return call
 
     monkeypatch.setattr(logs.Writer, "write", guard(logs.Writer.write))
-    monkeypatch.setattr(search, "save_arrays", guard(search.save_arrays))
+    monkeypatch.setattr(Scored, "append", guard(Scored.append))
     monkeypatch.setattr(Checkpoints, "save", guard(Checkpoints.save))
+    monkeypatch.setattr(Checkpoints, "_write", guard(Checkpoints._write))
     places = []
     for place in range(1, 60):
         last[0] = place
@@ -224,7 +226,8 @@ def test_killed_before_and_after_everything_that_it_writes(whole, tmp_path, monk
             places.append(calls[-1])
             with (tmp_path / logs.FILE).open("a") as file:
                 file.write('{"phase": "sha')
-    assert set(places) == {"Writer.write", "Checkpoints.save", "save_arrays"} and len(places) > 10
+    names = {"Writer.write", "Scored.append", "Checkpoints.save", "Checkpoints._write"}
+    assert set(places) == names and len(places) > 10
     assert_same_run(CONFIG, tmp_path, whole[0])
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import search, steps
-from nas.arrays import load_arrays
+from nas import steps
 from nas.errors import UserError
 from nas.supernets.recurrent.language_model import LanguageModel
 from tests.helpers import (
     assert_same_bits,
     read_metrics,
+    scored,
 )
 from tests.one_search import checkpoint, quick, run, spoil, spoil_after_epoch
 
@@ -76,7 +76,7 @@ def test_a_reward_that_is_not_finite_names_its_architecture(spoiled_rewards, tmp
 def test_skipped_updates_are_counted_and_change_nothing(spoiled_rewards, tmp_path):
     state = run(SKIP, tmp_path)
     lines = [line for line in read_metrics(tmp_path) if line["phase"] == "controller"]
-    saved = load_arrays(tmp_path / search.ARCHITECTURES)
+    saved = scored(tmp_path)
     spoiled = np.isnan(saved["rewards"]).reshape(len(lines), -1)
     np.testing.assert_array_equal(spoiled.ravel(), saved["decisions"][:, 0] == 2)
     assert [line["skipped"] for line in lines] == spoiled.any(axis=1).tolist()

@@ -81,6 +81,7 @@ def get_config() -> ConfigDict:
                 "chunk": 25,
                 "valid_architectures": 10,
                 "checkpoint_epochs": 1,
+                "checkpoint_minutes": 0.0,
                 "keep": 3,
                 "on_nonfinite": "stop",
             },

@@ -87,6 +87,7 @@ def get_config() -> ConfigDict:
                 "chunk": 100,
                 "valid_architectures": 10,
                 "checkpoint_epochs": 1,
+                "checkpoint_minutes": 30.0,
                 "keep": 3,
                 "on_nonfinite": "stop",
             },

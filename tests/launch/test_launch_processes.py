@@ -13,8 +13,6 @@ import subprocess
 import numpy as np
 import pytest
 
-from nas import search as searching
-from nas.arrays import load_arrays
 from nas.data.text import load_corpus
 from tests.forked import run_forked
 from tests.helpers import (
@@ -24,6 +22,7 @@ from tests.helpers import (
     finish_program,
     read_metrics,
     restore,
+    scored,
     start_program,
     tiny,
     wait_until,
@@ -127,9 +126,7 @@ def assert_same_trajectory(ours, theirs):
     for line, other in zip(lines, others, strict=True):
         assert line.pop("phase") == other.pop("phase")
         assert line == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
-    assert_close(
-        load_arrays(ours / searching.ARCHITECTURES), load_arrays(theirs / searching.ARCHITECTURES)
-    )
+    assert_close(scored(ours), scored(theirs))
     (state, progress), (other_state, other_progress) = restore(SHORT, ours), restore(SHORT, theirs)
     assert progress == other_progress and progress["epoch"] == SHORT.search.epochs
     assert_close(state, other_state)
@@ -223,9 +220,9 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(start, start_tw
     names = [(line["phase"], line["step"]) for line in read_metrics(tmp_path)]
     assert len(names) == len(set(names)) and set(names) == expected_lines(LONG)
     assert restore(LONG, tmp_path)[1]["epoch"] == LONG.search.epochs
-    scored = load_arrays(tmp_path / searching.ARCHITECTURES)["rewards"]
+    rewards = scored(tmp_path)["rewards"]
     total = (LONG.search.epochs - LONG.search.warmup_epochs) * LONG.search.controller_steps
-    assert len(scored) == LONG.search.architectures * (4 * steps + (total - steps))
+    assert len(rewards) == LONG.search.architectures * (4 * steps + (total - steps))
 
 
 @pytest.mark.slow
@@ -247,13 +244,12 @@ def test_where_only_one_process_can_know_what_is_wrong_it_says_so_and_none_waits
     """The first process alone writes. What hinders it must not leave the others waiting."""
     processes = start_two(LONG, tmp_path)
     wait_until(has_checkpoint(tmp_path), *processes)
-    (worker,) = children(processes[0])
-    in_the_way = tmp_path / f".{searching.ARCHITECTURES}.{worker}.tmp"  # where it writes to first
-    in_the_way.mkdir()
+    (tmp_path / "checkpoints").rename(tmp_path / "moved")
+    (tmp_path / "checkpoints").touch()
     first, second = map(finish_program, processes)
     assert first.returncode == 2
     (line,) = own_errors(first)
-    assert line.startswith(f"error: cannot write {tmp_path / searching.ARCHITECTURES}")
+    assert line.startswith("error: cannot save checkpoint ")
     assert_ends_as_lost(second)
 
     other = start_two(LONG, tmp_path, "--config.seed=1")

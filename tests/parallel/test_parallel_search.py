@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from nas import logs, search, steps
-from nas.arrays import load_arrays
 from nas.data.tokens import Windows
 from nas.errors import UserError
 from nas.parallel import Devices
@@ -24,6 +23,7 @@ from tests.helpers import (
     expected_lines,
     read_metrics,
     restore,
+    scored,
     tiny,
 )
 
@@ -129,10 +129,10 @@ def whole(tmp_path_factory):
 
 
 def check_architectures(workdir, per_step):
-    """`architectures.npz` holds this many of each controller step, in order, with the rewards whose
+    """`architectures.npy` holds this many of each controller step, in order, with the rewards whose
     mean was logged.
     """
-    saved = load_arrays(workdir / search.ARCHITECTURES)
+    saved = scored(workdir)
     logged = [line["reward"] for line in read_metrics(workdir) if line["phase"] == "controller"]
     assert len(logged) == len(per_step)
     assert saved["decisions"].shape == (sum(per_step), 7) and saved["rewards"].shape == (
@@ -196,7 +196,7 @@ def test_a_run_continues_on_another_number_of_devices(tmp_path, traces, monkeypa
         run_until(monkeypatch, step, tmp_path, devices)
         assert traces == dict.fromkeys(PHASES, 1)
         assert restore(CONFIG, tmp_path)[1]["epoch"] == step // 4
-        saved.append(load_arrays(tmp_path / search.ARCHITECTURES))
+        saved.append(scored(tmp_path))
     traces.clear()
     state = run(tmp_path, order[-1])
     assert traces == {
@@ -206,7 +206,7 @@ def test_a_run_continues_on_another_number_of_devices(tmp_path, traces, monkeypa
     names = [(line["phase"], line["step"]) for line in read_metrics(tmp_path)]
     assert len(names) == len(set(names)) and set(names) == expected_lines(CONFIG)
     check_architectures(tmp_path, [totals[0]] * 6 + [totals[1]] * 4 + [totals[2]] * 2)
-    final = load_arrays(tmp_path / search.ARCHITECTURES)
+    final = scored(tmp_path)
     for earlier in saved:
         assert_same_bits(
             {name: column[: len(earlier[name])] for name, column in final.items()}, earlier

@@ -4,9 +4,9 @@ not.
 
 import dataclasses
 import fcntl
+import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,12 +15,20 @@ import jax
 import numpy as np
 import pytest
 
-from nas import logs, measurements, runs, search, steps
-from nas.arrays import load_arrays, save_arrays
+from nas import logs, measurements, runs, steps
 from nas.config import TrainingConfig
 from nas.data import text
 from nas.data.text import Corpus
-from tests.helpers import CHECKPOINTS, assert_same_bits, assert_same_run, fill, mounted, tiny
+from nas.scored import FILE
+from tests.helpers import (
+    CHECKPOINTS,
+    assert_same_bits,
+    assert_same_run,
+    fill,
+    mounted,
+    scored,
+    tiny,
+)
 from tests.run_directory.one_run import CONFIG, fails, start, unchanged
 
 
@@ -232,24 +240,36 @@ def test_all_checkpoints_damaged(workdir):
             )
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut short", "foreign", "of a shorter run"])
-def test_a_run_goes_on_without_the_architectures_that_it_scored(workdir, damage, capfd):
-    path = workdir / search.ARCHITECTURES
-    saved, content = load_arrays(path), path.read_bytes()
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [("missing", 0), ("empty", 0), ("foreign", 0), ("cut short", 31), ("of a shorter run", 10)],
+)
+def test_a_run_goes_on_without_the_architectures_that_it_scored(workdir, damage, kept, capfd):
+    path = workdir / FILE
+    saved, content = scored(workdir), path.read_bytes()
     path.unlink()
     if damage == "cut short":
-        path.write_bytes(content[:-30])
+        assert len(saved["rewards"]) == 32
+        path.write_bytes(content[:-5])
+    elif damage == "empty":
+        path.touch()
     elif damage == "foreign":
-        save_arrays(path, {"a": np.arange(100)})
+        with path.open("wb") as file:
+            np.save(file, np.arange(100))
     elif damage == "of a shorter run":
-        save_arrays(path, {name: column[:31] for name, column in saved.items()})
+        with path.open("wb") as file:
+            np.save(file, np.load(io.BytesIO(content))[:10])
     count = runs.open_run(workdir).progress["architectures"]
     plan = dataclasses.replace(CONFIG.search, epochs=CONFIG.search.epochs + 1)
     start(dataclasses.replace(CONFIG, search=plan), workdir)
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")]
-    assert len(told) == 1 and re.search(r"no such file|damaged|not of this run", told[0])
-    found = load_arrays(path)
-    assert (found["decisions"][:count] == -1).all() and np.isnan(found["rewards"][:count]).all()
+    (line,) = told
+    assert line.startswith(f"warning: {path} lacks {count - kept} of {count} architectures")
+    found = scored(workdir)
+    for name, column in saved.items():
+        np.testing.assert_array_equal(found[name][:kept], column[:kept])
+    lost = slice(kept, count)
+    assert (found["decisions"][lost] == -1).all() and np.isnan(found["rewards"][lost]).all()
     assert (found["decisions"][count:] >= 0).all() and np.isfinite(found["rewards"][count:]).all()
     assert len(found["rewards"]) == len(found["decisions"]) > count == len(saved["rewards"])
 
@@ -324,17 +344,14 @@ def test_a_search_by_evolution_has_no_controller(tmp_path):
     strategy = {"name": "evolution", "population": 8, "tournament": 3}
     config = tiny(search={"epochs": 1, "warmup_epochs": 0}, strategy=strategy)
     start(config, tmp_path / "run")
-    run, scored = (
-        runs.open_run(tmp_path / "run"),
-        load_arrays(tmp_path / "run" / search.ARCHITECTURES),
-    )
+    run, found = runs.open_run(tmp_path / "run"), scored(tmp_path / "run")
     # Alive are the youngest of all that were scored, wherever the ring begins.
-    assert run.state.strategy.born == len(scored["rewards"]) == 4 * 4
+    assert run.state.strategy.born == len(found["rewards"]) == 4 * 4
     alive, youngest = (
         sorted(zip(map(tuple, decisions.tolist()), rewards.tolist(), strict=True))
         for decisions, rewards in (
             (np.asarray(run.state.strategy.decisions), np.asarray(run.state.strategy.rewards)),
-            (scored["decisions"][-8:], scored["rewards"][-8:]),
+            (found["decisions"][-8:], found["rewards"][-8:]),
         )
     )
     assert alive == youngest

@@ -111,7 +111,8 @@ def test_a_lost_line_of_the_metrics_is_counted(workdir, line, text, capfd):
     assert _warnings(capfd) == [
         f"warning: {path} lacks 1 of {len(lines) - 1} steps; curves and seconds are without them"
     ]
-    start(CONFIG, workdir)  # the same, of a run that continues
+    start(CONFIG, workdir)  # which goes on behind what is there
+    assert len(runs.open_run(workdir).metrics()) == len(lines) - 2
     assert len(_warnings(capfd)) == 1
 
 

@@ -159,7 +159,7 @@ def supernet_reward(
 
         def step(hidden, tokens):
             values, hidden = shared.losses(
-                state.params, cells, tokens, hidden, **options, chunk=config.reward_chunk
+                state.params, cells, tokens, hidden, **options, chunk=len(decisions)
             )
             return hidden, values
 
