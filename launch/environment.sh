@@ -1,10 +1,11 @@
-# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there holds the
-# installed project, and sets `python` to the interpreter in it. An environment that is complete and
-# current is used as it is.
+# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there (or the folder that
+# VENV names) holds the installed project, and sets `venv` to it and `python` to the interpreter in
+# it. An environment that is complete and current is used as it is.
 
 set -euo pipefail
 unset CDPATH
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+venv=${VENV:-.venv}
 
 stop() {
     printf 'error: %s\n' "$*" >&2
@@ -32,15 +33,15 @@ find_python() {
         "PYTHON=/path/to/python bash $0"
 }
 
-usable() { # does .venv work, and is it of the Python that is asked for?
+usable() { # does it work, and is it of the Python that is asked for?
     local version='import sys; print(sys.version)'
-    recent .venv/bin/python && .venv/bin/python -c 'import pip' >/dev/null 2>&1 || return
+    recent "$venv/bin/python" && "$venv/bin/python" -c 'import pip' >/dev/null 2>&1 || return
     [ -z "${PYTHON:-}" ] ||
-        [ "$("$PYTHON" -c "$version" 2>&1)" = "$(.venv/bin/python -c "$version")" ]
+        [ "$("$PYTHON" -c "$version" 2>&1)" = "$("$venv/bin/python" -c "$version")" ]
 }
 
 install_project() {
-    local extras=test stamp=.venv/installed log=.venv/install.log had="" folder=$PWD wanted base driver
+    local extras=test stamp=$venv/installed log=$venv/install.log had="" folder=$PWD wanted base driver
     if driver=$(nvidia-smi 2>/dev/null); then
         extras=test,cuda13
         case $driver in *"CUDA Version: 12"*) extras=test,cuda12 ;; esac
@@ -51,8 +52,8 @@ install_project() {
     fi
     if ! usable || [ "$folder" != "$PWD" ]; then # a moved environment points to where it was
         base=$(find_python)
-        printf 'making a virtual environment in .venv with %s\n' "$("$base" --version 2>&1)" >&2
-        "$base" -m venv --clear .venv >&2 ||
+        printf 'making a virtual environment in %s with %s\n' "$venv" "$("$base" --version 2>&1)" >&2
+        "$base" -m venv --clear "$venv" >&2 ||
             stop "$base cannot make a virtual environment (Debian: apt install python3-venv)"
         had=""
     fi
@@ -60,8 +61,8 @@ install_project() {
         return
     fi
     rm -f "$stamp" # until all is installed: an interrupted installation is done again
-    printf 'installing the project [%s] into .venv, once: a minute or more\n' "$extras" >&2
-    if ! .venv/bin/python -m pip install --disable-pip-version-check --no-input \
+    printf 'installing the project [%s] into %s, once: a minute or more\n' "$extras" "$venv" >&2
+    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
         -e ".[$extras]" >"$log" 2>&1; then
         tail -n 30 "$log" >&2
         stop "pip could not install the project; all it said is in $log"
@@ -70,4 +71,5 @@ install_project() {
 }
 
 install_project
-python=$PWD/.venv/bin/python
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
+python=$venv/bin/python

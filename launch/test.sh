@@ -2,6 +2,7 @@
 # Every check from a bare checkout, stopping at the first that fails: style, import contracts,
 # tests. Further arguments go to pytest:
 #     bash launch/test.sh -k spaces        bash launch/test.sh -m slow
+#     PYTHON=python3.13 VENV=.venv-3.13 bash launch/test.sh
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -17,6 +18,6 @@ check() {
 
 check "ruff check" "$python" -m ruff check .
 check "ruff format" "$python" -m ruff format --check .
-check "import contracts" .venv/bin/lint-imports --no-logo
+check "import contracts" "$venv/bin/lint-imports" --no-logo
 # Two processes, a file of tests in one of them: a small model does not occupy two cores.
 check "pytest" "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"
