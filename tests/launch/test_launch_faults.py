@@ -3,6 +3,8 @@ afterwards.
 """
 
 import collections
+import functools
+import json
 import random
 import shutil
 import signal
@@ -114,11 +116,17 @@ def kill(process, workdir, lines, delay) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(search, whole, tmp_path, capfd):
-    """Every fifth kill comes before anything was logged; of the others most fall into the writing
-    of checkpoints.
+@pytest.mark.parametrize("devices", [1, 2])
+def test_killed_at_twenty_random_moments(devices, search, quick_environment, tmp_path, capfd):
+    """In either phase; every fifth kill comes before anything was logged, many of the others fall
+    into the writing of checkpoints.
     """
-    moments, found = random.Random(1), collections.Counter()
+    flags = f"--xla_force_host_platform_device_count={devices} {quick_environment['XLA_FLAGS']}"
+    search = functools.partial(search, XLA_FLAGS=flags, NPROC="8")
+    whole = tmp_path / "whole"
+    assert_finishes(search(whole), whole)
+    assert json.loads((whole / "run.json").read_text())["versions"]["device"].endswith(f"{devices}")
+    moments, found = random.Random(devices), collections.Counter()
     while found["killed"] < 20:
         found["started"] += 1
         assert found["started"] < 100, "every kill came too late"
@@ -133,7 +141,7 @@ def test_killed_at_twenty_random_moments(search, whole, tmp_path, capfd):
         found["after a checkpoint" if saved else "before the first checkpoint"] += 1
         assert_finishes(search(workdir), workdir, whole)
     with capfd.disabled():
-        print(f"\n20 of 20 killed searches continued to the same bits: {dict(found)}")
+        print(f"\n20 of 20 killed searches continued to the same bits, {devices}: {dict(found)}")
 
 
 @pytest.mark.slow
