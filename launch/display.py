@@ -167,9 +167,8 @@ class _Row:
             parts.append(
                 f"{rate:,.3g} {shown.unit}s/s" if rate < 1000 else f"{rate:,.0f} {shown.unit}s/s"
             )
-            if with_time:
-                left = f"about {duration((shown.total - shown.done) / rate)} left"
-                parts.append(left if shown is self._outermost else f"{left} of it")
+            if with_time and shown is self._outermost:
+                parts.append(f"about {duration((shown.total - shown.done) / rate)} left")
         return ", ".join(parts)
 
     def _rate(self):

@@ -141,11 +141,11 @@ def mantel(
 
     The architectures of x are permuted, those of each block among themselves, and p = (1 +
     permutations with |r| no smaller) / (1 + permutations). A permutation costs P. If x and y are
-    independent, architectures of a block are exchangeable and the test is exact, whatever the
-    number of blocks (restricted permutations: Legendre, Legendre 2012, "Numerical Ecology", 10.5;
-    Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses"). Correlations that differ by rounding alone are equal: of architectures that are
-    mostly alike, many permutations give the observed one, and p would come out far too small
-    without them. NaN where a side is constant or not finite.
+    independent, the architectures of a block are exchangeable and the test is exact, whatever the
+    number of blocks (restricted permutations: Good 2005, "Permutation, Parametric and Bootstrap
+    Tests of Hypotheses"). Correlations that differ by rounding alone are equal: of architectures
+    that are mostly alike, many permutations give the observed one, and p would come out far too
+    small without them. NaN where a side is constant or not finite.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.

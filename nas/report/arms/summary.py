@@ -2,9 +2,9 @@
 
 A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed
 it comes from resampling the architectures, or from blocks of them, and speaks of others that could
-have been compared, not of other seeds. "Follows", "more" and "less" mean that the interval, of a correlation or of a
-difference of two, leaves out zero. No interval is adjusted for the number of comparisons: the
-tables of `nas.report.arms.tables` are for that.
+have been compared, not of other seeds. "Follows", "more" and "less" mean that the interval, of a
+correlation or of a difference of two, leaves out zero. No interval is adjusted for the number of
+comparisons: the tables of `nas.report.arms.tables` are for that.
 """
 
 import math
