@@ -19,10 +19,10 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "pairs",
     0,
-    "Pairs of each set that are compared at most, which bounds time and memory: about MEMORY. "
-    "All pairs of 1,000 architectures are 499,500; of more pairs than these, those within equal "
-    "blocks of architectures are compared. 0: as many as the run's configuration says, 500,000 "
-    "unless changed.",
+    "Pairs of each set that are compared at most, about 1 kB of memory each. All pairs of 1,000 "
+    "architectures are 499,500; where there are more than this allows, those within equal blocks "
+    "of architectures are compared. 0: as many as the run's configuration says, 500,000 unless "
+    "changed.",
 )
 FLAGS = flags.FLAGS
 

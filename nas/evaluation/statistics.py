@@ -3,8 +3,9 @@ distances of architectures.
 
 Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100
 architectures share them, and the usual p-value of their correlation is wrong. Whatever is said of
-such a correlation comes from permuting or resampling architectures. A number that is not finite
-makes every result that depends on it NaN: a seed is never dropped.
+such a correlation comes from permuting or resampling architectures, or from blocks of them, which
+are independent. A number that is not finite makes every result that depends on it NaN: a seed is
+never dropped.
 """
 
 import math

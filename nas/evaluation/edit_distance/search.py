@@ -65,7 +65,6 @@ _ZERO, _ONE, _TWO = np.int64(0), np.int64(1), np.int64(2)
 _HUGE = np.int64(1 << 40)
 _COLUMN = 64  # added to the index of a branching line that is a column
 
-
 _compiled, _inlined = compiled(), compiled(forceinline=True)
 
 
