@@ -90,10 +90,8 @@ def measure(
     if untrained:
         params[UNTRAINED] = run.untrained_policy_params()
     uniform = _drawn(run.space.sample_uniform, _UNIFORM_KEY, n)
-    own = {
-        name: _drawn(functools.partial(run.policy.sample, params[name]), _OWN_KEY, n)
-        for name in names
-    }
+    sample = jax.jit(run.policy.sample, static_argnums=2)
+    own = {name: _drawn(functools.partial(sample, params[name]), _OWN_KEY, n) for name in names}
     compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
     every = np.concatenate(list(compared.values()))
     weights = [run] if common is None or common is run else [run, common]
@@ -174,9 +172,9 @@ def _drawn(sample: Callable[[Array, int], Array], seed: int, n: int) -> np.ndarr
 
 
 def _sample(run: Run, params: Params, decisions: np.ndarray, *measured: np.ndarray) -> Sample:
-    after, before = [], []
+    score, after, before = jax.jit(run.policy.score), [], []
     for start in range(0, len(decisions), _DRAWN):
-        trace = run.policy.score(params, jnp.asarray(decisions[start : start + _DRAWN]))
+        trace = score(params, jnp.asarray(decisions[start : start + _DRAWN]))
         after.append(_embedding(trace, "after"))
         before.append(_embedding(trace, "before"))
     return Sample(decisions, np.concatenate(after), np.concatenate(before), *measured)
