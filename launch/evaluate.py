@@ -16,6 +16,14 @@ flags.DEFINE_integer(
     0,
     "Architectures of each evaluation set; 0: as many as the run's configuration says.",
 )
+flags.DEFINE_integer(
+    "pairs",
+    0,
+    "Pairs of each set that are compared at most, about 1 kB of memory each. All pairs of 1,000 "
+    "architectures are 499,500; where there are more than this allows, those within equal blocks "
+    "of architectures are compared. 0: as many as the run's configuration says, 500,000 unless "
+    "changed.",
+)
 FLAGS = flags.FLAGS
 
 
@@ -28,6 +36,8 @@ def main():
 
     if FLAGS.architectures != 0 and FLAGS.architectures < 3:
         raise UserError(f"--architectures: must be 0 or at least 3, got {FLAGS.architectures}")
+    if FLAGS.pairs < 0:
+        raise UserError(f"--pairs: must be 0 or more, got {FLAGS.pairs}")
     run = runs.open_run(workdir)
     weight = run.config.strategy.get("supervised_weight", 0)
     arm = (
@@ -35,7 +45,9 @@ def main():
         if weight == 0
         else {"memory": (f"PG + {weight:g} x memory", [run])}
     )
-    reporting.report(workdir, arm, architectures=FLAGS.architectures, verbose=FLAGS.verbose)
+    reporting.report(
+        workdir, arm, architectures=FLAGS.architectures, pairs=FLAGS.pairs, verbose=FLAGS.verbose
+    )
 
 
 if __name__ == "__main__":

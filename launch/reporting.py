@@ -28,6 +28,7 @@ def report(
     arms: dict[str, tuple[str, list[Run]]],
     *,
     architectures: int = 0,
+    pairs: int = 0,
     verbose: bool = False,
 ) -> pathlib.Path:
     """Measures the runs, writes `folder`/report and prints the answer; returns the page's path.
@@ -37,7 +38,7 @@ def report(
         untrained controller is measured under the weights of the first arm that has a hidden state.
         Where `COMMON` is among them, its shared weights of the same seed measure the architectures
         of every arm as well.
-      architectures: of each evaluation set; 0: as many as the configuration says.
+      architectures, pairs: of each evaluation set; 0: as many as the configuration says.
       verbose: print all tables before the answer.
     """
     common = arms[COMMON][1] if COMMON in arms else [None] * len(next(iter(arms.values()))[1])
@@ -46,7 +47,11 @@ def report(
     for key, (title, seeds) in arms.items():
         found = [
             measurements.measure(
-                run, architectures=architectures, untrained=key == lender, common=weights
+                run,
+                architectures=architectures,
+                pairs=pairs,
+                untrained=key == lender,
+                common=weights,
             )
             for run, weights in zip(seeds, common, strict=True)
         ]

@@ -18,6 +18,7 @@ from nas.errors import UserError
 Settings = Mapping[str, Any]  # an open group: field -> number, text, truth value or a group
 OPEN = ("space", "data", "network", "policy", "strategy")
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}  # -> as JAX names them
+_BLOCKS, _LEAST_BLOCK = 10, 10  # of an evaluation: blocks, and architectures of each, at least
 
 
 def check(field: str, good: bool, wanted: str, value: Any) -> None:
@@ -69,12 +70,34 @@ class SearchConfig:
 class EvaluationConfig:
     """What validations and `launch.evaluate` read and compare."""
 
-    architectures: int = 100  # per evaluation set; all pairs are compared
+    architectures: int = 100  # per evaluation set
+    # Compared in each set, at most: memory grows with them. Of more, those within blocks of
+    # architectures are.
+    pairs: int = 500_000
     examples: int = 10_000  # validation examples (tokens, images) that are read; 0: all
 
     def __post_init__(self):
-        check("architectures", self.architectures >= 3, "at least 3", self.architectures)
+        n = self.architectures
+        check("architectures", n >= 3, "at least 3", n)
+        fewest = n * (n - 1 if n < _BLOCKS * _LEAST_BLOCK else _LEAST_BLOCK) // 2
+        wanted = f"at least {fewest:,} of {n:,} architectures"
+        check("pairs", self.pairs >= fewest, wanted, self.pairs)
         check("examples", self.examples >= 0, "0 (all) or more", self.examples)
+
+    @property
+    def block(self) -> int:
+        """Architectures that are compared with each other: all, or as many as the pairs allow
+        where intervals and tests still have _BLOCKS blocks or more.
+        """
+        n = self.architectures
+        if n * (n - 1) // 2 <= self.pairs:
+            return n
+        return min(n // _BLOCKS, 2 * self.pairs // n)
+
+    @property
+    def compared(self) -> int:
+        """Architectures of a set: those that fill blocks."""
+        return self.architectures // self.block * self.block
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,9 @@ weights. How each policy decides is measured beside. Saved as evaluation.npz, wh
 read.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,20 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.arrays import load_arrays, save_arrays
+from nas.config import Config, EvaluationConfig, override
 from nas.errors import UserError
 from nas.evaluation.conditioning import influence
 from nas.evaluation.correlations import edit_distances
 from nas.evaluation.samples import Behaviour, Sample
 from nas.progress import track
 from nas.runs import Run
-from nas.types import Params, Trace
+from nas.types import Array, Params, Trace
 
 FILE = "evaluation.npz"
 UNIFORM, OWN = "uniform", "own"
 TRAINED, UNTRAINED = "trained", "untrained"
 _BEHAVIOUR = "behaviour"
 _UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # the same for all runs
-_DRAWN = 1000  # architectures of each set; the first of them are compared with each other
+_DRAWN = 1000  # architectures that tell how a policy decides; more are drawn in groups of so many
 _GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
 _ALTERED = 200  # uniform sequences whose decisions are altered one by one
 
@@ -47,40 +50,59 @@ class Measurements(NamedTuple):
     best_loss: float  # of the best validated architecture, on the whole validation split
 
 
+def evaluation(config: Config, architectures: int = 0, pairs: int = 0) -> EvaluationConfig:
+    """The evaluation of a configuration, of another number of architectures or pairs unless 0.
+
+    Raises:
+      UserError: a number that is not allowed.
+    """
+    wanted = {"architectures": architectures, "pairs": pairs}
+    changes = {"evaluation": {name: value for name, value in wanted.items() if value}}
+    return override(config, changes).evaluation
+
+
 def measure(
-    run: Run, *, architectures: int = 0, untrained: bool = True, common: Run | None = None
+    run: Run,
+    *,
+    architectures: int = 0,
+    pairs: int = 0,
+    untrained: bool = True,
+    common: Run | None = None,
 ) -> Measurements:
     """Measures a run, or reads what was measured of the same checkpoint.
 
     Args:
-      architectures: of each set; 0: as many as the run's configuration says.
+      architectures, pairs: of each set; 0: as many as the run's configuration says.
       untrained: also the controller that the run started from.
       common: a run whose shared weights also measure the architectures.
 
     Raises:
-      UserError: the data cannot be read, or more architectures are asked for than are drawn.
+      UserError: the data cannot be read, or fewer pairs are asked for than an evaluation needs.
     """
-    n = architectures or run.config.evaluation.architectures
-    if n > _DRAWN:
-        raise UserError(f"an evaluation compares at most {_DRAWN} architectures, got {n}")
+    plan = evaluation(run.config, architectures, pairs)
+    n, block = plan.compared, plan.block
     names = [TRAINED, UNTRAINED] if untrained else [TRAINED]
-    stamp = np.array([n, *_stamp(run), *(_stamp(common) if common else [])])
+    blocks = [] if block == n else [block]
+    stamp = np.array([n, *_stamp(run), *(_stamp(common) if common else []), *blocks])
     if saved := _load(run, names, stamp):
         return saved
     params = {TRAINED: run.policy_params}
     if untrained:
         params[UNTRAINED] = run.untrained_policy_params()
-    uniform = np.asarray(run.space.sample_uniform(jax.random.key(_UNIFORM_KEY), _DRAWN))
-    own = {
-        name: np.asarray(run.policy.sample(params[name], jax.random.key(_OWN_KEY), _DRAWN))
-        for name in names
-    }
+    uniform = _drawn(run.space.sample_uniform, _UNIFORM_KEY, n)
+    sample = jax.jit(run.policy.sample, static_argnums=2)
+    own = {name: _drawn(functools.partial(sample, params[name]), _OWN_KEY, n) for name in names}
     compared = {UNIFORM: uniform[:n], **{name: drawn[:n] for name, drawn in own.items()}}
     every = np.concatenate(list(compared.values()))
     weights = [run] if common is None or common is run else [run, common]
     with track("evaluation", total=len(weights) * len(every), unit="architecture") as advance:
-        exact = [edit_distances(run.space, decisions) for decisions in compared.values()]
-        behaviours = {name: _behaviour(run, params[name], own[name], uniform) for name in names}
+        exact = [
+            edit_distances(run.space, decisions, block=block) for decisions in compared.values()
+        ]
+        behaviours = {
+            name: _behaviour(run, params[name], own[name][:_DRAWN], uniform[:_DRAWN])
+            for name in names
+        }
         whole = run.valid_batches(whole=True)
         best = float(
             jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0]
@@ -141,9 +163,21 @@ def _load(run, names, stamp):
         return None
 
 
+def _drawn(sample: Callable[[Array, int], Array], seed: int, n: int) -> np.ndarray:
+    """[max(n, _DRAWN), T] draws; the first are the same whatever n."""
+    key = jax.random.key(seed)
+    groups = range(max(1, -(-n // _DRAWN)))
+    keys = [jax.random.fold_in(key, group) if group else key for group in groups]
+    return np.concatenate([np.asarray(sample(key, _DRAWN)) for key in keys])
+
+
 def _sample(run: Run, params: Params, decisions: np.ndarray, *measured: np.ndarray) -> Sample:
-    trace = run.policy.score(params, jnp.asarray(decisions))
-    return Sample(decisions, _embedding(trace, "after"), _embedding(trace, "before"), *measured)
+    score, after, before = jax.jit(run.policy.score), [], []
+    for start in range(0, len(decisions), _DRAWN):
+        trace = score(params, jnp.asarray(decisions[start : start + _DRAWN]))
+        after.append(_embedding(trace, "after"))
+        before.append(_embedding(trace, "before"))
+    return Sample(decisions, np.concatenate(after), np.concatenate(before), *measured)
 
 
 def _behaviour(run: Run, params: Params, own: np.ndarray, uniform: np.ndarray) -> Behaviour:

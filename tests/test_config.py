@@ -73,6 +73,7 @@ LIMITS = {
     "search.keep": ([1], [0]),
     "search.on_nonfinite": (["stop", "skip"], ["ignore"]),
     "evaluation.architectures": ([3], [2]),
+    "evaluation.pairs": ([500, 10**6], [0, 499]),  # with 100 architectures
     "evaluation.examples": ([0], [-1]),
     "training.architecture": (["", "lstm"], []),
     "training.epochs": ([1], [0]),

@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
                 "on_nonfinite": "stop",
             },
             # Two halves of 5,000 tokens rank a policy's own cells alike (Spearman .99).
-            "evaluation": {"architectures": 100, "examples": 5000},
+            "evaluation": {"architectures": 100, "pairs": 500_000, "examples": 5000},
             "training": {
                 "architecture": "",
                 "epochs": 10,

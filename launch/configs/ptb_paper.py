@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
                 "keep": 3,
                 "on_nonfinite": "stop",
             },
-            "evaluation": {"architectures": 100, "examples": 0},
+            "evaluation": {"architectures": 100, "pairs": 500_000, "examples": 0},
             "training": {
                 "architecture": "",
                 "epochs": 10,

@@ -1,10 +1,10 @@
 """How far distances between embeddings follow the similarity of architectures (Adam & Lorraine
 2019; Q4 and Q5).
 
-One row per measure: Spearman's rank correlation over all pairs between the L2 distance of two
-embeddings and the measure of the two architectures. Similarities should come out negative,
-differences positive. Pairs that share an architecture are not independent, so no p-value comes with
-these numbers. The paper's own protocol stands beside it.
+One row per measure: Spearman's rank correlation over pairs (all, or those within blocks of
+architectures) between the L2 distance of two embeddings and the measure of the two architectures.
+Similarities should come out negative, differences positive. Pairs that share an architecture are
+not independent, so no p-value comes with these numbers. The paper's own protocol stands beside it.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import pearsonr, spearmanr
 
 from nas.evaluation import edit_distance, overlap
+from nas.evaluation.blocks import within
 from nas.evaluation.rounding import is_constant
 from nas.evaluation.samples import Sample
 from nas.spaces import SearchSpace
@@ -54,24 +55,25 @@ def protocol(task: Task) -> tuple[str, str, str]:
     return labelled_edges(task.space), FIRST_APPROXIMATION, difference_in(task.metric.name)
 
 
-def edit_distances(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
-    """[D, P] exact edit distances of all pairs, a row a definition of EDIT_DISTANCES: int32, or nan
-    where the graphs of the space are too large.
+def edit_distances(
+    space: SearchSpace, decisions: np.ndarray, *, block: int | None = None
+) -> np.ndarray:
+    """[D, P] exact edit distances of pairs within blocks (None: all), a row a definition of
+    EDIT_DISTANCES: int32, or nan where the graphs of the space are too large.
     """
+    block = block or len(decisions)
     if space.largest_graph > MAX_NODES:
-        return np.full((len(EDIT_DISTANCES), math.comb(len(decisions), 2)), np.nan)
+        return np.full((len(EDIT_DISTANCES), len(decisions) * (block - 1) // 2), np.nan)
     return np.stack(
         [
-            squareform(
-                edit_distance.pairwise_edit_distance(space, decisions, **definition), checks=False
-            )
+            edit_distance.edit_distances_within(space, decisions, block=block, **definition)
             for definition in EDIT_DISTANCES.values()
         ]
     )
 
 
 def measures(
-    space: SearchSpace, decisions: np.ndarray, *, edits: np.ndarray
+    space: SearchSpace, decisions: np.ndarray, *, edits: np.ndarray, block: int | None = None
 ) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair: what it has in common, in all and kind by kind, its labelled
     edges, and what it differs by in features and edits.
@@ -79,21 +81,26 @@ def measures(
     Args:
       decisions: [n, T].
       edits: [D, P] from `edit_distances`.
+      block: architectures of a block; None: all.
     """
     kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
-    found = {common(kind): overlap.common_decisions(space, decisions, kind) for kind in kinds}
-    found[TOTAL] = overlap.common_decisions(space, decisions, *kinds)
-    found[labelled_edges(space)] = overlap.common_labelled_edges(space, decisions)
+    groups = {common(kind): (kind,) for kind in kinds} | {TOTAL: kinds}
+    found = {
+        name: overlap.common_decisions(space, decisions, *group, block=block)
+        for name, group in groups.items()
+    }
+    found[labelled_edges(space)] = overlap.common_labelled_edges(space, decisions, block=block)
     for name, values in space.features(decisions).items():
-        found[difference_in(name)] = overlap.feature_difference(values)
+        found[difference_in(name)] = overlap.feature_difference(values, block=block)
     return found | dict(zip(EDIT_DISTANCES, edits, strict=True))
 
 
-def distances(embedding: np.ndarray, metric: str = "L2") -> np.ndarray:
-    """[P] distance of every pair of embeddings [n, H], by one of METRICS; zero where all are the
-    same up to rounding.
+def distances(embedding: np.ndarray, metric: str = "L2", *, block: int | None = None) -> np.ndarray:
+    """[P] distance of the pairs of embeddings [n, H] within blocks (None: all), by one of METRICS;
+    zero where all are the same up to rounding.
     """
-    found = pdist(np.asarray(embedding, np.float64), METRICS[metric])
+    rows = np.asarray(embedding, np.float64)
+    found = within(lambda rows: pdist(rows, METRICS[metric]), rows, block)
     return np.zeros_like(found) if is_constant(embedding) else found
 
 
@@ -104,9 +111,11 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     return _correlation(spearmanr, x, y)
 
 
-def correlations(values: dict[str, np.ndarray], embedding: np.ndarray) -> dict[str, float]:
+def correlations(
+    values: dict[str, np.ndarray], embedding: np.ndarray, *, block: int | None = None
+) -> dict[str, float]:
     """name -> Spearman's correlation of the measures [P] with the distance of embeddings [n, H]."""
-    distance = distances(embedding)
+    distance = distances(embedding, block=block)
     return {name: spearman(distance, column) for name, column in values.items()}
 
 
@@ -116,15 +125,20 @@ def paper_protocol(task: Task, sample: Sample) -> dict[tuple[str, str, str], flo
     The state is read before the last decision is consumed, performance is what is shown of a loss,
     the edit distance is networkx's first approximation without labels.
     """
-    approximation = edit_distance.first_approximation(task.space, sample.decisions)
+    block = sample.block
+
+    def approximation(decisions):
+        found = edit_distance.first_approximation(task.space, decisions)
+        return squareform(found, checks=False)
+
     columns = (
-        overlap.common_labelled_edges(task.space, sample.decisions),
-        squareform(approximation, checks=False),
-        overlap.feature_difference(task.metric.shown(sample.loss)),
+        overlap.common_labelled_edges(task.space, sample.decisions, block=block),
+        within(approximation, sample.decisions, block),
+        overlap.feature_difference(task.metric.shown(sample.loss), block=block),
     )
     found = {}
     for (statistic, correlate), metric in itertools.product(STATISTICS.items(), METRICS):
-        distance = distances(sample.before, metric)
+        distance = distances(sample.before, metric, block=block)
         for measure, column in zip(protocol(task), columns, strict=True):
             found[measure, statistic, metric] = _correlation(correlate, distance, column)
     return found

@@ -1,24 +1,29 @@
 """Position-aware similarities of architectures: how much two decision vectors have in common.
 
-Every function compares all pairs and returns the condensed vector of length n (n - 1) / 2, in the
-order of `scipy.spatial.distance.pdist`.
+Functions of pairs compare those within blocks of `block` architectures, all where it is None, and
+return them in the order of `nas.evaluation.blocks`.
 """
 
 import numpy as np
 from scipy.spatial.distance import pdist
 
+from nas.evaluation.blocks import within
 from nas.spaces import SearchSpace
 
 
-def common_decisions(space: SearchSpace, decisions: np.ndarray, *kinds: str) -> np.ndarray:
+def common_decisions(
+    space: SearchSpace, decisions: np.ndarray, *kinds: str, block: int | None = None
+) -> np.ndarray:
     """[P] positions of these kinds at which a pair decided the same; positions without a choice are
     left out.
     """
     positions = np.concatenate([space.positions(kind) for kind in kinds])
-    return len(positions) - _count_different(space.validate(decisions)[:, positions])
+    return len(positions) - _count_different(space.validate(decisions)[:, positions], block)
 
 
-def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
+def common_labelled_edges(
+    space: SearchSpace, decisions: np.ndarray, *, block: int | None = None
+) -> np.ndarray:
     """[P] edges that a pair shares and whose head has the same label in both, of all parts.
 
     Edges are compared by the positions of their nodes; those of inputs count, those to the output,
@@ -31,13 +36,18 @@ def common_labelled_edges(space: SearchSpace, decisions: np.ndarray) -> np.ndarr
         for label, name in enumerate(space.label_names)
         if name != space.io_labels[-1]
     ]
-    edges = np.concatenate(heads, axis=1).astype(np.float32)
-    return (edges @ edges.T)[np.triu_indices(len(edges), 1)].round().astype(int)
+
+    def compare(edges):
+        edges = edges.astype(np.float32)
+        return (edges @ edges.T)[np.triu_indices(len(edges), 1)].round().astype(int)
+
+    return within(compare, np.concatenate(heads, axis=1), block)
 
 
-def feature_difference(feature: np.ndarray) -> np.ndarray:
+def feature_difference(feature: np.ndarray, *, block: int | None = None) -> np.ndarray:
     """[P] |difference| of one number per architecture [n]."""
-    return pdist(np.asarray(feature, float)[:, None], "cityblock")
+    column = np.asarray(feature, float)[:, None]
+    return within(lambda values: pdist(values, "cityblock"), column, block)
 
 
 def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
@@ -62,7 +72,8 @@ def random_projection(
     )
 
 
-def _count_different(columns):
-    if columns.shape[1] == 0:  # a cell of two nodes has no connection to choose
-        return np.zeros(len(columns) * (len(columns) - 1) // 2, int)
-    return np.rint(pdist(columns, "hamming") * columns.shape[1]).astype(int)
+def _count_different(columns, block):
+    count = columns.shape[1]
+    if count == 0:  # a cell of two nodes has no connection to choose
+        return within(lambda rows: np.zeros(len(rows) * (len(rows) - 1) // 2, int), columns, block)
+    return within(lambda rows: np.rint(pdist(rows, "hamming") * count).astype(int), columns, block)

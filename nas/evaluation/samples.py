@@ -1,7 +1,7 @@
 """What an evaluation knows of a controller, as arrays: its architectures, and how it decides.
 
-n architectures are compared pair by pair (P pairs in the order of `pdist`); N more tell what the
-policy does. H is 0 where the policy has no hidden state.
+n architectures are compared pair by pair (P pairs in the order of `nas.evaluation.blocks`); N more
+tell what the policy does. H is 0 where the policy has no hidden state.
 """
 
 from typing import NamedTuple
@@ -22,6 +22,25 @@ class Sample(NamedTuple):
         np.ndarray
     )  # [n] under shared weights that all arms have in common; NaN: not measured
     edit_distance: np.ndarray  # [D, P] of `correlations.edit_distances`
+
+    @property
+    def block(self) -> int:
+        """Architectures of a block, which are compared with each other."""
+        return 2 * self.edit_distance.shape[1] // len(self.decisions) + 1
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks; 1: all pairs are compared."""
+        return len(self.decisions) // self.block
+
+    def compared(self) -> str:
+        """What is compared, in words."""
+        n, pairs = len(self.decisions), self.edit_distance.shape[1]
+        if self.blocks == 1:
+            return f"{n:,} architectures, all pairs"
+        return (
+            f"{n:,} architectures, {pairs:,} pairs within {self.blocks:,} blocks of {self.block:,}"
+        )
 
 
 class Behaviour(NamedTuple):

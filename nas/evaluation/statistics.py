@@ -3,8 +3,9 @@ distances of architectures.
 
 Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100
 architectures share them, and the usual p-value of their correlation is wrong. Whatever is said of
-such a correlation comes from permuting or resampling architectures. A number that is not finite
-makes every result that depends on it NaN: a seed is never dropped.
+such a correlation comes from permuting or resampling architectures, or from blocks of them, which
+are independent. A number that is not finite makes every result that depends on it NaN: a seed is
+never dropped.
 """
 
 import math
@@ -15,7 +16,11 @@ import numpy as np
 from scipy.spatial.distance import num_obs_y, squareform
 from scipy.stats import rankdata, t
 
+from nas.evaluation.compiled import compiled
 from nas.evaluation.rounding import ROUNDING, is_constant
+from nas.progress import track
+
+_TOLD = 100  # permutations after which is told how many there are
 
 
 class Interval(NamedTuple):
@@ -124,25 +129,41 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(p_values, np.where(undefined, math.nan, adjusted).tolist(), strict=True))
 
 
-def mantel(x: np.ndarray, y: np.ndarray, *, permutations: int = 9999, seed: int = 0) -> Mantel:
-    """Mantel's test (1967) of Spearman's correlation between two distances of n architectures, both
-    in `pdist` order [P].
+def mantel(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    blocks: int = 1,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Mantel:
+    """Mantel's test (1967) of Spearman's correlation between two distances of architectures, both
+    in the order of `nas.evaluation.blocks` [P].
 
-    The architectures of x are permuted, and p = (1 + permutations with |r| no smaller) / (1 +
-    permutations). Correlations that differ by rounding alone are equal: of architectures that are
-    mostly alike, many permutations give the observed one, and p would come out far too small
-    without them. NaN where a side is constant or not finite.
+    The architectures of x are permuted, those of each block among themselves, and p = (1 +
+    permutations with |r| no smaller) / (1 + permutations). A permutation costs P. If x and y are
+    independent, the architectures of a block are exchangeable and the test is exact, whatever the
+    number of blocks (restricted permutations: Good 2005, "Permutation, Parametric and Bootstrap
+    Tests of Hypotheses"). Correlations that differ by rounding alone are equal: of architectures
+    that are mostly alike, many permutations give the observed one, and p would come out far too
+    small without them. NaN where a side is constant or not finite.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
     """
     if not (_varies(x) and _varies(y)):
         return Mantel(math.nan, math.nan)
-    return _two_sided(_permuted_correlations(x, [y], permutations, seed)[0])
+    return _two_sided(_permuted_correlations(x, [y], blocks, permutations, seed)[0])
 
 
 def partial_mantel(
-    x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    control: np.ndarray,
+    *,
+    blocks: int = 1,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> Mantel:
     """Partial Mantel test (Smouse, Long, Sokal 1986): `mantel` of x and y at a fixed control [P],
     on ranks.
@@ -154,19 +175,27 @@ def partial_mantel(
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
     """
-    return mantel_and_partial(x, y, control, permutations=permutations, seed=seed)[1]
+    options = {"blocks": blocks, "permutations": permutations, "seed": seed}
+    return mantel_and_partial(x, y, control, **options)[1]
 
 
 def mantel_and_partial(
-    x: np.ndarray, y: np.ndarray, control: np.ndarray, *, permutations: int = 9999, seed: int = 0
+    x: np.ndarray,
+    y: np.ndarray,
+    control: np.ndarray,
+    *,
+    blocks: int = 1,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> tuple[Mantel, Mantel]:
     """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations: they
     are what takes the time.
     """
     undefined = Mantel(math.nan, math.nan)
     if not (_varies(x) and _varies(y) and _varies(control)):
-        return mantel(x, y, permutations=permutations, seed=seed), undefined
-    with_y, with_control = _permuted_correlations(x, [y, control], permutations, seed)
+        options = {"blocks": blocks, "permutations": permutations, "seed": seed}
+        return mantel(x, y, **options), undefined
+    with_y, with_control = _permuted_correlations(x, [y, control], blocks, permutations, seed)
     simple, between = _two_sided(with_y), _standard_ranks(y) @ _standard_ranks(control)
     unexplained = (1 - with_control**2) * (1 - between**2)
     if unexplained[0] <= ROUNDING:
@@ -212,6 +241,35 @@ def bootstrap_correlation(
     ]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(correlation(np.ones(n)), float(low), float(high))
+
+
+def blocked_correlation(
+    x: np.ndarray, y: np.ndarray, *, blocks: int, level: float = 0.95
+) -> Interval:
+    """Spearman's correlation of two distances within blocks [P], in the order of
+    `nas.evaluation.blocks`, with limits over blocks.
+
+    The estimate is of all pairs together. Its standard error is that of the mean of the blocks' own
+    correlations, which are independent and vary as the architectures do (random groups: Wolter
+    2007, "Introduction to Variance Estimation", chapter 2), and the limits are Student's t. NaN
+    where a block has no correlation.
+
+    Raises:
+      ValueError: lengths that differ, or are no number of pairs.
+    """
+    sides = np.stack([x, y]).reshape(2, blocks, -1)
+    num_obs_y(sides[0, 0])
+    if not (_varies(x) and _varies(y)):
+        return Interval(math.nan, math.nan, math.nan)
+    estimate = float(_standard_ranks(x) @ _standard_ranks(y))
+    ranks = rankdata(sides, axis=-1)
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    spread = np.sqrt((ranks**2).sum(axis=-1).prod(axis=0))
+    own = np.divide(
+        ranks.prod(axis=0).sum(axis=-1), spread, out=np.full(blocks, np.nan), where=spread > 0
+    )
+    half = _mean_and_error(own)[1] * _t_quantile((1 + level) / 2, own)
+    return Interval(estimate, estimate - half, estimate + half)
 
 
 def variance_components(
@@ -290,18 +348,41 @@ def _standard_ranks(values):
     return centred / np.linalg.norm(centred)
 
 
-def _permuted_correlations(x, others, permutations, seed):
+def _permuted_correlations(x, others, blocks, permutations, seed):
     """[M, 1 + permutations] Spearman's correlation of x with each of M others: first as they are,
-    then with x permuted.
+    then with x permuted within blocks.
     """
-    ranks = squareform(_standard_ranks(x))
-    flat = np.stack(
-        [squareform(_standard_ranks(other)).ravel() / 2 for other in others]
-    )  # every pair stands there twice
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(len(ranks)) for _ in range(permutations))
-    permuted = (flat @ ranks.take(order, 0).take(order, 1).ravel() for order in orders)
-    return np.transpose([flat @ ranks.ravel(), *permuted])
+    sides = np.stack([_standard_ranks(side) for side in np.stack([x, *others])])
+    ranks = np.stack([squareform(block) for block in sides[0].reshape(blocks, -1)])
+    rng, found = np.random.default_rng(seed), np.zeros((1 + permutations, len(others)))
+    identity = np.tile(np.arange(ranks.shape[1], dtype=np.uint32), (blocks, 1))
+    with track("Mantel's test", total=permutations, unit="permutation") as advance:
+        _correlate(ranks, identity, sides[1:], found[0])
+        for done in range(1, 1 + permutations):
+            _correlate(ranks, rng.permuted(identity, axis=1), sides[1:], found[done])
+            if done % _TOLD == 0:
+                advance(_TOLD)
+    return found.T
+
+
+@compiled(fastmath=True)  # sums of a row in any order, in vector registers; all is finite
+def _correlate(ranks, orders, others, found):
+    """Adds to found [M] the sums over pairs of ranks [blocks, size, size], rows and columns of each
+    block in the order of orders [blocks, size], times others [M, P].
+
+    Adds up rows first: errors of rounding stay far below ROUNDING.
+    """
+    start = 0
+    for block in range(len(orders)):
+        order = orders[block]
+        for i in range(len(order) - 1):
+            row, after = ranks[block, order[i]], order[i + 1 :]
+            for one in range(len(found)):
+                other, of_row = others[one, start : start + len(after)], 0.0
+                for j in range(len(after)):
+                    of_row += row[after[j]] * other[j]
+                found[one] += of_row
+            start += len(after)
 
 
 def _two_sided(correlations):

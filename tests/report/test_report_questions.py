@@ -4,19 +4,27 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import spearmanr
 
 from nas.evaluation import correlations
 from nas.evaluation import statistics as st
+from nas.evaluation.blocks import pairs
 from nas.evaluation.samples import SETS
 from nas.report.arms import answers, page, summary
 from nas.report.arms.searches import best_table
 from nas.report.arms.tables import study_tables
 from tests.report.planted import (
+    DECISIONS,
+    OVERLAP,
     ROWS,
+    SPACE,
     TASK,
     YARDSTICKS,
+    N,
     answered,
     default,
     planted,
@@ -123,6 +131,26 @@ def test_the_page_opens_with_the_answers_and_their_links_lead_to_tables(blank_fi
     assert header == "measure,set,untrained,PG only,PG + memory,one-hot,paper"
     names = {path.name for path in folder.iterdir()}
     assert {f"answer-{number}.png" for number in range(1, 6)} <= names
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_report_of_pairs_within_blocks(blank_figures, tmp_path):
+    """Numbers, intervals and words are of the pairs that were compared."""
+    few = correlations.edit_distances(SPACE, DECISIONS, block=N // 4)
+    keys = {"untrained": 0, "pg": 0, "memory": -1}
+    arms = {key: planted(key, sign, edit_distance=few) for key, sign in keys.items()}
+    sample, row = arms["memory"].samples[0]["uniform"], ROWS.total
+    assert sample.blocks == 4
+    at = squareform(np.arange(N * (N - 1) // 2))[pairs(N, N // 4)]
+    sides = pdist(sample.after)[at], OVERLAP[at]
+    found = summary.estimate(TASK, arms["memory"], row)
+    assert found == st.blocked_correlation(*sides, blocks=4)
+    assert found.estimate == pytest.approx(spearmanr(*sides).statistic)
+    compared = "24 architectures, 60 pairs within 4 blocks of 6"
+    page = write(tmp_path, arms).read_text()
+    assert f"Of each set: {compared}." in page
+    assert f"{compared}: those of a block are permuted among themselves." in page
+    assert f"{compared}; state after the last decision" in page
 
 
 def test_what_takes_long_is_computed_once(blank_figures, tmp_path, monkeypatch):

@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import squareform
 
 from nas import measurements, runs
 from nas.config import override
 from tests.helpers import assert_same_bits
-from tests.run_directory.one_run import CONFIG, start
+from tests.run_directory.one_run import CONFIG, fails, start, unchanged
 
 
 @pytest.fixture
@@ -106,6 +107,40 @@ def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
     best = measure(workdir).best_loss
     assert np.isfinite(best)
     assert pathlib.Path(workdir / measurements.FILE).is_file()
+
+
+def test_of_many_architectures_those_of_a_block_are_compared(workdir, measuring, monkeypatch):
+    """Of 125 twelve blocks of ten, drawn thirty at a time; the first are those of one draw."""
+    monkeypatch.setattr(measurements, "_DRAWN", 30)
+    alone = measure(workdir, architectures=30)
+    found = measure(workdir, architectures=125, pairs=625)
+    for name, (samples, behaviour) in found.controllers.items():
+        assert_same_bits(behaviour, alone.controllers[name].behaviour)
+        for which, sample in samples.items():
+            assert (sample.block, sample.blocks, len(sample.decisions)) == (10, 12, 120)
+            first = alone.controllers[name].samples[which]
+            np.testing.assert_array_equal(sample.decisions[:30], first.decisions)
+            np.testing.assert_array_equal(sample.after[:30], first.after)
+            np.testing.assert_array_equal(sample.loss[:30], first.loss)
+            places = squareform(np.arange(30 * 29 // 2))[:10, :10][np.triu_indices(10, 1)]
+            np.testing.assert_array_equal(
+                sample.edit_distance[:, :45], first.edit_distance[:, places]
+            )
+            assert len(np.unique(sample.decisions[30:60], axis=0)) > 1
+            assert np.any(sample.decisions[30:60] != sample.decisions[:30])
+    assert len(measuring) == 2
+    assert_same_bits(measure(workdir, architectures=125, pairs=625), found)
+    assert len(measuring) == 2
+    measure(workdir, architectures=125, pairs=750)  # as many, in blocks of twelve
+    assert len(measuring) == 3
+
+
+def test_fewer_pairs_than_blocks_need_are_refused(workdir):
+    with unchanged(workdir):
+        message = fails(measure, workdir, architectures=1000, pairs=4999)
+    assert message == (
+        "config field evaluation.pairs: must be at least 5,000 of 1,000 architectures, got 4999"
+    )
 
 
 @pytest.mark.parametrize("nodes", [2, 16])

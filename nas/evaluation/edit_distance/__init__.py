@@ -17,6 +17,7 @@ import networkx as nx
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from nas.evaluation import blocks
 from nas.evaluation.edit_distance.graphs import (
     MAX_NODES_BOUNDS,
     PackedGraphs,
@@ -28,6 +29,7 @@ from nas.evaluation.edit_distance.pairs import (
     all_pairs,
     available_cores,
     compare,
+    some_pairs,
 )
 from nas.spaces import SearchSpace
 from nas.spaces.space import ABSENT, MAX_NODES
@@ -41,6 +43,7 @@ __all__ = [
     "compare",
     "edit_distance",
     "edit_distance_bounds",
+    "edit_distances_within",
     "first_approximation",
     "pack",
     "pack_decisions",
@@ -129,6 +132,30 @@ def pairwise_edit_distance(
     for part in others:
         total += all_pairs(part, None, threads, keep_lower=False)[1]
     return total
+
+
+def edit_distances_within(
+    space: SearchSpace,
+    decisions,
+    *,
+    block: int,
+    labelled: bool = True,
+    io: bool = True,
+    forced: bool = True,
+    threads: int = 0,
+) -> np.ndarray:
+    """int32[P] `pairwise_edit_distance` of the pairs within blocks, as in `nas.evaluation.blocks`.
+
+    Args:
+      block: architectures of a block.
+      space, decisions, labelled, io, forced, threads: as for `pairwise_edit_distance`.
+
+    Raises:
+      UserError: as `pairwise_edit_distance`.
+    """
+    parts = pack_decisions(space, decisions, labelled=labelled, io=io, forced=forced)
+    first, second = blocks.pairs(len(decisions), block)
+    return sum(some_pairs(part, first, second, threads) for part in parts)
 
 
 def pairwise_edit_distance_bounds(

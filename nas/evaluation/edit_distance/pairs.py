@@ -109,6 +109,16 @@ def all_pairs(
     return lower, upper
 
 
+def some_pairs(
+    packed: PackedGraphs, first: np.ndarray, second: np.ndarray, threads: int
+) -> np.ndarray:
+    """int32[k] distances of graphs first[k] and second[k], which may repeat."""
+    n, representatives = len(packed.sizes), _first_isomorphic(packed, None, threads)
+    ends = np.sort([representatives[first], representatives[second]], axis=0)
+    distinct, places = np.unique(ends[0] * n + ends[1], return_inverse=True)
+    return compare(packed, distinct // n, distinct % n, threads=threads).upper[places]
+
+
 def _first_isomorphic(packed: PackedGraphs, limit: int | None, threads: int) -> np.ndarray:
     """int[n]: for each graph the first one that is isomorphic to it, possibly itself."""
     keys = refined_colours(packed)

@@ -39,10 +39,9 @@ images. Rows of C are `Lanes`.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import njit
 
+from nas.evaluation.compiled import compiled
 from nas.evaluation.edit_distance.lanes import (
     at_most,
     below,
@@ -59,7 +58,6 @@ from nas.evaluation.edit_distance.lanes import (
     total,
     where,
 )
-from nas.user_cache import user_cache
 
 # Constants that are passed on have a type: numba compiles a function once more for each literal
 # that it is called with.
@@ -67,20 +65,7 @@ _ZERO, _ONE, _TWO = np.int64(0), np.int64(1), np.int64(2)
 _HUGE = np.int64(1 << 40)
 _COLUMN = 64  # added to the index of a branching line that is a column
 
-
-def _can_cache() -> bool:
-    """Whether numba can keep what it compiles, in the user's cache folder."""
-    folder = user_cache("numba")
-    if folder and not numba.config.CACHE_DIR:
-        numba.config.CACHE_DIR = str(folder)
-    return bool(numba.config.CACHE_DIR)
-
-
-# Nothing is allocated, so arrays need no reference counts: counting takes as long as the search,
-# more with several threads.
-_cached = _can_cache()
-_compiled = njit(cache=_cached, nogil=True, _nrt=False)
-_inlined = njit(cache=_cached, nogil=True, _nrt=False, forceinline=True)
+_compiled, _inlined = compiled(), compiled(forceinline=True)
 
 
 class _Graph(NamedTuple):

@@ -64,7 +64,10 @@ class MeasuredArm:
     def correlations(self, task: Task, which: str) -> dict[str, list[float]]:
         """measure -> [S] Spearman's correlation with the distance of states, on one of the SETS."""
         samples = [seed[which] for seed in self.samples]
-        found = [correlations.correlations(all_measures(task, one), one.after) for one in samples]
+        found = [
+            correlations.correlations(all_measures(task, one), one.after, block=one.block)
+            for one in samples
+        ]
         return {name: [seed[name] for seed in found] for name in found[0]}
 
     @once
@@ -80,12 +83,11 @@ class MeasuredArm:
         """
         found = []
         for sample in (seed[which] for seed in self.samples):
-            total = overlap.common_decisions(
-                task.space, sample.decisions, *dict.fromkeys(task.space.kinds)
-            )
-            performance = overlap.feature_difference(getattr(sample, field))
-            distance = correlations.distances(sample.after)
-            found.append(st.mantel_and_partial(distance, performance, total))
+            block, kinds = sample.block, dict.fromkeys(task.space.kinds)
+            total = overlap.common_decisions(task.space, sample.decisions, *kinds, block=block)
+            performance = overlap.feature_difference(getattr(sample, field), block=block)
+            distance = correlations.distances(sample.after, block=block)
+            found.append(st.mantel_and_partial(distance, performance, total, blocks=sample.blocks))
         return found
 
     def probe_gains(self, task: Task) -> list[float]:
@@ -124,9 +126,12 @@ def common_performance(task: Task) -> str:
 
 def all_measures(task: Task, sample: Sample) -> dict[str, np.ndarray]:
     """name -> [P] value of every pair, for all columns of the correlations."""
-    found = correlations.measures(task.space, sample.decisions, edits=sample.edit_distance)
-    found[performance(task)] = overlap.feature_difference(sample.loss)
-    found[common_performance(task)] = overlap.feature_difference(sample.common_loss)
+    block = sample.block
+    found = correlations.measures(
+        task.space, sample.decisions, edits=sample.edit_distance, block=block
+    )
+    found[performance(task)] = overlap.feature_difference(sample.loss, block=block)
+    found[common_performance(task)] = overlap.feature_difference(sample.common_loss, block=block)
     return found
 
 

@@ -29,6 +29,7 @@ _REST = (
     "comparisons test a claim; everything else is exploratory."
 )
 _DPI = 150  # of the PNG files
+_POINTS = 1000  # architectures of a figure that has a point for each
 _SECTIONS = {  # heading -> tables
     "The paper's table beside ours": ("summary",),
     "What the memory changes": ("primary", "exploratory"),
@@ -153,7 +154,8 @@ def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:
         return {
             "components": (
                 each(lambda arm: _components(task, arm)),
-                "Uniform set, first seed: principal components of the states, coloured.",
+                "Uniform set, first seed: principal components of the states, coloured; of "
+                f"{_POINTS:,} architectures at most.",
             )
         }
     return {
@@ -202,15 +204,16 @@ def _forest(task, arms):
 
 
 def _density(arm, x, x_label):
-    distance = correlations.distances(arm.samples[0]["uniform"].after)
+    sample = arm.samples[0]["uniform"]
+    distance = correlations.distances(sample.after, block=sample.block)
     return panels.density(
         arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)"
     )
 
 
 def _overlap(task, arm):
-    decisions = arm.samples[0]["uniform"].decisions
-    return overlap.common_decisions(task.space, decisions, *dict.fromkeys(task.space.kinds))
+    sample, kinds = arm.samples[0]["uniform"], dict.fromkeys(task.space.kinds)
+    return overlap.common_decisions(task.space, sample.decisions, *kinds, block=sample.block)
 
 
 def _edit_distance(arm):
@@ -220,10 +223,11 @@ def _edit_distance(arm):
 
 def _components(task, arm):
     sample = arm.samples[0]["uniform"]
+    drawn = slice(_POINTS)  # independent draws: the first are as good as any
     loss = f"{task.metric.loss} ({task.metric.unit})"
-    shares = panels.fractions(task.space, sample.decisions)
-    colorings = {loss: sample.loss} | shares
-    return panels.projections(arm.title, sample.after, colorings)
+    shares = panels.fractions(task.space, sample.decisions[drawn])
+    colorings = {loss: sample.loss[drawn]} | shares
+    return panels.projections(arm.title, sample.after[drawn], colorings)
 
 
 def _conditioning(arm):

@@ -7,6 +7,8 @@ import numpy as np
 
 from nas.evaluation import correlations, overlap
 from nas.evaluation import statistics as st
+from nas.evaluation.blocks import pairs
+from nas.evaluation.rounding import is_constant
 from nas.evaluation.samples import SETS
 from nas.report.arms.arm import (
     NO_STATE,
@@ -60,6 +62,9 @@ def performance_table(task: Task, arms: dict[str, MeasuredArm], which: str, comm
         f"Diverged: {metric.name} above {metric.shown(metric.guessing):,.{metric.digits}f}, which "
         "is guessing, or not finite; they are part of all numbers but those without them.",
     ]
+    sample = arms["untrained"].samples[0][which]
+    if sample.blocks > 1:
+        notes.append(f"{sample.compared()}: those of a block are permuted among themselves.")
     title = f"{SETS[which].capitalize()}: do states tell performance?"
     return Table(title, columns, rows, notes, command)
 
@@ -72,13 +77,22 @@ class _Pairs(NamedTuple):
     performance: np.ndarray  # [P] |difference| of losses
 
 
-def _pairs(task, sample, loss, kept):
-    decisions = sample.decisions[kept]
+def _pairs(task, sample, loss):
+    block, kinds = sample.block, dict.fromkeys(task.space.kinds)
     return _Pairs(
-        correlations.distances(sample.after[kept]),
-        overlap.common_decisions(task.space, decisions, *dict.fromkeys(task.space.kinds)),
-        overlap.feature_difference(loss[kept]),
+        correlations.distances(sample.after, block=block),
+        overlap.common_decisions(task.space, sample.decisions, *kinds, block=block),
+        overlap.feature_difference(loss, block=block),
     )
+
+
+def _of_some(found, sample, kept):
+    """The pairs of architectures that are both `kept` [n]."""
+    first, second = pairs(len(kept), sample.block)
+    both = kept[first] & kept[second]
+    some = _Pairs(*(side[both] for side in found))
+    alike = is_constant(sample.after[kept])  # up to rounding, as in `correlations.distances`
+    return some._replace(distance=np.zeros_like(some.distance)) if alike else some
 
 
 def _performance_cells(task, arm, which, field):
@@ -87,10 +101,8 @@ def _performance_cells(task, arm, which, field):
         return [NOT_MEASURED] * 9
     measured = [getattr(sample, field) for sample in samples]
     converged = [values <= task.metric.guessing for values in measured]  # not those that are NaN
-    everything, without = (
-        [_pairs(task, *seed) for seed in zip(samples, measured, kept, strict=True)]
-        for kept in ([slice(None)] * len(samples), converged)
-    )
+    everything = [_pairs(task, *seed) for seed in zip(samples, measured, strict=True)]
+    without = [_of_some(*seed) for seed in zip(everything, samples, converged, strict=True)]
     states, states_without = [NO_STATE] * 5, NO_STATE
     if samples[0].after.shape[1]:
         simple, partial = zip(*arm.performance_tests(task, which, field), strict=True)
@@ -114,7 +126,7 @@ def _performance_cells(task, arm, which, field):
 
 
 def _with_performance(side, seeds):
-    pairs = [(getattr(seed, side), seed.performance) for seed in seeds]
+    both = [(getattr(seed, side), seed.performance) for seed in seeds]
     return interval(
-        [correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in pairs], 3, "+"
+        [correlations.spearman(*sides) if len(sides[0]) else math.nan for sides in both], 3, "+"
     )

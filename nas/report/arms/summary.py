@@ -1,10 +1,10 @@
 """The paper's table beside ours and what its numbers say: arrays in, a table and sentences out.
 
 A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed
-it comes from resampling the architectures, and speaks of others that could have been compared, not
-of other seeds. "Follows", "more" and "less" mean that the interval, of a correlation or of a
-difference of two, leaves out zero. No interval is adjusted for the number of comparisons: the
-tables of `nas.report.arms.tables` are for that.
+it comes from resampling the architectures, or from blocks of them, and speaks of others that could
+have been compared, not of other seeds. "Follows", "more" and "less" mean that the interval, of a
+correlation or of a difference of two, leaves out zero. No interval is adjusted for the number of
+comparisons: the tables of `nas.report.arms.tables` are for that.
 """
 
 import math
@@ -234,9 +234,11 @@ def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
         one = sample[row.which]
         states = one.before if row.which == "own" else one.after
         column = _protocol(task, one, row) if row.which == "own" else uniform[row.key]
-        distance = correlations.distances(states)
+        distance = correlations.distances(states, block=one.block)
         if math.isnan(correlations.spearman(distance, column)):
             found[row] = Interval(math.nan, math.nan, math.nan)
+        elif one.blocks > 1:
+            found[row] = st.blocked_correlation(distance, column, blocks=one.blocks)
         else:
             found[row] = st.bootstrap_correlation(distance, column, resamples=_RESAMPLES)
     return found
@@ -245,8 +247,8 @@ def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
 def _protocol(task: Task, sample: Sample, row: Measure) -> np.ndarray:
     """[P] as in `correlations.paper_protocol`."""
     if row == rows(task).shared:
-        return overlap.common_labelled_edges(task.space, sample.decisions)
-    return overlap.feature_difference(task.metric.shown(sample.loss))
+        return overlap.common_labelled_edges(task.space, sample.decisions, block=sample.block)
+    return overlap.feature_difference(task.metric.shown(sample.loss), block=sample.block)
 
 
 @once
@@ -259,7 +261,8 @@ def _one_hot(arm: MeasuredArm, task: Task) -> dict[Measure, float]:
         for row in table:
             one = sample[row.which]
             column = _protocol(task, one, row) if row.which == "own" else uniform[row.key]
-            distance = correlations.distances(overlap.one_hot(task.space, one.decisions))
+            encoded = overlap.one_hot(task.space, one.decisions)
+            distance = correlations.distances(encoded, block=one.block)
             found[row].append(correlations.spearman(distance, column))
     return {row: float(np.mean(seeds)) for row, seeds in found.items()}
 
@@ -289,13 +292,16 @@ def _table(task, arms, keys, command):
 
 def _notes(arms, keys, principal):
     samples = arms[UNTRAINED].samples
-    count, seeds = len(samples[0]["uniform"].decisions), len(samples)
+    uniform, seeds = samples[0]["uniform"], len(samples)
+    count = f"{len(uniform.decisions):,}"
     one, several = "[low, high]: 95 % over architectures, not seeds", "±: 95 % over"
     yardstick = f"one-hot: decisions of {arms[principal].title} as states; " if principal else ""
     notes = [
         f"own: {count} samples of each controller, read as in the paper; uniform: the same {count} "
         f"for all; {yardstick}{one if seeds == 1 else f'{several} {seeds} seeds'}."
     ]
+    if uniform.blocks > 1:
+        notes.append(f"Of each set: {uniform.compared()}.")
     others = [arm.title for key, arm in arms.items() if key not in keys and arm.has_state]
     stateless = [arm.title for key, arm in arms.items() if not arm.has_state]
     if others:

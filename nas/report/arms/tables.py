@@ -75,10 +75,9 @@ def correlations_table(task: Task, arms: dict[str, MeasuredArm], which: str, com
     rows = [Row([arm.title, *_correlation_cells(task, arm, which)]) for arm in arms.values()]
     untrained = arms["untrained"]
     samples = [sample[which] for sample in untrained.samples]
-    n, width = samples[0].after.shape
+    width = samples[0].after.shape[1]
     notes = [
-        f"{n} architectures, all pairs; state after the last decision; "
-        f"{seeds(len(untrained.samples))}.",
+        f"{samples[0].compared()}; state after the last decision; {seeds(len(untrained.samples))}.",
         *_SIGNS,
         "Own weights, where none are named: those that the controller was trained with; of the "
         "untrained, those of its run.",
@@ -234,7 +233,10 @@ def _yardsticks(task, samples, width, suffix=""):
     }
     rows = []
     for name, embedded in embeddings.items():
-        found = [correlations.correlations(*pair) for pair in zip(values, embedded, strict=True)]
+        found = [
+            correlations.correlations(*seed, block=sample.block)
+            for *seed, sample in zip(values, embedded, samples, strict=True)
+        ]
         cells = _measure_cells(
             [[seed[measure] for seed in found] for measure in _names(task)], samples
         )
