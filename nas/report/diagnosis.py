@@ -171,8 +171,8 @@ def write_report(
     drawn = {
         "distance": (
             {
-                key: panels.density(
-                    "", x, distance, x_label=label, y_label="distance of embeddings (L2)"
+                key: panels.densities(
+                    {"": (x, distance)}, x_label=label, y_label="distance of embeddings (L2)"
                 )
                 for key, (label, x) in pairs.items()
             },

@@ -22,6 +22,7 @@ PREFIXES = 20  # own samples in a heat map
 _POSITION = "position of the decision"
 _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
+_DENSITY_WIDTHS = (0, _WIDTH, 5.2, 7.0)  # inches, by columns
 _LEVELS = 30  # of distances, in a density
 _MOST_VALUES = 40  # whole numbers with no more values than this are a column each
 _LEAST = 0.005  # of an axis in nats: what rounding makes looks like nothing
@@ -206,75 +207,68 @@ def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.nd
         return figure
 
 
-def density(
-    title: str, x: np.ndarray, distance: np.ndarray, *, x_label: str, y_label: str
+def densities(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str, y_label: str
 ) -> Figure:
-    """How many pairs [P] have a value x and a distance, with the median distance; a column a value
-    where x is whole numbers.
+    """How many pairs have a value and a distance, with the median distance; a column a value where
+    values are whole numbers.
+
+    Args:
+      panels: title -> values [P], distances [P]; three in a row, their colours alike.
     """
-    x, distance = np.asarray(x, float), np.asarray(distance, float)
-    finite = np.isfinite(x) & np.isfinite(distance)
-    x, distance = x[finite], distance[finite]
+    pairs = {}
+    for title, (x, distance) in panels.items():
+        x, distance = np.asarray(x, float), np.asarray(distance, float)
+        finite = np.isfinite(x) & np.isfinite(distance)
+        pairs[title] = x[finite], distance[finite], int((~finite).sum())
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
     with style():
-        figure, (ax,) = _figure(title, 1, height=2.7)
-        ax.grid(False)
-        ax.set(xlabel=x_label, ylabel=y_label)
-        if not len(x):
-            ax.text(
-                0.5,
-                0.5,
-                "no finite pairs",
-                transform=ax.transAxes,
-                ha="center",
-                style="italic",
-                color=QUIET,
-            )
-            return figure
-        values = np.unique(x)
-        if len(values) <= _MOST_VALUES and np.all(values == np.round(values)):
-            edges = np.arange(values[0] - 0.5, values[-1] + 1)
-        else:
-            edges = np.histogram_bin_edges(x, _LEVELS)
-        counts, columns, levels = np.histogram2d(x, distance, [edges, _LEVELS])
-        image = ax.pcolormesh(
-            columns,
-            levels,
-            np.where(counts > 0, counts, np.nan).T,
-            norm=LogNorm(1, max(2, counts.max())),
-            cmap="Blues",
-            rasterized=True,
-        )
-        inside = np.clip(np.digitize(x, edges) - 1, 0, len(edges) - 2)
-        there = np.unique(inside)
-        medians = [np.median(distance[inside == column]) for column in there]
-        ax.plot(
-            ((edges[:-1] + edges[1:]) / 2)[there],
-            medians,
-            "o-",
-            color=INK,
-            linewidth=1,
-            markersize=3,
-            label="median",
-        )
-        ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        ax.legend(loc="best")
-        figure.colorbar(
-            image,
-            label="pairs",
-            fraction=0.06,
-            pad=0.02,
-            format=ticker.StrMethodFormatter("{x:,.0f}"),
-        )
-        if not finite.all():
-            ax.text(
-                1,
-                1.01,
-                f"{(~finite).sum():,} not finite, left out",
-                transform=ax.transAxes,
-                ha="right",
-                color=QUIET,
-            )
+        figure = new_figure(_DENSITY_WIDTHS[columns], 2.7 * rows, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(pairs) :]:
+            ax.remove()
+        counted = {title: _counted(x, y) for title, (x, y, _) in pairs.items() if len(x)}
+        norm = LogNorm(1, max([2, *(of[0].max() for of in counted.values())]))
+        drawn = None
+        for place, (ax, (title, (x, distance, lost))) in enumerate(
+            zip(axes, pairs.items(), strict=False)
+        ):
+            ax.grid(False)
+            ax.set(xlabel=x_label, ylabel="" if place % columns else y_label)
+            ax.set_title(fill(title, _ROOM / 1.2), loc="left", fontsize=9, weight="bold")
+            if lost:
+                note = f"{lost:,} not finite, left out"
+                ax.text(1, 1.01, note, transform=ax.transAxes, ha="right", color=QUIET)
+            if title not in counted:
+                note = {"ha": "center", "style": "italic", "color": QUIET}
+                ax.text(0.5, 0.5, "no finite pairs", transform=ax.transAxes, **note)
+                continue
+            counts, edges, levels = counted[title]
+            shown = np.where(counts > 0, counts, np.nan).T
+            drawn = ax.pcolormesh(edges, levels, shown, norm=norm, cmap="Blues", rasterized=True)
+            inside = np.clip(np.digitize(x, edges) - 1, 0, len(edges) - 2)
+            there = np.unique(inside)
+            medians = [np.median(distance[inside == column]) for column in there]
+            line = {"color": INK, "linewidth": 1, "markersize": 3, "label": "median"}
+            ax.plot(((edges[:-1] + edges[1:]) / 2)[there], medians, "o-", **line)
+            ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+            ax.legend(loc="best")
+        if drawn:
+            numbers = ticker.StrMethodFormatter("{x:,.0f}")
+            bar = {"fraction": 0.06 / columns, "pad": 0.02, "format": numbers}
+            figure.colorbar(drawn, ax=list(axes[: len(pairs)]), label="pairs", **bar)
         return figure
+
+
+def _counted(x, distance):
+    """Counts [columns, levels] of pairs, and the edges of both."""
+    values = np.unique(x)
+    if len(values) <= _MOST_VALUES and np.all(values == np.round(values)):
+        edges = np.arange(values[0] - 0.5, values[-1] + 1)
+    else:
+        edges = np.histogram_bin_edges(x, _LEVELS)
+    return np.histogram2d(x, distance, [edges, _LEVELS])
 
 
 def ladder(names: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:

@@ -18,7 +18,7 @@ from nas.report.arms.tables import study_tables
 from nas.report.panels import (
     Curve,
     Panel,
-    density,
+    densities,
     fractions,
     heat_map,
     projections,
@@ -112,12 +112,20 @@ def test_projections_of_extreme_input(embedding):
 
 def test_density_counts_every_pair_and_draws_medians():
     x, distance = np.array([1, 1, 1, 2, 2, 4]), np.array([1.0, 2.0, 6.0, 3.0, 5.0, 2.0])
-    figure = density("PG", x, distance, x_label="overlap", y_label="distance (L2)")
+    figure = densities({"PG": (x, distance)}, x_label="overlap", y_label="distance (L2)")
     ax = figure.axes[0]
     counts = np.ma.filled(ax.collections[0].get_array(), 0)
     np.testing.assert_array_equal(np.nansum(counts, axis=0), [3, 2, 0, 1])
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 2], [2, 4], [4, 2]])
     assert "pairs" in texts(figure)
+
+
+def test_densities_side_by_side_have_one_scale():
+    x, few, many = np.zeros(9), np.arange(9.0), np.zeros(9)
+    figure = densities({"a": (x, few), "b": (x, many)}, x_label="x", y_label="y")
+    first, second = (ax.collections[0] for ax in figure.axes[:2])
+    assert first.norm is second.norm and first.norm.vmax == 9
+    assert all(part in figure_texts(figure, 7.0) for part in ("a", "b", "pairs"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,7 @@ def test_density_counts_every_pair_and_draws_medians():
     ],
 )
 def test_density_of_extreme_input(x, distance):
-    written = texts(density("PG", np.array(x), np.array(distance), x_label="x", y_label="y"))
+    written = texts(densities({"PG": (np.array(x), np.array(distance))}, x_label="x", y_label="y"))
     assert ("no finite pairs" in written) == (not (np.isfinite(x) & np.isfinite(distance)).any())
     if 0 < np.isfinite(distance).sum() < len(x):
         assert "1 not finite, left out" in written
@@ -218,13 +226,11 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
     assert {f"{name}.csv" for name in tables} <= names
     drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
     with_state = {
-        f"{kind}-{arm}"
-        for kind in ("overlap", "edit_distance", "components", "probes")
-        for arm in ("untrained", "memory")
+        f"{kind}-{arm}" for kind in ("components", "probes") for arm in ("untrained", "memory")
     }
     assert drawn == with_state | {
         f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms
-    } | {"primary-all"}
+    } | {"primary-all", "overlap-all", "edit_distance-all"}
     # Four curves of training, one figure of what is remembered, two cells.
     assert text.count("<img") == len(drawn) + 7 and text.count("<table") == len(tables)
     assert "PG + memory: supervised loss on remembered and on fresh sequences" in text

@@ -142,11 +142,13 @@ def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "Distances of states":
         return {
             "overlap": (
-                each(lambda arm: _density(arm, _overlap(task, arm), "total overlap (decisions)")),
+                _densities(
+                    with_state, lambda arm: _overlap(task, arm), "total overlap (decisions)"
+                ),
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
-                each(lambda arm: _density(arm, _edit_distance(arm), "exact edit distance (edits)")),
+                _densities(with_state, _edit_distance, "exact edit distance (edits)"),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }
@@ -203,12 +205,14 @@ def _forest(task, arms):
     )
 
 
-def _density(arm, x, x_label):
-    sample = arm.samples[0]["uniform"]
-    distance = correlations.distances(sample.after, block=sample.block)
-    return panels.density(
-        arm.title, x, distance, x_label=x_label, y_label="distance of states (L2)"
-    )
+def _densities(arms, measure, x_label):
+    """All arms in one figure, so that they can be compared."""
+    panes = {}
+    for arm in arms.values():
+        sample = arm.samples[0]["uniform"]
+        distance = correlations.distances(sample.after, block=sample.block)
+        panes[arm.title] = measure(arm), distance
+    return {"all": panels.densities(panes, x_label=x_label, y_label="distance of states (L2)")}
 
 
 def _overlap(task, arm):
