@@ -1,5 +1,6 @@
 """The device that a program computes on. Imports no JAX at the top, so that --help is quick."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def select_device(platform: str) -> list[Any]:
       platform: one of PLATFORMS, or empty for JAX's own choice.
 
     Raises:
-      UserError: no such device; names what there is.
+      UserError: no such device; names what there is. Or GPUs that Slurm gave to this node would
+        stay unused, and `platform` does not ask for another device.
     """
     import jax
 
@@ -75,6 +77,8 @@ def select_device(platform: str) -> list[Any]:
         hint = f" (JAX for it comes with pip install -e '.[{extra}]')" if extra else ""
         there = ", ".join(dict.fromkeys((found, "cpu")))
         raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
+    if platform in ("", "gpu"):
+        processes.check_devices(os.environ, found, len(jax.local_devices()))
     if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
         print(
             "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e "
