@@ -23,7 +23,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 common.define_verbose_flag()
-side_by_side.define_flag()
+side_by_side.define_flags()
 FLAGS = flags.FLAGS
 
 

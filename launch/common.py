@@ -136,8 +136,8 @@ def seeds() -> list[int]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
-    What the user can mend ends with one line on standard error and exit code 2 (75 where another
-    process of the run was lost), Ctrl-C with 130, a pipe that nobody reads any more with 141, and `Interrupted` with its line and code; a bug keeps
+    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a
+    pipe that nobody reads any more with 141, and `Interrupted` with its line and code; a bug keeps
     its traceback. A process of several is watched by a parent of its own, which says what became of
     it when it cannot.
     """
@@ -239,4 +239,4 @@ def _message(error):
 
 def _fail(message):
     print("error:", " ".join(message.split()), file=sys.stderr)
-    processes.end(processes.LOST_CODE if message == processes.LOST else 2)
+    processes.end(2)

@@ -51,6 +51,9 @@ def select_device(platform: str) -> list[Any]:
 
     if processes.is_one_of_many():
         processes.join()
+    if "jobs" in flags.FLAGS and flags.FLAGS.jobs > 1:
+        # The processes of `launch.workers` have the GPU's memory; this one takes what it needs.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if platform:
         # Not "gpu": JAX then also demands the devices of other makers. None is its own choice,
         # which is checked below.

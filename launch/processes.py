@@ -18,7 +18,6 @@ from nas.errors import UserError
 FLAGS = flags.FLAGS
 HEARTBEAT = 30  # seconds after which a silent process of a run is lost
 SUPERVISED = "NAS_SUPERVISED"  # set for the child of `supervise`: number of its parent
-LOST_CODE = 75  # exit code with which a process says LOST: start it again, as EX_TEMPFAIL means
 LOST = (
     "another process of this run was lost or never came, and this one ended with it; start all "
     "again with the same --workdir: the run continues from its last checkpoint"

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # One search on all devices of several hosts under Slurm, one process a host:
 #     sbatch --nodes=2 launch/slurm.sh --config=ptb_paper --workdir=/a/folder/that/all/hosts/see
-# Options of sbatch before the script replace those below. The folder must be shared: after a lost
-# host another one may be the first, which reads and writes the run.
+# Options of sbatch before the script replace those below. The folder must be shared: the first host
+# reads and writes the run, and after a requeue another one may be the first.
 #
 # Two minutes before its time is over the job lets the search save and puts itself into the queue
-# again; Slurm does so where a host was lost or the job must give way, and this script where only
-# the search has noticed the loss. scancel ends the job for good. Whenever it starts again, or the
-# same line is submitted again, the run continues.
+# again; Slurm does the same where a host is lost or the job has to give way. scancel ends it for
+# good. Whenever it starts again, or the same line is submitted again, the run continues.
 #SBATCH --job-name=nas-controllers
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -24,23 +23,18 @@ trap 'over=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # reaches the search
 source launch/environment.sh
 
 code=0
-if [ -z "$over" ]; then # or the installation has used up the time
-    # Without a binding of its own: of a host that is all ours, one process has all cores.
+if [ -z "$over" ]; then # or the installation has used the time up
+    # Unbound: a host's one process has all of its cores.
     srun --kill-on-bad-exit=1 --cpu-bind=none \
         "$python" -m launch.search --coordinator=auto "$@" &
     wait $! || code=$?
-    if [ -n "$over" ]; then # the signal has ended the first wait
+    if [ -n "$over" ]; then # that wait was ended by the signal
         code=0
         wait $! || code=$?
     fi
 fi
-
-LOST=75 # exit code of launch/processes.py; a search that loses hosts again and again is given up
 if [ -n "$over" ] && [ "$code" = 0 ]; then
-    printf 'the time is over: the job goes on when its turn comes again\n' >&2
-elif [ "$code" = "$LOST" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 5 ]; then
-    printf 'a process was lost: the job goes on when its turn comes again\n' >&2
-else
-    exit "$code"
+    printf 'the time is over: the run continues when its turn comes again\n' >&2
+    scontrol requeue "$SLURM_JOB_ID"
 fi
-scontrol requeue "$SLURM_JOB_ID"
+exit "$code"

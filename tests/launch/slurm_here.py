@@ -160,10 +160,10 @@ class Slurm:
                 daemon.kill()
                 daemon.wait()
         for pid in _processes():  # what outlived its daemon
-            if _variable(pid, "SLURM_CONF") == str(self.folder / "slurm.conf"):
-                if pid != os.getpid() and _variable(pid, "SLURM_JOB_ID"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            ours = _variable(pid, "SLURM_CONF") == str(self.folder / "slurm.conf")
+            if ours and _variable(pid, "SLURM_JOB_ID"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _write(self, cpus, slurmd_timeout):
         with contextlib.ExitStack() as stack:

@@ -19,7 +19,7 @@ from launch import common, device, side_by_side
 from nas.errors import UserError
 
 common.define_flags()
-side_by_side.define_flag()
+side_by_side.define_flags()
 flags.DEFINE_list("does", [], "What each piece does.")
 FLAGS = flags.FLAGS
 
