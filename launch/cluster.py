@@ -10,7 +10,6 @@ import importlib.machinery
 import importlib.util
 import json
 import multiprocessing.connection
-import os
 import pathlib
 import shutil
 import subprocess
@@ -173,12 +172,14 @@ class Job(NamedTuple):
 
     def __call__(self) -> str:
         """Makes the piece; returns why it failed, or nothing."""
+        import submitit
+
         sys.argv = self.argv
         sys.modules["__main__"] = _main_module(self.program, self.argv[0])
         while True:
             worker = Worker(self.piece, Share([], {}))
             self.worker[:] = [worker]
-            _follow(worker)
+            _follow(worker, submitit.JobEnvironment().paths.folder / _STATUS)
             if not worker.was_stopped:
                 return worker.reason()
             # By Slurm, which ends this job too; or by someone else, and then it goes on.
@@ -203,9 +204,9 @@ def _submit(executor, piece, tries, running):
     running[job.job_id] = _Submitted(piece, job, tries)
 
 
-def _follow(worker):
+def _follow(worker, path):
     """Keeps what the worker tells in a file, until it ends."""
-    path, last = pathlib.Path(os.environ["SUBMITIT_FOLDER"]) / _STATUS, 0.0
+    last = 0.0
 
     def tell(status):
         nonlocal last

@@ -101,7 +101,7 @@ class Slurm:
         self._daemons[node].kill()
         self._daemons.pop(node).wait()
         own = [pid for pid in _processes() if _variable(pid, "SLURMD_NODENAME") == node]
-        steps = [pid for pid in _processes() if spool in _command(pid) or self._is_step(pid, node)]
+        steps = [pid for pid in _processes() if spool in command(pid) or self._is_step(pid, node)]
         for pid in steps + own:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -123,6 +123,14 @@ class Slurm:
         """What Slurm says of a job: JobState, Restarts, ..."""
         words = self.ask("scontrol", "-o", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def jobs(self) -> list[str]:
+        """The numbers of all jobs that run."""
+        return self.ask("squeue", "-h", "-t", "R", "-o", "%i").split()
+
+    def processes_of(self, number: str) -> list[int]:
+        """The numbers of a job's processes."""
+        return [pid for pid in _processes() if _variable(pid, "SLURM_JOB_ID") == number]
 
     def hurry(self) -> None:
         """Lets jobs that wait after a requeue, about two minutes, begin at once."""
@@ -195,7 +203,7 @@ class Slurm:
 
     def _is_step(self, pid, node):
         """Whether a process is the slurmstepd of a node: it is a child of none that is known."""
-        return _command(pid).startswith("slurmstepd") and any(
+        return command(pid).startswith("slurmstepd") and any(
             _variable(child, "SLURMD_NODENAME") == node for child in _children(pid)
         )
 
@@ -236,7 +244,8 @@ def _read(pid, name):
         return ""
 
 
-def _command(pid):
+def command(pid: int) -> str:
+    """The command line of a process; empty if it is gone."""
     return _read(pid, "cmdline").replace("\0", " ")
 
 
