@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ def make_all(
             while (running or ledger.waiting) and not received:
                 while piece := ledger.next():
                     display.begin(piece.name)
-                    _submit(executor, piece, 1, running)
+                    running |= _submit(executor, piece, 1)
                 time.sleep(poll)
                 known = states(list(running))
                 for number, one in list(running.items()):
@@ -109,7 +110,7 @@ def make_all(
                         ledger.made(one.piece)
                         display.finish(one.piece.name)
                     elif one.tries < _TRIES and not one.cancelled(known):
-                        _submit(executor, one.piece, one.tries + 1, running)
+                        running |= _submit(executor, one.piece, one.tries + 1)
                     else:
                         ledger.failed(one.piece, f"{outcome} ({one.job.paths.folder})")
                         display.fail(one.piece.name)
@@ -131,10 +132,10 @@ class _Submitted:
     def outcome(self, known, late):
         """Why the job has not made its piece, empty if it has; None while that is open."""
         if self.job.paths.result_pickle.exists():
-            error = self.job.exception()
-            if error is None:
+            try:
                 return self.job.result()
-            return one_line(str(error).strip("-\n").splitlines()[-1])
+            except Exception as error:  # of several kinds, before the job came to its piece
+                return one_line(error)
         if known is None or known.get(self.job.job_id, "COMPLETED") not in _ENDED:
             self._gone_since = None
             return None
@@ -176,14 +177,18 @@ class Job(NamedTuple):
 
         sys.argv = self.argv
         sys.modules["__main__"] = _main_module(self.program, self.argv[0])
-        while True:
-            worker = Worker(self.piece, Share([], {}))
-            self.worker[:] = [worker]
-            _follow(worker, submitit.JobEnvironment().paths.folder / _STATUS)
-            if not worker.was_stopped:
-                return worker.reason()
-            # By Slurm, which ends this job too; or by someone else, and then it goes on.
-            time.sleep(_PATIENCE)
+        try:
+            while True:
+                worker = Worker(self.piece, Share([], {}))
+                self.worker[:] = [worker]
+                _follow(worker, submitit.JobEnvironment().paths.folder / _STATUS)
+                if not worker.was_stopped:
+                    return worker.reason()
+                # By Slurm, which ends this job too; or by someone else, and then it goes on.
+                time.sleep(_PATIENCE)
+        except Exception as error:  # also of submitit, when a job is queued no more
+            traceback.print_exc()
+            return one_line(error)
 
     def checkpoint(self) -> Any:
         """Lets the piece save; the job that submitit queues again continues it."""
@@ -195,13 +200,13 @@ class Job(NamedTuple):
         return submitit.helpers.DelayedSubmission(self._replace(worker=[]))
 
 
-def _submit(executor, piece, tries, running):
+def _submit(executor, piece, tries):
     spec = sys.modules["__main__"].__spec__
     try:
         job = executor.submit(Job(piece, sys.argv, spec.name if spec else "", []))
     except Exception as error:  # of several kinds, all of them with what sbatch said
         raise UserError(f"--engine=slurm: sbatch refuses {piece.name}: {one_line(error)}") from None
-    running[job.job_id] = _Submitted(piece, job, tries)
+    return {job.job_id: _Submitted(piece, job, tries)}
 
 
 def _follow(worker, path):

@@ -26,7 +26,7 @@ pytestmark = [
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = {"data": {"vocabulary": 30, "batch": 8, "eval_batch": 8}, "evaluation": {"examples": 80}}
 SHORT = tiny(**DATA, strategy={"supervised_weight": 30.0})
-LONG = tiny(**DATA, search={"epochs": 80, "keep": 2})  # long enough to be interrupted on its way
+LONG = tiny(**DATA, search={"epochs": 30, "keep": 2})  # long enough to be interrupted on its way
 
 
 @pytest.fixture(scope="module")
