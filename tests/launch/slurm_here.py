@@ -73,7 +73,7 @@ class Slurm:
 
     def __init__(self, folder: pathlib.Path, cpus: int, slurmd_timeout: int):
         self.folder = folder
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.variables = {"SLURM_CONF": str(folder / "slurm.conf")}  # of programs that use it
         self._daemons: dict[str, subprocess.Popen] = {}
         self._write(cpus, slurmd_timeout)
 
@@ -108,13 +108,15 @@ class Slurm:
 
     def ask(self, *command: str) -> str:
         """What a command of Slurm prints; empty where it fails."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=os.environ | self.variables, capture_output=True, text=True
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     def submit(self, *arguments, **options) -> str:
         """The number of the job that sbatch makes of the arguments."""
         command = ["sbatch", "--parsable", *map(str, arguments)]
-        options = {"env": self.environment} | options
+        options = {"env": os.environ | self.variables} | options
         return subprocess.run(
             command, check=True, stdout=subprocess.PIPE, text=True, **options
         ).stdout.strip()
@@ -198,7 +200,7 @@ class Slurm:
     def _daemon(self, name, command):
         log = (self.folder / f"{name}.out").open("ab")
         self._daemons[name] = subprocess.Popen(
-            command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            command, env=os.environ | self.variables, stdout=log, stderr=log, start_new_session=True
         )
 
     def _is_step(self, pid, node):

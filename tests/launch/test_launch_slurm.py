@@ -53,7 +53,7 @@ def arguments(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def submit(cluster, arguments, tmp_path_factory):
+def submit(cluster, arguments, quick_environment, tmp_path_factory):
     """Submits launch/slurm.sh; its environment is this one, and not installed anew."""
     checkout = tmp_path_factory.mktemp("checkout")
     (checkout / "launch").mkdir()
@@ -61,8 +61,8 @@ def submit(cluster, arguments, tmp_path_factory):
     (checkout / "launch" / "environment.sh").write_text(
         f"set -euo pipefail\npython={sys.executable}\n"
     )
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "NPROC": "8"}
-    environment = cluster.environment | devices | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    flags = "--xla_force_host_platform_device_count=2 " + quick_environment["XLA_FLAGS"]
+    environment = quick_environment | cluster.variables | {"XLA_FLAGS": flags, "NPROC": "8"}
 
     def submit(workdir, *more):
         return cluster.submit(
@@ -153,11 +153,11 @@ def numbers(text):
     return [line for line in text.splitlines() if not line.startswith(("Searched, ", "report: "))]
 
 
-def test_a_study_of_which_pieces_are_killed_and_must_make_room(cluster, arguments, tmp_path):
+def test_a_study_of_which_pieces_are_killed_and_must_make_room(
+    cluster, arguments, quick_environment, tmp_path
+):
     pytest.importorskip("submitit")
-    environment = cluster.environment | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    for name in ("XLA_FLAGS", "NPROC"):
-        environment.pop(name, None)
+    environment = quick_environment | cluster.variables
 
     def start(folder, *more):
         study = [*arguments(LONG), "--arms=pg,memory", "--seeds=0", f"--workdir={folder}"]
