@@ -90,19 +90,23 @@ class Slurm:
         self._daemon("slurmctld", ["slurmctld", "-D"])
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
+        wait_for(self.is_idle)
 
     def start_node(self, node: str) -> None:
+        """Starts the daemon of a node, which takes jobs as soon as Slurm has heard of it."""
         self._daemon(node, ["slurmd", "-D", "-N", node])
+
+    def is_idle(self) -> bool:
+        """Whether all nodes could take a job."""
+        return self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == str(len(NODES))
 
     def kill_node(self, node: str) -> None:
         """Ends the daemon of a node and all that runs there with SIGKILL, as a power failure."""
-        spool = str(self.folder / f"spool.{node}")
         self._daemons[node].kill()
         self._daemons.pop(node).wait()
-        own = [pid for pid in _processes() if _variable(pid, "SLURMD_NODENAME") == node]
-        steps = [pid for pid in _processes() if spool in command(pid) or self._is_step(pid, node)]
-        for pid in steps + own:
+        there = {pid for pid in self._processes() if _variable(pid, "SLURMD_NODENAME") == node}
+        steps = [pid for pid in _processes() if command(pid).startswith("slurmstepd")]
+        for pid in [step for step in steps if there.intersection(_children(step))] + [*there]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -132,7 +136,7 @@ class Slurm:
 
     def processes_of(self, number: str) -> list[int]:
         """The numbers of a job's processes."""
-        return [pid for pid in _processes() if _variable(pid, "SLURM_JOB_ID") == number]
+        return [pid for pid in self._processes() if _variable(pid, "SLURM_JOB_ID") == number]
 
     def hurry(self) -> None:
         """Lets jobs that wait after a requeue, about two minutes, begin at once."""
@@ -144,7 +148,7 @@ class Slurm:
 
         def ended():
             self.hurry()
-            return self.job(number).get("JobState") not in (
+            return self.job(number).get("JobState", "RUNNING") not in (
                 "PENDING",
                 "RUNNING",
                 "COMPLETING",
@@ -169,11 +173,9 @@ class Slurm:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        for pid in _processes():  # what outlived its daemon
-            ours = _variable(pid, "SLURM_CONF") == str(self.folder / "slurm.conf")
-            if ours and _variable(pid, "SLURM_JOB_ID"):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self._processes():  # what outlived its daemon
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _write(self, cpus, slurmd_timeout):
         with contextlib.ExitStack() as stack:
@@ -203,11 +205,10 @@ class Slurm:
             command, env=os.environ | self.variables, stdout=log, stderr=log, start_new_session=True
         )
 
-    def _is_step(self, pid, node):
-        """Whether a process is the slurmstepd of a node: it is a child of none that is known."""
-        return command(pid).startswith("slurmstepd") and any(
-            _variable(child, "SLURMD_NODENAME") == node for child in _children(pid)
-        )
+    def _processes(self):
+        """Those of jobs; another Slurm on this machine has others."""
+        ours = [pid for pid in _processes() if _variable(pid, "SLURM_JOB_ID")]
+        return [pid for pid in ours if _variable(pid, "SLURM_CONF") == self.variables["SLURM_CONF"]]
 
 
 @contextlib.contextmanager

@@ -130,6 +130,7 @@ def test_a_job_that_loses_a_node_queues_again(cluster, submit, whole, tmp_path):
     cluster.kill_node(slurm_here.NODES[1])
     slurm_here.wait_for(lambda: cluster.job(number).get("Restarts") == "1")
     cluster.start_node(slurm_here.NODES[1])
+    slurm_here.wait_for(cluster.is_idle)
     assert_went_on(cluster, number, workdir, whole)
 
 
