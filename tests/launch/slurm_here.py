@@ -21,6 +21,7 @@ from tests.helpers import TIMEOUT
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
 NODES = ("127.0.0.1", "127.0.0.2")
 GPUS = 4  # of each node, as far as Slurm knows
+_SETTLED = 5.0  # seconds after which a requeue is over for all daemons
 _CONF = """
 ClusterName=here
 SlurmctldHost={host}(127.0.0.1)
@@ -75,6 +76,7 @@ class Slurm:
         self.folder = folder
         self.variables = {"SLURM_CONF": str(folder / "slurm.conf")}  # of programs that use it
         self._daemons: dict[str, subprocess.Popen] = {}
+        self._seen: dict[str, float] = {}  # number of a job that waits -> since when it was seen
         self._write(cpus, slurmd_timeout)
 
     def start(self) -> None:
@@ -139,9 +141,16 @@ class Slurm:
         return [pid for pid in self._processes() if _variable(pid, "SLURM_JOB_ID") == number]
 
     def hurry(self) -> None:
-        """Lets jobs that wait after a requeue, about two minutes, begin at once."""
-        for number in self.ask("squeue", "-h", "-t", "PD", "-o", "%i").split():
-            self.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
+        """Lets jobs that wait after a requeue begin after some seconds, and not after two minutes.
+
+        Within the second of the requeue Slurm would take the new start for the old one, and fail it.
+        """
+        waiting = self.ask("squeue", "-h", "-t", "PD", "-o", "%i").split()
+        now = time.monotonic()
+        self._seen = {number: self._seen.get(number, now) for number in waiting}
+        for number, since in self._seen.items():
+            if now > since + _SETTLED:
+                self.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
 
     def finish(self, number: str) -> dict[str, str]:
         """The job, when it has ended for good."""
