@@ -143,7 +143,7 @@ class Slurm:
     def hurry(self) -> None:
         """Lets jobs that wait after a requeue begin after some seconds, and not after two minutes.
 
-        Within the second of the requeue Slurm would take the new start for the old one, and fail it.
+        Within the second of the requeue Slurm would take the new start for the old, and fail it.
         """
         waiting = self.ask("squeue", "-h", "-t", "PD", "-o", "%i").split()
         now = time.monotonic()
