@@ -124,6 +124,16 @@ def check_devices(environ: Mapping[str, str], platform: str, count: int) -> None
         raise UserError(f"{given - used} of the {given} GPUs of a node stay unused: {reason}")
 
 
+def stopped_code(environ: Mapping[str, str]) -> int:
+    """Exit code of a program that has saved because SIGTERM asked for it: 75 in a job of Slurm,
+    for which 0 would mean that all is done, else 0.
+
+    The main process alone says so, since srun ends the others with it; it may still be saving when
+    they are done.
+    """
+    return 75 if "SLURM_JOB_ID" in environ and environ.get("SLURM_PROCID", "0") == "0" else 0
+
+
 def announce(parallel: str, rows: int) -> None:
     """Says on standard error how many processes and devices there are, and which of so many rows
     of a batch each device trains on; nothing where there is one device.

@@ -22,19 +22,22 @@ over=""
 trap 'over=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # reaches the search, not this script
 source launch/environment.sh
 
-code=0
+stopped=75 # exit code of launch/common.py: a signal has stopped the search, which has saved
+code=$stopped
 if [ -z "$over" ]; then # or the installation has used the time up
     # Unbound: a host's one process has all of its cores.
     srun --kill-on-bad-exit=1 --cpu-bind=none \
         "$python" -m launch.search --coordinator=auto "$@" &
+    code=0
     wait $! || code=$?
     if [ -n "$over" ]; then # that wait was ended by the signal
         code=0
         wait $! || code=$?
     fi
 fi
-if [ -n "$over" ] && [ "$code" = 0 ]; then
-    printf 'the time is over: the run continues when its turn comes again\n' >&2
-    scontrol requeue "$SLURM_JOB_ID"
+[ "$code" = "$stopped" ] || exit "$code"
+if [ -z "$over" ]; then # it was Slurm, which then cancels or requeues the job itself, or a stray one
+    sleep 60
 fi
-exit "$code"
+printf 'stopped before its end: the run continues when its turn comes again\n' >&2
+scontrol requeue "$SLURM_JOB_ID"

@@ -244,6 +244,13 @@ def test_in_an_allocation_of_slurm_jax_is_kept_from_one_device_of_a_node(tmp_pat
         assert process.stdout == "all 2\n", process.stderr
 
 
+def test_a_stopped_job_does_not_count_as_completed():
+    job = {"SLURM_JOB_ID": "7"}
+    assert joined.stopped_code({}) == 0
+    assert joined.stopped_code(job) == joined.stopped_code(job | {"SLURM_PROCID": "0"}) == 75
+    assert joined.stopped_code(job | {"SLURM_PROCID": "1"}) == 0
+
+
 def test_rows_are_told_once(capsys):
     joined.announce("pmap", 32)
     told = capsys.readouterr().err

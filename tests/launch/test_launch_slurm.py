@@ -120,7 +120,7 @@ def test_at_the_end_of_its_time_a_job_saves_and_queues_again(cluster, submit, wh
     slurm_here.wait_for(has_epochs(workdir, 2))
     cluster.ask("scancel", "--batch", "--signal=USR1", number)  # what Slurm sends then
     assert_went_on(cluster, number, workdir, whole)
-    assert re.search(r"SIGTERM: saved at .*\n(.*\n)*the time is over", output(workdir))
+    assert re.search(r"SIGTERM: saved at .*\n(.*\n)*stopped before its end", output(workdir))
 
 
 def test_a_job_that_loses_a_node_queues_again(cluster, submit, whole, tmp_path):
@@ -131,6 +131,14 @@ def test_a_job_that_loses_a_node_queues_again(cluster, submit, whole, tmp_path):
     slurm_here.wait_for(lambda: cluster.job(number).get("Restarts") == "1")
     cluster.start_node(slurm_here.NODES[1])
     slurm_here.wait_for(cluster.is_idle)
+    assert_went_on(cluster, number, workdir, whole)
+
+
+def test_a_stray_signal_does_not_complete_a_job(cluster, submit, whole, tmp_path):
+    workdir = tmp_path / "run"
+    number = submit(workdir)
+    slurm_here.wait_for(has_epochs(workdir, 2))
+    cluster.ask("scancel", "--signal=TERM", number)  # to the search alone
     assert_went_on(cluster, number, workdir, whole)
 
 
