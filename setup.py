@@ -8,6 +8,7 @@ relies on.
 from setuptools import find_packages, setup
 
 JAX = ">=0.10,<0.13"
+SUBMITIT = "submitit>=1.5,<2"
 
 setup(
     name="nas-controllers",
@@ -54,7 +55,9 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.17,<0.18",
             "import-linter>=2.1,<3",
+            SUBMITIT,  # runs jobs on one machine too, which tests use
         ],
+        "slurm": [SUBMITIT],  # submits the pieces of a study: --engine=slurm
         "nats": ["nats_bench>=1.8,<2"],  # converts the official file of NAS-Bench-201
         "torch": ["torch>=2.4,<3"],  # what experiments.benchmarks.image_step compares with
         "cuda12": [f"jax[cuda12]{JAX}"],  # for drivers that say CUDA 12

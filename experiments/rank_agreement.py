@@ -22,7 +22,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from scratch.")
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
-side_by_side.define_flag()
+side_by_side.define_flags()
 FLAGS = flags.FLAGS
 _CELLS_KEY = 2203  # of the cells, the same for all settings
 

@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from launch import common, configuration, device, side_by_side
+from launch import common, configuration, device, processes, side_by_side
 
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
@@ -23,7 +23,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 common.define_verbose_flag()
-side_by_side.define_flag()
+side_by_side.define_flags()
 FLAGS = flags.FLAGS
 
 
@@ -41,7 +41,9 @@ def main():
     device.select_device(FLAGS.platform)
     from experiments.search import searches
     from launch import reporting
+    from nas import tasks
 
+    processes.announce(FLAGS.parallel, tasks.build(base).data.batch)
     root = pathlib.Path(
         FLAGS.workdir or pathlib.Path("runs", "table_correlations", configuration.config_name())
     )

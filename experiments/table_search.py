@@ -30,7 +30,7 @@ flags.DEFINE_integer(
     "Cells with which successive halving without shared weights starts.",
     lower_bound=2,
 )
-side_by_side.define_flag()
+side_by_side.define_flags()
 FLAGS = flags.FLAGS
 _AGAIN = 1000  # added to a seed that trains once more
 

@@ -137,9 +137,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
     What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a
-    pipe that nobody reads any more with 141, and `Interrupted` with its line and code; a bug keeps
-    its traceback. A process of several is watched by a parent of its own, which says what became of
-    it when it cannot.
+    pipe that nobody reads any more with 141, and `Interrupted` with its line and code (75 for 0 in
+    a job of Slurm, which would count as completed); a bug keeps its traceback. A process of several
+    is watched by a parent of its own, which says what became of it when it cannot.
     """
     try:
         try:
@@ -164,7 +164,7 @@ def _run(main):
         processes.end(130)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        processes.end(stop.code)
+        processes.end(stop.code or processes.stopped_code(os.environ))
     except Exception as error:
         if message := _message(error):
             _fail(message)

@@ -1,5 +1,6 @@
 """The device that a program computes on. Imports no JAX at the top, so that --help is quick."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,12 +44,16 @@ def select_device(platform: str) -> list[Any]:
       platform: one of PLATFORMS, or empty for JAX's own choice.
 
     Raises:
-      UserError: no such device; names what there is.
+      UserError: no such device; names what there is. Or GPUs that Slurm gave to this node would
+        stay unused, and `platform` does not ask for another device.
     """
     import jax
 
     if processes.is_one_of_many():
         processes.join()
+    if "jobs" in flags.FLAGS and flags.FLAGS.jobs > 1:
+        # The processes of `launch.workers` have the GPU's memory; this one takes what it needs.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if platform:
         # Not "gpu": JAX then also demands the devices of other makers. None is its own choice,
         # which is checked below.
@@ -75,6 +80,8 @@ def select_device(platform: str) -> list[Any]:
         hint = f" (JAX for it comes with pip install -e '.[{extra}]')" if extra else ""
         there = ", ".join(dict.fromkeys((found, "cpu")))
         raise UserError(f"--platform={platform}: there is no such device here, only {there}{hint}")
+    if platform in ("", "gpu"):
+        processes.check_devices(os.environ, found, len(jax.local_devices()))
     if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
         print(
             "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e "

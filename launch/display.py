@@ -35,7 +35,7 @@ class Display:
     """
 
     def __init__(self, plan: Mapping[str, float] | None = None):
-        self._plan, self._finished = plan, set()
+        self._plan, self._finished, self._failed = plan, set(), set()
         self._rows: dict[str, _Row] = {}
         self._began = time.monotonic()
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -72,6 +72,12 @@ class Display:
             self._finished.add(label)
             self._rows.pop(label, None)
 
+    def fail(self, label: str) -> None:
+        """A piece of the plan is given up."""
+        with self._lock:
+            self._failed.add(label)
+            self._rows.pop(label, None)
+
     def _run(self):
         while not self._stop.wait(_REFRESH):
             with self._lock:
@@ -106,6 +112,8 @@ class Display:
         lines = [(label, row.text(with_time=not self._plan)) for label, row in self._rows.items()]
         if self._plan:
             done = f"{len(self._finished)} of {len(self._plan)} done"
+            if self._failed:
+                done += f", {len(self._failed)} failed"
             lines.append(("all", f"{_percent(self._fraction())}, {done}, {self._time()}"))
         return lines
 

@@ -1,4 +1,6 @@
-"""A run of several processes: how they meet, and what watches them. Imports no JAX at the top."""
+"""A run of several processes: how they meet, on which devices, and what watches them. Imports no
+JAX at the top.
+"""
 
 import os
 import re
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -55,12 +58,14 @@ def join():
     import jax
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Without `local_device_ids` JAX would take one device of a node, wherever Slurm is.
     # Those that are done wait for process 0, which may have much to evaluate still; it is missed if
     # it is lost.
     options = {
         "heartbeat_timeout_seconds": HEARTBEAT,
         "initialization_timeout": 60,
         "shutdown_timeout_seconds": 7 * 86400,
+        "local_device_ids": local_devices(os.environ),
     }
     if FLAGS.coordinator != "auto":
         if not re.fullmatch(r"[^:]+:\d+", FLAGS.coordinator):
@@ -84,6 +89,80 @@ def join():
         ) from None
 
 
+def local_devices(environ: Mapping[str, str]) -> list[int]:
+    """Numbers of the devices, of those that it sees, that this process takes for itself; empty: all
+    of them.
+
+    All, but where several processes of a node see the same devices and each takes the one of its
+    number.
+    """
+    seen = environ.get("CUDA_VISIBLE_DEVICES")
+    processes = _processes_of_node(environ)
+    if processes == 1 or (seen is not None and len(seen.split(",")) < processes):
+        return []
+    return [int(environ["SLURM_LOCALID"])]
+
+
+def check_devices(environ: Mapping[str, str], platform: str, count: int) -> None:
+    """Checks that no GPU that Slurm gave to this node stays unused.
+
+    Args:
+      platform: of the devices of this process, so many.
+
+    Raises:
+      UserError: some would; it says how many, and what to do.
+    """
+    given = int(environ.get("SLURM_GPUS_ON_NODE") or 0)
+    used = count * _processes_of_node(environ) if platform == "gpu" else 0
+    if used < given:
+        reason = (
+            f"{_processes_of_node(environ)} processes use {used}; start one process a node "
+            "(--ntasks-per-node=1), or one a GPU"
+            if used
+            else f"JAX computes on the {platform}; --platform={platform} if that is meant"
+        )
+        raise UserError(f"{given - used} of the {given} GPUs of a node stay unused: {reason}")
+
+
+def stopped_code(environ: Mapping[str, str]) -> int:
+    """Exit code of a program that has saved because SIGTERM asked for it: 75 in a job of Slurm,
+    for which 0 would mean that all is done, else 0.
+
+    The main process alone says so, since srun ends the others with it; it may still be saving when
+    they are done.
+    """
+    return 75 if "SLURM_JOB_ID" in environ and environ.get("SLURM_PROCID", "0") == "0" else 0
+
+
+def announce(parallel: str, rows: int) -> None:
+    """Says on standard error how many processes and devices there are, and which of so many rows
+    of a batch each device trains on; nothing where there is one device.
+
+    Args:
+      parallel: as for `nas.parallel.choose_devices`.
+    """
+    import jax
+
+    from nas.parallel import choose_devices
+
+    devices, there = choose_devices(parallel), jax.device_count()
+    if there == 1 or not devices.is_main:
+        return
+    count = jax.process_count()
+    text = f"{count} process{'es' * (count > 1)}, {there} {jax.default_backend()} devices"
+    if devices.total == 1:
+        text += f", of which one is used (--parallel={parallel})"
+    elif rows % there == 0:  # or it is refused
+        share = rows // there
+        spans = [f"{n} on {_span(n * share, share)}" for n in (0, 1, there - 1)]
+        between = ", ..., " if there > 3 else ", "
+        text += f" ({devices.local} in each)" * (count > 1) + (
+            f": of the {rows} rows of a batch device {spans[0]}, {spans[1]}"
+            f"{between + spans[2] if there > 2 else ''}"
+        )
+    print(text, file=sys.stderr)
+
+
 def supervise():
     """Runs this command in a child and returns its exit code; explains an abort, of which the child
     cannot speak.
@@ -102,6 +181,19 @@ def supervise():
     ):  # the second where the traceback of the first meets running threads
         raise UserError(LOST)
     return code if code >= 0 else 128 - code
+
+
+def _processes_of_node(environ):
+    """How many processes of this step of Slurm run on this node; 1 elsewhere."""
+    counts = []
+    for part in filter(None, environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(",")):
+        number, nodes = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()  # 8, or 8(x2)
+        counts += [int(number)] * int(nodes or 1)
+    return counts[int(environ["SLURM_NODEID"])] if counts else 1
+
+
+def _span(first, count):
+    return f"row {first}" if count == 1 else f"rows {first} to {first + count - 1}"
 
 
 def _end_with_parent():

@@ -9,7 +9,7 @@ import shlex
 
 from absl import flags
 
-from launch import common, configuration, device
+from launch import common, configuration, device, processes
 
 common.define_flags(default_config="kjv_quick")
 common.define_device_flags()
@@ -24,6 +24,7 @@ def main():
     tasks.prepare(config)  # while the rest is imported
     from nas import estimate, runs, steps
 
+    processes.announce(FLAGS.parallel, tasks.build(config).data.batch)
     options = common.run_options()
     estimate.announce(config, workdir, **options)
     state = runs.start(config, workdir, **options)

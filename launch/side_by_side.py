@@ -1,33 +1,21 @@
-"""Pieces of a study side by side, each in a process of its own with a share of the processor's
-cores.
+"""Pieces of a study side by side: in processes of this machine (launch.workers), or as jobs of a
+cluster (launch.cluster).
 
-The products of a small model are too short to occupy several cores: two searches on one core each
-end sooner than one after the other on both. A piece is a function that leaves its result in files;
-whoever reads them does what is missing.
+A piece is a function that leaves its result in files; whoever reads them does what is missing.
 """
 
 import contextlib
-import io
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from launch import common, device
 from launch.display import Display
 from nas import progress
 from nas.errors import Interrupted, UserError
 
 FLAGS = flags.FLAGS
-_MOST = 4  # pieces at a time, unless more are asked for: each holds data and weights of its own
-_OFTEN = 0.2  # seconds between two messages of a process about its progress
 
 
 class Piece(NamedTuple):
@@ -45,192 +33,156 @@ class Piece(NamedTuple):
     ] = ()  # names of pieces whose results it reads: those that are made stand before it
 
 
-def define_flag() -> None:
-    """Defines --jobs; call it at the top level of a script that has pieces."""
+def define_flags() -> None:
+    """Defines --jobs, --engine and how jobs of a cluster are asked for; call it at the top level of
+    a script that has pieces.
+    """
+    from launch import workers
+
     flags.DEFINE_integer(
         "jobs",
         0,
-        "Searches, trainings and evaluations side by side on a CPU, each in a process with a "
-        "share of the cores. 0: one for "
-        f"each core, {_MOST} at most; devices of another kind, or several, work together on one "
-        "at a time.",
+        "Searches, trainings and evaluations side by side on this machine, each in a process with "
+        "a share of the cores and, where there are GPUs, one GPU or a share of its memory. 0: on a "
+        f"CPU one for each core, {workers.MOST} at most; devices of another kind, or several, work "
+        "together on one at a time.",
         lower_bound=0,
     )
+    flags.DEFINE_enum(
+        "engine",
+        "local",
+        ("local", "slurm"),
+        "Where searches, trainings and evaluations run. local: on this machine; slurm: each as a "
+        "job that sbatch submits, from folders that all machines see. What --partition, --gpus, "
+        "--cpus and --time do not say, sbatch reads from its environment (SBATCH_ACCOUNT, ...).",
+    )
+    flags.DEFINE_string("partition", "", "Of Slurm's jobs. Empty: Slurm's default.")
+    flags.DEFINE_integer(
+        "gpus",
+        0,
+        "GPUs of each of Slurm's jobs; several train one search together.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("cpus", 2, "CPU cores of each of Slurm's jobs.", lower_bound=1)
+    flags.DEFINE_integer(
+        "time",
+        24 * 60,
+        "Minutes after which one of Slurm's jobs saves, makes room and queues again.",
+        lower_bound=1,
+    )
+
+
+class Ledger:
+    """What becomes of the pieces of a call: which may begin, and which failed."""
+
+    def __init__(self, pieces: Sequence[Piece]):
+        self.waiting = list(pieces)
+        self._count = len(pieces)
+        self._unmade = {piece.name for piece in pieces}
+        self._failed: dict[str, str] = {}
+        self._dropped: list[str] = []
+
+    def next(self) -> Piece | None:
+        """Takes the first piece that waits for no other."""
+        ready = (one for one in self.waiting if self._unmade.isdisjoint(one.after))
+        if piece := next(ready, None):
+            self.waiting.remove(piece)
+        return piece
+
+    def made(self, piece: Piece) -> None:
+        """The piece has left its result."""
+        self._unmade.remove(piece.name)
+
+    def failed(self, piece: Piece, reason: str) -> None:
+        """The piece has left none, so that those that read it cannot begin."""
+        self._failed[piece.name] = reason
+        lost = {piece.name}
+        while dropped := [one for one in self.waiting if not lost.isdisjoint(one.after)]:
+            lost |= {one.name for one in dropped}
+            self._dropped += [one.name for one in dropped]
+            self.waiting = [one for one in self.waiting if one not in dropped]
+
+    def check(self) -> None:
+        """Raises what failed, when all are done.
+
+        Raises:
+          UserError: names every piece that failed, its reason, and what could not begin.
+        """
+        if not self._failed:
+            return
+        parts = [f"{name}: {reason}" for name, reason in self._failed.items()]
+        if self._dropped:
+            parts.append(f"not begun, since they read what is missing: {', '.join(self._dropped)}")
+        raise UserError(
+            f"{len(self._failed)} of {self._count} pieces failed: {'; '.join(parts)}; the others "
+            "are kept, and the same command makes what is missing"
+        )
 
 
 def run(pieces: Sequence[Piece]) -> None:
-    """Makes the pieces as --jobs says and shows how far they are, each and all of them.
+    """Makes the pieces as --engine and --jobs say, and shows how far they are, each and all of
+    them.
 
-    A signal reaches all of them: searches save and stop. The first that fails ends the others in
-    the same way, and the program.
+    One that fails ends none but those that read its result; what failed is raised when the others
+    are done. A signal reaches all of them: searches save and stop. The processes of one search of
+    several end with the first that fails, because the others would wait for it.
 
     Raises:
-      UserError: --jobs cannot be had, a process was killed, or what a piece raises.
+      UserError: the engine or --jobs cannot be had, or pieces failed; the message names them.
       Interrupted: SIGTERM or Ctrl-C.
     """
-    jobs = min(_jobs(), len(pieces))
-    with Display({piece.name: piece.work for piece in pieces} or None) as display:
-        if jobs >= 2:
-            _in_processes(pieces, jobs, display)
-            return
-        for piece in pieces:
-            display.begin(piece.name)
-            with progress.listening(lambda status, name=piece.name: display.tell(name, status)):
-                piece.function(*piece.arguments, **piece.options)
-            display.finish(piece.name)
+    if not pieces:
+        return
+    from launch import cluster, workers
+
+    if FLAGS.engine == "slurm":
+        make_all = cluster.open_engine()
+    elif (jobs := min(workers.count(), len(pieces))) >= 2:
+        make_all = workers.open_engine(jobs)
+    else:
+        make_all = _one_after_the_other
+    ledger = Ledger(pieces)
+    with Display({piece.name: piece.work for piece in pieces}) as display:
+        make_all(ledger, display)
+    ledger.check()
 
 
-class _Running(NamedTuple):
-    """A process and what belongs to it."""
-
-    piece: Piece
-    process: Any
-    cores: list[int]
-    messages: multiprocessing.connection.Connection  # a Status, or the text of a UserError
-    complaints: list[str]
-
-    def read(self, display: Display) -> bool:
-        """Takes one message; whether there may be more."""
-        try:
-            message = self.messages.recv()
-        except EOFError:
-            return False
-        if isinstance(message, str):
-            self.complaints.append(message)
-        else:
-            display.tell(self.piece.name, message)
-        return True
-
-
-def _in_processes(pieces, jobs, display):
-    cores, spawn = _cores(), multiprocessing.get_context("spawn")
-    free, waiting, awaited = (
-        [cores[i::jobs] for i in range(jobs)],
-        list(pieces),
-        {piece.name for piece in pieces},
-    )
-    running: dict[Any, _Running] = {}  # by what tells of its process: its end, its messages
-    received, failure, stopping = [], None, False
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """The numbers of SIGTERM, SIGHUP and Ctrl-C, as they are received while the block runs."""
+    received: list[int] = []
     handlers = {
-        n: signal.signal(n, lambda n, _: received.append(n))
-        for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     try:
-        while running or (waiting and not stopping):
-            while (
-                not stopping
-                and free
-                and (piece := next((one for one in waiting if awaited.isdisjoint(one.after)), None))
-            ):
-                waiting.remove(piece)
-                messages, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=_begin, args=(free[-1], piece, sender))
-                process.start()
-                sender.close()
-                one = _Running(piece, process, free.pop(), messages, [])
-                running |= {process.sentinel: one, messages: one}
-                display.begin(piece.name)
-            for event in multiprocessing.connection.wait(list(running), timeout=0.5):
-                one = running[event]
-                if event is one.messages:
-                    if not one.read(display):
-                        del running[event]
-                    continue
-                while one.messages in running and one.messages.poll() and one.read(display):
-                    pass
-                running.pop(one.messages, None)
-                del running[event]
-                one.process.join()
-                free.append(one.cores)
-                if one.process.exitcode:
-                    failure = failure or one
-                else:
-                    awaited.remove(one.piece.name)
-                    display.finish(one.piece.name)
-                break  # what else has happened may be of this piece
-            if not stopping and (received or failure):
-                stopping = True
-                for process in {one.process for one in running.values()}:
-                    process.terminate()
+        yield received
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if received:
-        code = 130 if signal.SIGINT in received else 0
-        raise Interrupted(
-            code,
-            f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue",
-        )
-    if failure:
-        if failure.complaints:
-            raise UserError(failure.complaints[0])
-        code = failure.process.exitcode
-        if code < 0:
-            raise UserError(
-                f"--jobs: one of {jobs} processes was ended by signal {-code}, as the system does "
-                "where memory is short; "
-                "with fewer the same command continues"
-            )
-        sys.exit(code)  # it has said why
 
 
-def _jobs():
-    import jax
-
-    alone = jax.process_count() == 1 and jax.device_count() == 1 and jax.default_backend() == "cpu"
-    if FLAGS.jobs > 1 and not alone:
-        raise UserError("--jobs: more than 1 only on a CPU that is one device, in one process")
-    return FLAGS.jobs or (min(_MOST, len(_cores())) if alone else 1)
-
-
-def _cores():
-    return (
-        sorted(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else list(range(os.cpu_count() or 1))
+def interrupted(received: Sequence[int]) -> Interrupted:
+    """What to raise after these signals."""
+    return Interrupted(
+        130 if signal.SIGINT in received else 0,
+        f"{signal.Signals(received[0]).name}: stopped; run the same command again to continue",
     )
 
 
-def _begin(cores, piece, messages):
-    """What a process does; it has read the same command line as its parent, and ends as a program
-    does.
-    """
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the parent, which receives it too, tells this process what to do
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-    common.run(lambda: _make(piece, messages))
+def _one_after_the_other(ledger, display):
+    import jax
 
-
-def _make(piece, messages):
-    with contextlib.redirect_stderr(io.StringIO()), progress.listening(_teller(messages)):
-        device.select_device(FLAGS.platform)
-        try:
-            piece.function(*piece.arguments, **piece.options)
-        except Interrupted as stop:
-            return stop.code
-        except UserError as error:  # on a line of its own, which only the parent can begin
-            messages.send(str(error))
-            return 2
-    return 0
-
-
-def _teller(messages):
-    """Sends what work tells of itself, but not every step of what is fast."""
-    last = 0.0
-
-    def tell(status):
-        nonlocal last
-        if time.monotonic() >= last + _OFTEN or not status.running or status.done == 0:
-            last = time.monotonic()
-            messages.send(status)
-
-    return tell
-
-
-def _end_with_parent():
-    """Whoever kills the program that they started means its processes as well."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    while piece := ledger.next():
+        display.begin(piece.name)
+        with progress.listening(lambda status, name=piece.name: display.tell(name, status)):
+            try:
+                piece.function(*piece.arguments, **piece.options)
+            except UserError as error:
+                if jax.process_count() > 1:
+                    raise
+                ledger.failed(piece, str(error))
+                display.fail(piece.name)
+                continue
+        ledger.made(piece)
+        display.finish(piece.name)

@@ -299,20 +299,26 @@ def _open(config, workdir, splits):
     """The directory with its configuration written, and locked against a second process."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK).open("w")
+        lock = (workdir / LOCK).open("a+")
     except OSError as error:
         raise UserError(f"--workdir: cannot write to {workdir}: {error.strerror}") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--workdir: {workdir} is in use by another process") from None
+            lock.seek(0)
+            raise UserError(
+                f"--workdir: {workdir} is in use by another process ({lock.read(200).strip()}); if "
+                f"its host is gone, delete {workdir / LOCK}"
+            ) from None
         except OSError as error:  # a file system without locks
             print(
                 f"warning: {workdir} cannot be locked ({error.strerror}); start no second process "
                 "that writes there",
                 file=sys.stderr,
             )
+        lock.truncate(0)
+        print(f"process {os.getpid()} of {platform.node()}", file=lock, flush=True)
         metadata = {}
         if (workdir / CONFIG).is_file():
             _check_same(config, workdir)

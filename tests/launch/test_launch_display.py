@@ -72,6 +72,8 @@ def test_a_plan_weighs_its_pieces(clock):
     screen.finish("short")
     assert shown(screen)["all"] == "62 %, 1 of 2 done, 10 s so far, about 6 s left"
     assert "short" not in shown(screen)
+    screen.fail("long")
+    assert shown(screen) == {"all": "25 %, 1 of 2 done, 1 failed, 10 s so far, about 30 s left"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ import subprocess
 import numpy as np
 import pytest
 
+from launch import processes as joined
 from nas.data.text import load_corpus
+from nas.errors import UserError
+from nas.parallel import choose_devices
 from tests.forked import run_forked
 from tests.helpers import (
     TIMEOUT,
@@ -171,6 +174,91 @@ def is_running(pid):
     with contextlib.suppress(FileNotFoundError):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+ONE_A_NODE = {"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_NODEID": "1", "SLURM_LOCALID": "0"}
+EIGHT_A_NODE = {
+    "SLURM_STEP_TASKS_PER_NODE": "2,8(x3)",
+    "SLURM_NODEID": "2",
+    "SLURM_LOCALID": "5",
+}
+
+
+@pytest.mark.parametrize(
+    "environ, own",
+    [
+        ({}, []),
+        (ONE_A_NODE, []),
+        (ONE_A_NODE | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, []),
+        (EIGHT_A_NODE | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}, [5]),
+        (EIGHT_A_NODE, [5]),
+        (EIGHT_A_NODE | {"CUDA_VISIBLE_DEVICES": "5"}, []),  # Slurm has bound it
+    ],
+)
+def test_a_process_takes_all_devices_or_the_one_of_its_number(environ, own):
+    assert joined.local_devices(environ) == own
+
+
+@pytest.mark.parametrize(
+    "environ, platform, count, parts",
+    [
+        ({}, "cpu", 1, ()),
+        (ONE_A_NODE | {"SLURM_GPUS_ON_NODE": "8"}, "gpu", 8, ()),
+        (EIGHT_A_NODE | {"SLURM_GPUS_ON_NODE": "8"}, "gpu", 1, ()),
+        (ONE_A_NODE | {"SLURM_GPUS_ON_NODE": "8"}, "gpu", 1, ("7 of the 8", "--ntasks-per-node=1")),
+        (EIGHT_A_NODE | {"SLURM_GPUS_ON_NODE": "16"}, "gpu", 1, ("8 of the 16", "8 processes")),
+        (ONE_A_NODE | {"SLURM_GPUS_ON_NODE": "8"}, "cpu", 4, ("8 of the 8", "--platform=cpu")),
+    ],
+)
+def test_devices_that_would_stay_unused_are_refused(environ, platform, count, parts):
+    if not parts:
+        joined.check_devices(environ, platform, count)
+        return
+    with pytest.raises(UserError) as refused:
+        joined.check_devices(environ, platform, count)
+    assert all(part in str(refused.value) for part in parts)
+
+
+def test_in_an_allocation_of_slurm_jax_is_kept_from_one_device_of_a_node(tmp_path, environment):
+    """With the coordinator that Slurm names, and with one that is given."""
+    (tmp_path / "program.py").write_text(
+        "from launch import common, device\n"
+        "common.define_flags()\n"
+        "common.define_device_flags()\n"
+        "def main():\n"
+        "    import jax\n"
+        "    device.select_device('cpu')\n"
+        "    print(jax.config.values['jax_cuda_visible_devices'], jax.local_device_count())\n"
+        "common.run(main)\n"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1"}
+    slurm |= ONE_A_NODE | {"SLURM_PROCID": "0", "JAX_COORDINATOR_PORT": port}
+    for flags in (["--coordinator=auto"], [f"--coordinator=localhost:{port}"]):
+        process = run_forked(environment(2) | slurm, tmp_path / "program.py", *flags)
+        assert process.stdout == "all 2\n", process.stderr
+
+
+def test_a_stopped_job_does_not_count_as_completed():
+    job = {"SLURM_JOB_ID": "7"}
+    assert joined.stopped_code({}) == 0
+    assert joined.stopped_code(job) == joined.stopped_code(job | {"SLURM_PROCID": "0"}) == 75
+    assert joined.stopped_code(job | {"SLURM_PROCID": "1"}) == 0
+
+
+def test_rows_are_told_once(capsys):
+    joined.announce("pmap", 32)
+    told = capsys.readouterr().err
+    assert told == (
+        "1 process, 8 cpu devices: of the 32 rows of a batch device 0 on rows 0 to 3, 1 on rows 4 "
+        "to 7, ..., 7 on rows 28 to 31\n"
+    )
+    share = choose_devices("pmap").split(np.arange(32)[:, None])
+    assert np.asarray(share)[7].ravel().tolist() == [28, 29, 30, 31]  # as it is done
+    joined.announce("jit", 32)
+    assert "8 cpu devices, of which one is used (--parallel=jit)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

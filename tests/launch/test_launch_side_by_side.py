@@ -1,5 +1,5 @@
-"""Pieces side by side: they are made on cores of their own, and what ends one of them, or the
-program, ends all in order.
+"""Pieces side by side: they are made on cores of their own, one that fails ends no other, and what
+ends the program ends all in order.
 """
 
 import json
@@ -8,10 +8,12 @@ import signal
 
 import pytest
 
+from launch import side_by_side, workers
+from nas.errors import UserError
 from tests.helpers import assert_one_line, finish_program, messages, start_program, wait_until
 
 PROGRAM = """
-import json, os, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys
 
 from absl import flags
 
@@ -19,7 +21,7 @@ from launch import common, device, side_by_side
 from nas.errors import UserError
 
 common.define_flags()
-side_by_side.define_flag()
+side_by_side.define_flags()
 flags.DEFINE_list("does", [], "What each piece does.")
 FLAGS = flags.FLAGS
 
@@ -40,8 +42,6 @@ def piece(folder, number, does):
     if does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if does == "refuse":
-        while not (folder / "began0").exists():
-            time.sleep(0.01)
         raise UserError("no")
     if does == "after" and not (folder / "made0").exists():
         raise UserError("piece 0 is not made")
@@ -102,6 +102,40 @@ def exist(*paths):
     return lambda: all(path.exists() for path in paths)
 
 
+def test_processes_share_cores_and_gpus():
+    """Each has a GPU of its own, or its part of nine tenths of the memory of one."""
+
+    def told(share):
+        fraction = share.environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
+        return share.cores, share.environment.get("CUDA_VISIBLE_DEVICES"), fraction
+
+    assert workers.shares(2, [4, 5, 6], []) == [([4, 6], {}), ([5], {})]
+    alone = [told(share) for share in workers.shares(2, range(4), ["3", "5"])]
+    assert alone == [([0, 2], "3", "0.9"), ([1, 3], "5", "0.9")]
+    shared = [told(share) for share in workers.shares(3, range(3), ["0"])]
+    assert shared == [([0], "0", "0.3"), ([1], "0", "0.3"), ([2], "0", "0.3")]
+    uneven = [told(share)[1:] for share in workers.shares(3, range(3), ["0", "1"])]
+    assert uneven == [("0", "0.45"), ("1", "0.9"), ("0", "0.45")]
+    few = [share.cores for share in workers.shares(3, [0, 1], ["0", "1", "2"])]
+    assert few == [[0], [1], []]  # the last is bound to none, and so to all
+
+
+def test_what_reads_a_failed_piece_is_left_out_with_what_reads_that():
+    def piece(name, *after):
+        return side_by_side.Piece(name, print, after=after)
+
+    ledger = side_by_side.Ledger(
+        [piece("a"), piece("b", "a"), piece("c", "b"), piece("d"), piece("e", "d", "elsewhere")]
+    )
+    first, second = ledger.next(), ledger.next()
+    assert (first.name, second.name, ledger.next()) == ("a", "d", None)
+    ledger.failed(first, "why")
+    ledger.made(second)
+    assert ledger.next().name == "e" and not ledger.waiting
+    with pytest.raises(UserError, match="1 of 5 pieces failed: a: why; not begun, .*: b, c;"):
+        ledger.check()
+
+
 @two_cores
 def test_every_piece_is_made_on_cores_of_its_own(start, tmp_path):
     process = finish_program(start("make", "make", "make"))
@@ -132,15 +166,23 @@ def test_one_at_a_time_they_are_made_here(start, tmp_path):
     assert messages(process) == ["unseen", "unseen"]
 
 
-def test_the_first_that_fails_ends_the_others(start, tmp_path):
-    process = finish_program(start("wait", "refuse", "make"))
-    assert process.returncode == 2 and messages(process) == ["error: no"]
-    assert (tmp_path / "ended0").exists() and not (tmp_path / "made2").exists()
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=two_cores)])
+def test_one_that_fails_ends_only_those_that_read_its_result(start, tmp_path, jobs):
+    process = finish_program(start("refuse", "make", "after", "make", jobs=jobs))
+    assert process.returncode == 2 and process.stdout == ""
+    assert messages(process)[-1] == (
+        "error: 1 of 4 pieces failed: piece0: no; not begun, since they read what is missing: "
+        "piece2; the others are kept, and the same command makes what is missing"
+    )
+    made = [(tmp_path / f"made{number}").exists() for number in range(4)]
+    assert made == [False, True, False, True]
 
 
 @pytest.mark.slow
-def test_a_piece_that_the_system_kills(start):
-    assert_one_line(finish_program(start("die", "die")), "--jobs", "signal 9")
+def test_a_piece_that_the_system_kills(start, tmp_path):
+    process = finish_program(start("die", "make", "die"))
+    assert_one_line(process, "2 of 3 pieces failed", "piece0", "piece2", "--jobs", "signal 9")
+    assert (tmp_path / "made1").exists()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -168,12 +169,14 @@ def test_too_few_tokens_leave_no_directory(tmp_path):
 def test_a_second_process(workdir):
     with (workdir / runs.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        print("process 7 of node3", file=lock, flush=True)
         with unchanged(workdir):
-            assert (
-                fails(start, CONFIG, workdir)
-                == f"--workdir: {workdir} is in use by another process"
+            assert fails(start, CONFIG, workdir) == (
+                f"--workdir: {workdir} is in use by another process (process 7 of node3); if its "
+                f"host is gone, delete {workdir / 'lock'}"
             )
     start(CONFIG, workdir)
+    assert (workdir / runs.LOCK).read_text() == f"process {os.getpid()} of {platform.node()}\n"
 
 
 def test_a_lock_ends_with_its_process(workdir):
