@@ -226,13 +226,15 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
     assert {f"{name}.csv" for name in tables} <= names
     drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
     with_state = {
-        f"{kind}-{arm}" for kind in ("components", "probes") for arm in ("untrained", "memory")
+        f"{kind}-{arm}"
+        for kind in ("overlap", "edit_distance", "components", "probes")
+        for arm in ("untrained", "memory")
     }
     assert drawn == with_state | {
         f"{kind}-{arm}" for kind in ("conditioning", "influence", "certainty") for arm in arms
-    } | {"primary-all", "overlap-all", "edit_distance-all"}
-    # Four curves of training, one figure of what is remembered, two cells.
-    assert text.count("<img") == len(drawn) + 7 and text.count("<table") == len(tables)
+    } | {"primary-all", "states"}
+    # Four curves of training, one figure of what is remembered, two cells; states.png is not there.
+    assert text.count("<img") == len(drawn) - 1 + 7 and text.count("<table") == len(tables)
     assert "PG + memory: supervised loss on remembered and on fresh sequences" in text
     assert "uniform policy: supervised loss" not in text and "uniform policy: 0 0 0 " in text
     assert "http:" not in text and "https:" not in text

@@ -28,6 +28,7 @@ _REST = (
     "similarity and performance of architectures, and how the policies decide. Only the primary "
     "comparisons test a claim; everything else is exploratory."
 )
+_TOTAL_OVERLAP = "total overlap (decisions)"
 _DPI = 150  # of the PNG files
 _POINTS = 1000  # architectures of a figure that has a point for each
 _SECTIONS = {  # heading -> tables
@@ -57,7 +58,8 @@ def write_report(
     sentences: Sequence[str] = (),
     found: Sequence[Answer] = (),
 ) -> pathlib.Path:
-    """Writes the page to `path`, beside it tables as NAME.csv and figures as NAME-ARM.png.
+    """Writes the page to `path`, beside it tables as NAME.csv, figures as NAME-ARM.png, and
+    states.png with all arms.
 
     Returns `path`.
 
@@ -89,6 +91,8 @@ def write_report(
             report.text(_REST)
         for name, (drawn, caption) in _figures(heading, task, arms).items():
             add_figures(report, path.parent, name, drawn, caption)
+    if states := _states(task, arms):
+        _save(states, path.parent / "states.png")
     searches.add_sections(report, task, searched)
     report.section("Commands and versions")
     report.commands(commands)
@@ -142,13 +146,13 @@ def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:
     if heading == "Distances of states":
         return {
             "overlap": (
-                _densities(
-                    with_state, lambda arm: _overlap(task, arm), "total overlap (decisions)"
+                each(
+                    lambda arm: _densities([arm], lambda arm: _overlap(task, arm), _TOTAL_OVERLAP)
                 ),
                 "Uniform set, first seed: pairs by total overlap and distance of states.",
             ),
             "edit_distance": (
-                _densities(with_state, _edit_distance, "exact edit distance (edits)"),
+                each(lambda arm: _densities([arm], _edit_distance, "exact edit distance (edits)")),
                 "Uniform set, first seed: pairs by exact edit distance and distance of states.",
             ),
         }
@@ -206,13 +210,22 @@ def _forest(task, arms):
 
 
 def _densities(arms, measure, x_label):
-    """All arms in one figure, so that they can be compared."""
-    panes = {}
-    for arm in arms.values():
+    """Measure and distance of every pair, an arm a panel."""
+
+    def pairs(arm):
         sample = arm.samples[0]["uniform"]
-        distance = correlations.distances(sample.after, block=sample.block)
-        panes[arm.title] = measure(arm), distance
-    return {"all": panels.densities(panes, x_label=x_label, y_label="distance of states (L2)")}
+        return measure(arm), correlations.distances(sample.after, block=sample.block)
+
+    panes = {arm.title: pairs(arm) for arm in arms}
+    return panels.densities(panes, x_label=x_label, y_label="distance of states (L2)")
+
+
+def _states(task, arms):
+    """All arms side by side, for a page that is wide."""
+    with_state = [arm for arm in arms.values() if arm.has_state]
+    if with_state:
+        return _densities(with_state, lambda arm: _overlap(task, arm), _TOTAL_OVERLAP)
+    return None
 
 
 def _overlap(task, arm):
