@@ -4,7 +4,6 @@ after a kill, the tests, the quick study.
 
 import functools
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -53,7 +52,6 @@ def equality(stage: Stage) -> None:
 
 def reference(stage: Stage) -> None:
     """The same numbers on the processor, while the device computes its own."""
-    os.nice(10)
     device.select_device("cpu")
     stage.tell(**_numbers(stage))
 

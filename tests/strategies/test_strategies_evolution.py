@@ -14,8 +14,6 @@ from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies.evolution import EvolutionSettings
 from nas.strategies.evolution import evolution as make_evolution
 
-pytestmark = pytest.mark.device
-
 SPACE = NASBench201Space()
 
 

@@ -17,8 +17,6 @@ from nas.supernets.images.macro import MacroNetwork
 from nas.supernets.images.micro import MicroNetwork
 from nas.supernets.images.wiring import ImageShape
 
-pytestmark = pytest.mark.device
-
 SETTINGS = {
     "learning_rate": 0.1,
     "learning_rate_min": 0.02,
