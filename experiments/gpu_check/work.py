@@ -66,7 +66,11 @@ SIZES = {
             "search": {"epochs": 3, "warmup_epochs": 1, "shared_steps": 10, "controller_steps": 10},
             "evaluation": {"architectures": 10, "examples": 40},
         },
-        images={"space": {"layers": 3}, "network": {"channels": 4}, "data": {"batch": 8}},
+        images={
+            "space": {"layers": 3},
+            "network": {"channels": 4},
+            "data": {"size": 8, "batch": 4, "eval_batch": 4},
+        },
         search={"epochs": 2, "shared_steps": 10, "controller_steps": 10, "chunk": 10},
         tests=("tests/test_objectives.py",),
     ),
