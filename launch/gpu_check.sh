@@ -4,7 +4,7 @@
 # For a GPU machine that reaches no network but has Python, pip and JAX for its GPU: here
 #     bash launch/gpu_check.sh --prepare 3.12 [PACKAGE ...]
 # puts the packages that such machines lack, those named among them, for Python 3.12 on Linux, with
-# the corpus into .gpu_check (12 MB, ignored by git). Take the checkout with it along, and start the
+# the corpus into .gpu_check (14 MB, ignored by git). Take the checkout with it along, and start the
 # first command there: where .gpu_check is, that machine's `python3` serves (PYTHON names another),
 # and nothing is installed into it.
 

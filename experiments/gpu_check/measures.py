@@ -182,11 +182,10 @@ def checkpoint(stage: Stage) -> None:
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
         checkpoints = Checkpoints(workdir, config.search.keep)
-        waited = []
-        for number in range(2):
+        for number in range(2):  # the first also begins threads
             started = time.perf_counter()
             checkpoints.save(number, state, {"epoch": number})
-            waited.append(time.perf_counter() - started)
+            waited = time.perf_counter() - started
         checkpoints.close()
         written = time.perf_counter() - started
         size = sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file()) / 2

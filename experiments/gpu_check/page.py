@@ -22,6 +22,11 @@ _STEPS = {  # stage -> what is different in it
     "step-tf32-no-graphs": "TF32, no graphs",
 }
 _REWARDS = {"rewards-tf32": "TF32", "rewards-bfloat16": "bfloat16"}
+_CHECKPOINT = {
+    "save_waits_seconds": "the loop waits",
+    "save_seconds": "until it is written",
+    "restore_seconds": "reading it",
+}
 _IMAGES = ("mnist_macro", "cifar10_macro")
 
 
@@ -144,6 +149,16 @@ def _tables(found) -> list[Table]:
         notes = [f"{found['search']['epochs']} epochs: {found['search']['hours']:.2g} h without"]
         notes[0] += " checkpoints, from these."
         tables.append(Table("A search", [Column("phase"), Column("ms a step", 2)], rows, notes))
+    of_controller = found.get("controller", {}).get("update_ms", {})
+    of_checkpoint = found.get("checkpoint", {})
+    rows = [Row([f"controller update, {kind}", of / 1e3]) for kind, of in of_controller.items()]
+    rows += [
+        Row([f"checkpoint, {what}", of_checkpoint[name]])
+        for name, what in _CHECKPOINT.items()
+        if name in of_checkpoint
+    ]
+    if rows:
+        tables.append(Table("Controller, checkpoints", [Column("what"), Column("s", 4)], rows))
     if compared := found.get("equality", {}).get("compared"):
         rows = [
             Row([name, f"{of['difference']:.1e}", f"{of['allowed']:.0e}"])
