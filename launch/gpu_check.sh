@@ -16,11 +16,11 @@ prepared=$root/.gpu_check
 # science and tests does not have.
 lacking=(ml_collections tensorflow-datasets tensorflow-metadata googleapis-common-protos
     immutabledict promise simple-parsing docstring_parser dm-tree termcolor toml
-    importlib_resources array_record tensorboardX mlxtend)
-# Import names of all packages that the check uses.
+    importlib_resources array_record tensorboardX six mlxtend)
+# What the check imports.
 modules=(jax flax optax chex orbax.checkpoint numpy scipy networkx numba statsmodels absl
-    ml_collections tensorflow_datasets importlib_resources array_record tensorboardX rich
-    matplotlib jinja2 tabulate pytest hypothesis)
+    ml_collections tensorflow_datasets.core array_record tensorboardX rich matplotlib jinja2
+    tabulate pytest hypothesis)
 
 prepare() {
     local version=${1:-3.12} pinned wheels=$prepared/wheels
@@ -72,14 +72,13 @@ use_prepared() {
     rm -rf "$site/tests" # a package of that name would hide the project's own
     export PYTHONPATH=$root:$site${PYTHONPATH:+:$PYTHONPATH}
     "$python" - "${modules[@]}" <<'PYTHON' || exit 2
-import importlib.util, sys
-def is_there(name):
+import importlib, sys
+for name in sys.argv[1:]:
     try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:
-        return False
-if missing := [name for name in sys.argv[1:] if not is_there(name)]:
-    sys.exit(f"error: {sys.executable} has no {', '.join(missing)}: name their packages to --prepare")
+        importlib.import_module(name)
+    except ImportError as error:
+        sys.exit(f"error: {sys.executable} cannot import {name} ({error}): name the package that "
+                 "it lacks to --prepare")
 PYTHON
 }
 
