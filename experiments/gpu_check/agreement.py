@@ -146,7 +146,7 @@ def tests(stage: Stage) -> None:
       UserError: some fail.
     """
     platform = f"--platform={stage.size.platform}"
-    options = ["-q", "-m", "device", "-p", "no:cacheprovider", "--durations=5"]
+    options = ["-q", "-p", "no:cacheprovider", "--durations=5"]
     command = [sys.executable, "-m", "pytest", platform, *options, *stage.size.tests]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     print(process.stdout)

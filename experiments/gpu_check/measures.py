@@ -230,8 +230,10 @@ def profile(stage: Stage) -> None:
     use_precision("tf32")
     timed = operations.shared_step(stage.size.point, "tf32", chunk=2)
     jax.block_until_ready(timed.call())
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # calls of Python would be most of the file
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+        with jax.profiler.trace(folder, profiler_options=options):
             started = time.perf_counter()
             jax.block_until_ready(timed.call())
             wall = time.perf_counter() - started

@@ -4,11 +4,14 @@ whole at toy size.
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 from experiments.gpu_check import page, plan
+from launch import configuration
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, start_program
 
@@ -169,6 +172,56 @@ def test_without_a_gpu_it_ends_in_one_line(tmp_path, user_environment):
     assert_one_line(process, "no such device here, only cpu", "--small")
     (stage,) = json.loads((tmp_path / "gpu_check.json").read_text())["stages"]
     assert (stage["name"], stage["status"]) == ("environment", plan.FAILED)
+
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+    *version_info*) echo 3.12 ;;
+    "-m pip install"*) while [ "$1" != --target ]; do shift; done; mkdir "$2/tests" "$2/found" ;;
+    "- "*) cat >/dev/null ;;
+    "-m experiments"*)
+        printf '<%s>' "$@"
+        IFS=:; for folder in $PYTHONPATH; do ls "$folder"; done ;;
+esac
+"""
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Starts the check in a checkout with what `--prepare` has left, with a Python that only
+    pretends to be 3.12.
+    """
+    folder, python = tmp_path / "my own checkout", tmp_path / "python"
+    for name in ("launch", ".gpu_check/wheels"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(configuration.FOLDER.parent / "gpu_check.sh", folder / "launch")
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+
+    def start(version, *arguments):
+        (folder / ".gpu_check" / "python").write_text(f"{version}\n")
+        return subprocess.run(
+            ["bash", str(folder / "launch" / "gpu_check.sh"), *arguments],
+            env=os.environ | {"PYTHON": str(python), "PYTHONPATH": ""},
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+
+    return folder, start
+
+
+def test_what_was_prepared_is_used_and_hides_no_package_of_ours(prepared):
+    folder, start = prepared
+    process = start("3.12", "--small", "--out=two words")
+    assert process.returncode == 0, process.stderr
+    given = f"<--data_dir={folder}/.gpu_check/data><--small><--out=two words>"
+    assert process.stdout == f"<-m><experiments.check_gpu>{given}launch\nfound\n"
+
+
+def test_what_was_prepared_for_another_python_ends_in_one_line(prepared):
+    _, start = prepared
+    assert_one_line(start("3.13"), "3.13", "--prepare")
 
 
 def test_an_unknown_stage_ends_in_one_line(tmp_path, user_environment):
