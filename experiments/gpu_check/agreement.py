@@ -34,19 +34,16 @@ def equality(stage: Stage) -> None:
       UserError: they differ by more than rounding explains.
     """
     with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder, "reference.json")
+        file, own = pathlib.Path(folder, "reference.json"), {}
         process = stage.beside(file)
-        own = _numbers(stage)
+        for name, values in _numbers(stage):
+            own[name] = values
+            stage.tell(compared=_compared(own, file))
         if process.wait():
             raise UserError("the processor's numbers could not be computed")
-        theirs = json.loads(file.read_text())
-    found = {}
-    for name, values in own.items():
-        ours, wanted = np.array(values), np.array(theirs[name])
-        difference = np.max(np.abs(ours - wanted) / np.abs(wanted))
-        found[name] = {"difference": float(difference), "allowed": _ALLOWED[name.split()[0]]}
-    stage.tell(compared=found)
-    wrong = [name for name, of in found.items() if not of["difference"] <= of["allowed"]]
+        compared = _compared(own, file)
+    stage.tell(compared=compared)
+    wrong = [name for name, of in compared.items() if not of["difference"] <= of["allowed"]]
     if wrong:
         raise UserError(f"not those of the processor: {', '.join(wrong)}")
 
@@ -54,14 +51,25 @@ def equality(stage: Stage) -> None:
 def reference(stage: Stage) -> None:
     """The same numbers on the processor, while the device computes its own."""
     device.select_device("cpu")
-    stage.tell(**_numbers(stage))
+    for name, values in _numbers(stage):
+        stage.tell(**{name: values})
+
+
+def _compared(own, file):
+    """Of numbers that both have by now, the largest relative difference and what is allowed."""
+    theirs = json.loads(file.read_text()) if file.exists() else {}
+    compared = {}
+    for name in own.keys() & theirs.keys():
+        ours, wanted = np.array(own[name]), np.array(theirs[name])
+        difference = float(np.max(np.abs(ours - wanted) / np.abs(wanted)))
+        compared[name] = {"difference": difference, "allowed": _ALLOWED[name.split()[0]]}
+    return dict(sorted(compared.items()))
 
 
 def _numbers(stage):
-    """name -> numbers, the first word of which says what is allowed: losses and norms of the
-    gradient of the first shared steps, and rewards of 8 architectures after them.
+    """Yields a name, the first word of which says what is allowed, and numbers: losses and norms of
+    the gradient of the first shared steps, and rewards of 8 architectures after them.
     """
-    found = {}
     for matmul in ("float32", "bfloat16"):
         shapes = {
             "data": {"vocabulary": 1000, "batch": 16, "eval_batch": 16, "steps": 20},
@@ -76,14 +84,16 @@ def _numbers(stage):
         config = stage.preset("ptb_paper", shapes)
         splits = tokens(config)
         logged, state = _trained(config, splits, 20)
-        found |= {f"{matmul} {name}": values for name, values in logged.items()}
+        for name, values in logged.items():
+            yield f"{matmul} {name}", values
         for together in (1, 8):
             one = configs.override(config, {"network": {"reward_chunk": together}})
-            found[f"{matmul} rewards, {together} at a time"] = _scored(one, splits, state)
+            yield f"{matmul} rewards, {together} at a time", _scored(one, splits, state)
     use_precision("float32")
     config = stage.preset("mnist_macro", {"network": {"dropout": 0.0}})
     logged, _ = _trained(config, pictures(config), 5)
-    return found | {f"images {name}": values for name, values in logged.items()}
+    for name, values in logged.items():
+        yield f"images {name}", values
 
 
 def _trained(config, splits, count):

@@ -37,7 +37,7 @@ STAGES = (
     Stage("rewards-tf32", ("rewards", "tf32"), 90),
     Stage("controller", ("controller",), 60),
     Stage("search", ("search",), 110),
-    Stage("equality", ("equality",), 100),
+    Stage("equality", ("equality",), 110),
     Stage("step-bfloat16", ("step", "bfloat16"), 80),
     Stage("step-float32", ("step", "float32"), 80),
     Stage("checkpoint", ("checkpoint",), 60),
