@@ -81,8 +81,9 @@ def _environment(cache):
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    if FLAGS.small:  # without C++ what XLA compiles serves, as on a GPU
-        environment |= {"CXX": "no-compiler", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    if FLAGS.small:  # without C++ what XLA compiles serves, as on a GPU; it need not be fast
+        quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+        environment |= {"CXX": "no-compiler", "XLA_FLAGS": quick}
     return environment
 
 

@@ -116,7 +116,7 @@ class Stage:
         environment = {name: value for name, value in os.environ.items() if name != "CXX"}
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.gpu_check.stages", *own],
-            env=environment | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            env=environment | {"JAX_PLATFORMS": "cpu"},
         )
 
 
