@@ -20,7 +20,7 @@ lacking=(ml_collections tensorflow-datasets tensorflow-metadata googleapis-commo
 # What the check imports.
 modules=(jax flax optax chex orbax.checkpoint numpy scipy networkx numba statsmodels absl
     ml_collections tensorflow_datasets.core array_record tensorboardX rich matplotlib jinja2
-    tabulate pytest hypothesis)
+    tabulate pytest xdist hypothesis)
 
 prepare() {
     local version=${1:-3.12} pinned wheels=$prepared/wheels

@@ -48,7 +48,7 @@ SIZES = {
         text={},
         images={},
         search={"epochs": 2, "shared_steps": 100, "controller_steps": 200, "chunk": 100},
-        tests=(),
+        tests=("--numprocesses=8", "--dist=loadfile"),
     ),
     "small": Size(
         platform="cpu",
