@@ -1,12 +1,17 @@
-"""Settings of JAX under test, made before JAX is imported, and strict in what users' runs leave
-lenient.
+"""Settings of JAX under test, made before it looks for devices, and strict in what users' runs
+leave lenient.
+
+`--platform=gpu` runs the tests that are marked `device` on a GPU; all others need several devices,
+the processor's C++, or programs that have their own device.
 """
 
 import functools
 import os
 import pathlib
 
+import jax
 import jaxlib.version
+import optax
 import pytest
 
 from nas.user_cache import user_cache
@@ -27,15 +32,6 @@ _USERS_ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")
 }
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES} {QUICK_TO_COMPILE}"
-# XLA sizes its thread pool by NPROC; with fewer threads, collectives between fake devices may wait
-# for each other for ever.
-os.environ["NPROC"] = str(4 * DEVICES)
-
-import jax  # noqa: E402
-import optax  # noqa: E402
-
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
@@ -48,6 +44,43 @@ if folder := user_cache("jax"):
 optax.tree.bias_correction = jax.numpy_dtype_promotion("standard")(optax.tree.bias_correction)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--platform",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="gpu: run the tests that are marked `device`, on a GPU",
+    )
+
+
+def pytest_configure(config):
+    """Selects the device: fake ones on the processor; on a GPU products without any rounding of
+    their operands.
+    """
+    if config.getoption("--platform") == "cpu":
+        # A worker of pytest-xdist inherits them. XLA sizes its thread pool by NPROC; with fewer
+        # threads, collectives between fake devices may wait for each other for ever.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["XLA_FLAGS"] = (
+            f"--xla_force_host_platform_device_count={DEVICES} {QUICK_TO_COMPILE}"
+        )
+        os.environ["NPROC"] = str(4 * DEVICES)
+        jax.config.update("jax_platforms", "cpu")
+        return
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # workers share its memory
+    jax.config.update("jax_default_matmul_precision", "highest")
+    if (found := jax.default_backend()) != "gpu":
+        raise pytest.UsageError(f"--platform=gpu: there is no such device here, only {found}")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--platform") == "cpu":
+        return
+    left_out = [item for item in items if not item.get_closest_marker("device")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item.get_closest_marker("device")]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs():
     """What a file of tests has compiled is freed with it: a worker would grow to gigabytes."""
@@ -56,11 +89,11 @@ def compiled_programs():
 
 
 @pytest.fixture(scope="session")
-def optimised() -> dict[str, int]:
+def optimised(request) -> dict[str, int]:
     """Options of `jax.jit` for a program whose bits or speed matter: it is compiled as for
     users.
     """
-    return OPTIMISED
+    return OPTIMISED if request.config.getoption("--platform") == "cpu" else {}
 
 
 @pytest.fixture(scope="session")

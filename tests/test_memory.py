@@ -15,6 +15,8 @@ from scipy.stats import chi2
 
 from nas import memory as memories
 
+pytestmark = pytest.mark.device
+
 CAPACITY = 4
 
 # Compiled: what one operation after the other would cost is compiling each.

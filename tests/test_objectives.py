@@ -15,6 +15,8 @@ from nas.controllers import POLICIES
 from nas.spaces.recurrent import RecurrentSpace
 from tests.helpers import policy_of
 
+pytestmark = pytest.mark.device
+
 LN2, LN3 = math.log(2), math.log(3)
 SPACE = RecurrentSpace(num_nodes=3)
 EVERY = (

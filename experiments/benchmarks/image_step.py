@@ -6,11 +6,9 @@ installed, the same network in it, run operation by operation. All take turns in
 steps of the same random architectures; times are medians. Prints a table, writes image_step.json.
 """
 
-import functools
 import json
 import os
 import pathlib
-import time
 from typing import NamedTuple
 
 import jax
@@ -18,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments.benchmarks import files
+from experiments.benchmarks import files, operations
 from launch import common, device
 from launch.paths import define_path
 from nas.data.images import Images
@@ -98,13 +96,14 @@ def measure(case: Case) -> dict:
         if form == "C++" and not traced("float32"):
             continue
         native_networks.available = lambda dtype, form=form: form == "C++"
-        calls[form], compiling[form] = _ours(wiring, network, decisions, batch)
+        steps = operations.image_steps(supernet_reward(wiring, network), decisions, batch)
+        calls[form], compiling[form] = steps.call, steps.compile_seconds
     native_networks.available = traced
     if torch_call := _torch(case, wiring, decisions, batch):
         calls["PyTorch"] = torch_call
-    calls["large convolution"], operations = _large_convolution()
+    calls["large convolution"], arithmetic = _large_convolution()
     seconds = files.interleaved(calls, FLAGS.repeats)
-    rate = operations / np.median(seconds.pop("large convolution"))
+    rate = arithmetic / np.median(seconds.pop("large convolution"))
     multiply_adds = np.mean([wiring.multiply_adds(of) for of in decisions])
     return {
         "case": case._asdict(),
@@ -170,32 +169,6 @@ def _case(text):
     if name not in ("macro", "micro") or len(numbers) != 3 or not all(map(str.isdigit, numbers)):
         raise UserError(f"--cases: must be like macro-6-16-14, got {text!r}")
     return Case(name, *map(int, numbers))
-
-
-def _ours(wiring, network, decisions, batch):
-    """A call of all steps, as a search makes it, and the seconds that it took to compile."""
-    reward = supernet_reward(wiring, network)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def steps(state, decisions, batch, keys):
-        def step(state, x):
-            state, _, info = reward.train(state, (), *x, jnp.int32(0))
-            return state, info["loss"]
-
-        return jax.lax.scan(step, state, (decisions, batch, keys))
-
-    arguments = decisions, batch, jax.random.split(jax.random.key(1), len(decisions))
-    state = jax.jit(reward.init)(jax.random.key(0))
-    started = time.perf_counter()
-    compiled = steps.lower(state, *arguments).compile()
-    compiling = time.perf_counter() - started
-    held = [state]
-
-    def call():
-        held[0], losses = compiled(held[0], *arguments)
-        return losses
-
-    return call, compiling
 
 
 def _torch(case, wiring, decisions, batch):

@@ -12,16 +12,13 @@ cores.
 import itertools
 import os
 import pathlib
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
-from experiments.benchmarks import files, page
+from experiments.benchmarks import files, operations, page
+from experiments.benchmarks.operations import DTYPE, PRECISION
 from experiments.benchmarks.products import (
     Point,
     bare_products,
@@ -31,14 +28,8 @@ from experiments.benchmarks.products import (
 )
 from launch import common, device
 from launch.paths import define_path
-from nas.data.tokens import Tokens
 from nas.errors import UserError
-from nas.parallel import Devices
 from nas.progress import each
-from nas.spaces.recurrent import RecurrentSpace
-from nas.supernets.recurrent import shared
-from nas.supernets.recurrent.language_model import supernet_reward
-from nas.supernets.recurrent.settings import LanguageModelSettings
 
 flags.DEFINE_list("widths", "64,200", "Hidden widths of the grid.")
 flags.DEFINE_list("nodes", "8,12", "Nodes of the cell.")
@@ -65,22 +56,7 @@ flags.DEFINE_enum(
 define_path("out", "Folder for the results.", default="runs/benchmarks")
 FLAGS = flags.FLAGS
 
-PRECISION = {
-    "float32": "float32",
-    "tf32": "tensorfloat32",
-    "bfloat16": "float32",
-}  # of products of float32 operands
-DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 LARGE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # side of the large product
-
-
-class Operation(NamedTuple):
-    """What is timed."""
-
-    call: Callable[[], Any]
-    count: int  # of what is timed in one call
-    compile_seconds: float
-    bytes: int  # arguments, results and temporary arrays, as XLA plans them
 
 
 def main():
@@ -137,29 +113,34 @@ def measure(
     """Rows of the operations, and of the products, at one point."""
     with jax.default_matmul_precision(PRECISION[matmul]):
         files.reset_peak_memory()
-        operations = {"step": shared_step(point, matmul)}
-        jax.block_until_ready(operations["step"].call())
+        step = operations.shared_step(point, matmul, chunk=FLAGS.chunk)
+        jax.block_until_ready(step.call())
         resident = files.peak_memory()
-        operations |= {
-            "plain step": shared_step(point, matmul, deferred=False),
-            "forward": forward(point, matmul),
+        plain = operations.shared_step(point, matmul, chunk=FLAGS.chunk, deferred=False)
+        timed = {
+            "step": step,
+            "plain step": plain,
+            "forward": operations.forward(point, matmul),
         }
-        operations |= {
-            f"reward of {count}": rewards(point, matmul, count) for count in architectures
+        timed |= {
+            f"reward of {count}": operations.rewards(
+                point, matmul, count, together=FLAGS.reward_chunk
+            )
+            for count in architectures
         }
         bare = bare_products(point, DTYPE[matmul])
         largest = {"large": large_product(large, DTYPE[matmul])}
     with jax.default_matmul_precision("float32"):
         largest["large float32"] = large_product(large, jnp.float32)
     seconds = files.interleaved(
-        {name: operation.call for name, operation in operations.items()} | bare | largest,
+        {name: operation.call for name, operation in timed.items()} | bare | largest,
         FLAGS.repeats,
     )
-    seconds |= {name: seconds[name] / operation.count for name, operation in operations.items()}
+    seconds |= {name: seconds[name] / operation.count for name, operation in timed.items()}
     rates = {name: 2 * large**3 / seconds[name] for name in largest}
     shapes, every = point._asdict() | {"matmul": matmul}, products(point)
     rows = []
-    for name, operation in operations.items():
+    for name, operation in timed.items():
         used = used_products(name)
         flops = sum(count * every[part].flops for part, count in used.items())
         bare_seconds = sum(count * seconds[part] for part, count in used.items())
@@ -206,11 +187,13 @@ def measure_growth(base: Point) -> list[dict]:
         for factor in (2, 4):
             points[axis, factor] = base._replace(**{axis: factor * getattr(base, axis)})
     compiling = each("growth: compile", points.items(), unit="point")
-    operations = {key: shared_step(point, "float32") for key, point in compiling}
+    timed = {
+        key: operations.shared_step(point, "float32", chunk=FLAGS.chunk) for key, point in compiling
+    }
     seconds = files.interleaved(
-        {key: operation.call for key, operation in operations.items()}, FLAGS.repeats
+        {key: operation.call for key, operation in timed.items()}, FLAGS.repeats
     )
-    seconds = {key: seconds[key] / operation.count for key, operation in operations.items()}
+    seconds = {key: seconds[key] / operation.count for key, operation in timed.items()}
     flops = {
         key: sum(product.flops for product in products(point).values())
         for key, point in points.items()
@@ -227,101 +210,6 @@ def measure_growth(base: Point) -> list[dict]:
         }
         for key, point in points.items()
     ]
-
-
-def shared_step(point: Point, matmul: str, *, deferred: bool = True) -> Operation:
-    """Updates of the shared weights, --chunk to a call, each on the next of some architectures."""
-    space, source, state, decisions, batch = _setting(point, matmul, deferred)
-
-    def chunk(state, carry, batch, common, axis_name):
-        def step(carried, x):
-            decisions, seed = x
-            *carried, info = source.train(
-                *carried, decisions, batch, jax.random.key(seed), jnp.int32(0), axis_name
-            )
-            return tuple(carried), info
-
-        (state, carry), info = jax.lax.scan(step, (state, carry), common)
-        return state, carry, info
-
-    lifted = Devices("jit", 1, 1).lift(chunk)
-    held = [state, source.initial_carry(point.batch)]
-    first = itertools.count(step=FLAGS.chunk)
-
-    def common_of(number):
-        numbers = np.arange(number, number + FLAGS.chunk, dtype=np.uint32)
-        return decisions[numbers % len(decisions)], numbers
-
-    compiled, seconds, size = _compile(lifted.compiled, *held, batch, common_of(0))
-
-    def call():
-        *held[:], info = compiled(*held, batch, common_of(next(first)))
-        return held, info
-
-    return Operation(call, FLAGS.chunk, seconds, size)
-
-
-def forward(point: Point, matmul: str) -> Operation:
-    """The training loss of one architecture, without gradients."""
-    space, source, state, decisions, batch = _setting(point, matmul)
-    config = _config(point, matmul)
-
-    def loss(params, decisions, tokens, seed):
-        cell = shared.read_cell(space, decisions)
-        dropout = shared.sample_dropout(config, jax.random.key(seed), point.batch)
-        hidden = source.initial_carry(point.batch)
-        options = {"max_norm": config.max_norm, "matmul": config.matmul, "dropout": dropout}
-        return shared.loss(shared.gather(params, cell), cell, tokens, hidden, **options)
-
-    arguments = state.params, decisions[0], batch.tokens, np.uint32(0)
-    compiled, seconds, size = _compile(jax.jit(loss), *arguments)
-    return Operation(lambda: compiled(*arguments), 1, seconds, size)
-
-
-def rewards(point: Point, matmul: str, architectures: int) -> Operation:
-    """The rewards of A architectures on one window."""
-    _, source, state, decisions, batch = _setting(point, matmul, architectures=architectures)
-    compiled, seconds, size = _compile(jax.jit(source.score), state, decisions, batch)
-    return Operation(lambda: compiled(state, decisions, batch), 1, seconds, size)
-
-
-def _config(point, matmul):
-    dropout = {"dropout_input": 0.2, "dropout_hidden": 0.2, "dropout_output": 0.2}
-    return LanguageModelSettings(
-        width=point.width,
-        init_scale=point.width**-0.5,
-        reward_chunk=FLAGS.reward_chunk,
-        matmul="bfloat16" if matmul == "bfloat16" else "float32",
-        **dropout,
-    )
-
-
-def _setting(point, matmul, deferred=True, architectures=16):
-    """Space, reward, first state, random decisions [A, T] and a window of random tokens."""
-    space = RecurrentSpace(num_nodes=point.nodes)
-    source = supernet_reward(space, _config(point, matmul), point.vocabulary, deferred=deferred)
-    rng = np.random.default_rng(0)
-    decisions = rng.integers(
-        space.num_choices, size=(architectures, space.num_decisions), dtype=np.int32
-    )
-    tokens = rng.integers(point.vocabulary, size=(point.batch, point.steps + 1), dtype=np.int32)
-    return (
-        space,
-        source,
-        jax.jit(source.init)(jax.random.key(0)),
-        decisions,
-        Tokens(tokens, np.zeros(len(tokens), bool)),
-    )
-
-
-def _compile(jitted, *arguments):
-    """The compiled function, the seconds that took, and the bytes it needs at most."""
-    start = time.perf_counter()
-    compiled = jitted.lower(*arguments).compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return compiled, seconds, size - memory.alias_size_in_bytes
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from nas.spaces.recurrent import RecurrentSpace
 from nas.types import Params, Policy, Trace
 from tests.helpers import policy_of
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)  # choices 4, 1, 4, 2, 4: 128 sequences
 LENGTH = SPACE.num_decisions
 EVERY = (

@@ -8,6 +8,8 @@ from nas.controllers import factorised_policy, uniform_policy
 from nas.controllers.controls import FactorisedSettings
 from nas.spaces.recurrent import RecurrentSpace
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T
 CONFIG = FactorisedSettings(temperature=2.0, tanh_constant=1.5)

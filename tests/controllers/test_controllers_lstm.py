@@ -16,6 +16,8 @@ from nas.controllers.lstm import LSTMSettings
 from nas.spaces.recurrent import RecurrentSpace
 from nas.types import Trace
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)
 LENGTH, WIDTH = SPACE.num_decisions, 6
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(LENGTH, -1).T

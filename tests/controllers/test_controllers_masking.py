@@ -9,6 +9,8 @@ import pytest
 
 from nas.controllers import masking
 
+pytestmark = pytest.mark.device
+
 E = math.e
 
 

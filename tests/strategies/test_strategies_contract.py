@@ -11,6 +11,8 @@ from nas.spaces.recurrent import RecurrentSpace
 from nas.strategies import STRATEGIES
 from tests.helpers import policy_of, strategy_of
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)
 ARCHITECTURES = 40
 

@@ -23,6 +23,8 @@ from nas.strategies.reinforce import ReinforceSettings
 from nas.types import Policy
 from tests.helpers import policy_of
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)
 EVERY = np.indices(SPACE.num_choices, np.int32).reshape(SPACE.num_decisions, -1).T
 DECISIONS = EVERY[[5, 17, 40, 41, 66, 90, 101, 127]]

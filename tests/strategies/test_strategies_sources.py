@@ -20,6 +20,8 @@ from nas.strategies import reinforce
 from nas.strategies.reinforce import ReinforceSettings
 from nas.types import Policy, Trace
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=3)
 CERTAIN = FactorisedSettings(
     temperature=1.0, tanh_constant=30.0

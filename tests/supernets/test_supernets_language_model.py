@@ -14,6 +14,8 @@ from nas.supernets.recurrent import shared
 from nas.supernets.recurrent.language_model import supernet_reward
 from nas.supernets.recurrent.settings import LanguageModelSettings
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=4)
 DECISIONS = np.array([0, 0, 1, 1, 2, 0, 3], np.int32)  # edges (0, 1), (1, 2), (0, 3)
 USED, UNUSED = [0, 1, 3, 4], [2, 5, 6]  # rows of the stored matrices; the first is node 0's

@@ -17,6 +17,8 @@ from nas.supernets.recurrent.language_model import supernet_reward
 from nas.supernets.recurrent.products import as_right, product, settle, times
 from nas.supernets.recurrent.settings import LanguageModelSettings
 
+pytestmark = pytest.mark.device
+
 SPACE = RecurrentSpace(num_nodes=4)
 ROUNDING = 2.0**-9
 ROUNDED = ("bfloat16", "rounded")

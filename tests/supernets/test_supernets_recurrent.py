@@ -23,6 +23,8 @@ from tests.supernets.numpy_cell import (
     single_precision,
 )
 
+pytestmark = pytest.mark.device
+
 # The numpy cell: one sequence, one token, one node at a time.
 
 

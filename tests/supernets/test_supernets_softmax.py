@@ -8,6 +8,8 @@ import pytest
 
 from nas.supernets.recurrent import softmax
 
+pytestmark = pytest.mark.device
+
 VOCABULARY, WIDTH, STEPS, ROWS = 7, 3, 5, 2  # ten rows of seven logits
 
 
