@@ -198,8 +198,8 @@ def checkpoint(stage: Stage) -> None:
 
 
 def images(stage: Stage, name: str) -> None:
-    """A step and rewards of an image network at the size of a preset, on random images."""
-    config = stage.preset(name)
+    """A step and rewards of an image network at the size of a preset, on random images, in TF32."""
+    config = stage.preset(name, {"precision": "tf32"})
     parts = steps.components(config)
     splits = pictures(config)
     plan = config.search

@@ -91,12 +91,13 @@ class Stage:
         write_atomic(self._file, json.dumps(self._found) + "\n")
 
     def preset(self, name: str, *changes: dict[str, Any], matmul: str = "") -> Config:
-        """A preset at this size; `matmul` is what `network.matmul` says, of all products."""
+        """A preset at this size, whose products are of float32, tf32 or bfloat16 numbers."""
         module = importlib.import_module(f"launch.configs.{name}")
         config = configs.from_dict(module.get_config().to_dict())
         if matmul:
-            use_precision(matmul)
-            config = configs.override(config, {"network": {"matmul": operations.SETTING[matmul]}})
+            precision = "tf32" if matmul == "tf32" else "float32"
+            network = {"network": {"matmul": operations.SETTING[matmul]}}
+            config = configs.override(config, {"precision": precision} | network)
         small = self.size.images if "channels" in config.network else self.size.text
         for values in (small, *changes):
             config = configs.override(config, values)
