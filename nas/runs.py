@@ -317,8 +317,6 @@ def _open(config, workdir, splits):
                 "that writes there",
                 file=sys.stderr,
             )
-        lock.truncate(0)
-        print(f"process {os.getpid()} of {platform.node()}", file=lock, flush=True)
         metadata = {}
         if (workdir / CONFIG).is_file():
             _check_same(config, workdir)
@@ -326,6 +324,8 @@ def _open(config, workdir, splits):
                 metadata = _read_metadata(workdir)
         _check_settings(metadata)
         _check_data(metadata, splits)
+        lock.truncate(0)
+        print(f"process {os.getpid()} of {platform.node()}", file=lock, flush=True)
         values = dataclasses.asdict(config)
         if not (workdir / CONFIG).is_file() or _read_json(workdir / CONFIG) != values:
             _write_json(workdir / CONFIG, values)
