@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from nas.evaluation import overlap, statistics
+from nas.evaluation.correlations import spearman
 from nas.evaluation.statistics import Interval
 from nas.spaces import SearchSpace
 
@@ -79,11 +79,11 @@ def local_optima(space: SearchSpace, values: np.ndarray, classes: np.ndarray) ->
     """
     grid = np.reshape(values, space.num_choices)
     lines = (grid > grid.min(axis=t, keepdims=True) for t in range(grid.ndim))
-    beaten = np.bincount(classes, np.any(list(lines), axis=0).ravel()) > 0
-    optima = np.flatnonzero(~beaten)
-    of_class = np.zeros(len(beaten))
-    of_class[classes] = values
-    return optima[np.argsort(of_class[optima], kind="stable")]
+    beaten = np.any(list(lines), axis=0).ravel()
+    optima = np.setdiff1d(classes, classes[beaten])
+    first = np.unique(classes, return_index=True)[1]
+    of_class = dict(zip(classes[first].tolist(), values[first].tolist(), strict=True))
+    return np.array(sorted(optima.tolist(), key=of_class.__getitem__), int)
 
 
 def repeatability(
@@ -106,8 +106,9 @@ def repeatability(
     resampled = [values[rng.integers(len(values), size=len(values))] for _ in range(resamples)]
     intervals = []
     for agreement in (_between_seeds, _in_best, _in_best_by_another):
-        drawn = [agreement(some) for some in resampled]
-        limits = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        drawn = np.array([agreement(some) for some in resampled])
+        drawn = drawn[~np.isnan(drawn)]  # some resample may hold one architecture alone
+        limits = np.quantile(drawn, _limits(level)) if len(drawn) else (math.nan,) * 2
         intervals.append(Interval(agreement(values), *map(float, limits)))
     return Repeatability(icc, components.within, components.between, *intervals)
 
@@ -123,9 +124,13 @@ def _features(space, order):
     return np.concatenate(products, axis=1)
 
 
+def _limits(level):
+    return (1 - level) / 2, (1 + level) / 2
+
+
 def _between_seeds(values):
     pairs = itertools.combinations(range(values.shape[1]), 2)
-    return float(np.mean([spearmanr(values[:, a], values[:, b])[0] for a, b in pairs]))
+    return float(np.mean([spearman(values[:, a], values[:, b]) for a, b in pairs]))
 
 
 def _in_best(values):
