@@ -63,6 +63,11 @@ def main():
     )
     decisions = study.cells(space, FLAGS.cells, FLAGS.copies)
     results = study.train(space, recipe, text, decisions, seeds, folder / "blocks")
+    if wild := int(np.sum(~np.isfinite(results.online).all(axis=2))):
+        raise UserError(
+            f"{wild} of {results.validation.size} trainings have a loss that is not finite: a "
+            "lower learning rate or max_norm may help"
+        )
     settings = dataclasses.asdict(recipe)
     if len(seeds) > 1:
         own = np.all(space.canonical(decisions) == decisions, axis=1)  # without the copies

@@ -53,10 +53,15 @@ def train(
         tokens, begins = windows(number)
         hidden = jnp.where(begins[:, None], 0.0, hidden)
         (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(params, hidden, tokens)
-        finite = jnp.isfinite(optax.tree.norm(gradient))
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         gradient = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0.0), gradient)
         updates, state = optimise.update(gradient, state)
-        return (optax.apply_updates(params, updates), state, hidden, skipped + ~finite), value
+        return (
+            optax.apply_updates(params, updates),
+            state,
+            hidden,
+            skipped + (~finite).astype(jnp.int32),
+        ), value
 
     hidden = jnp.zeros((recipe.batch, recipe.width))
     start = params, optimise.init(params), hidden, jnp.int32(0)
@@ -71,9 +76,15 @@ def train(
 
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam of clipped gradients."""
+    """Adam of clipped gradients; its rate rises from 0 to its peak, and falls to 0 as a cosine."""
     rise = max(1, round(recipe.warmup * recipe.steps))
-    rate = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, rise, recipe.steps)
+
+    def rate(count: Array) -> Array:
+        done = count.astype(jnp.float32)
+        fallen = (done - rise) / (recipe.steps - rise)
+        share = jnp.where(done < rise, done / rise, (1 + jnp.cos(np.pi * fallen)) / 2)
+        return recipe.learning_rate * share
+
     return optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adam(rate, b2=0.99))
 
 

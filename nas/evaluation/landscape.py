@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from nas.evaluation import overlap, statistics
-from nas.evaluation.correlations import spearman
 from nas.evaluation.statistics import Interval
 from nas.spaces import SearchSpace
 
@@ -129,8 +129,10 @@ def _limits(level):
 
 
 def _between_seeds(values):
-    pairs = itertools.combinations(range(values.shape[1]), 2)
-    return float(np.mean([spearman(values[:, a], values[:, b]) for a, b in pairs]))
+    ranks = rankdata(values, axis=0)
+    if np.any(np.ptp(ranks, axis=0) == 0):
+        return math.nan
+    return float(np.mean(np.corrcoef(ranks.T)[np.triu_indices(values.shape[1], 1)]))
 
 
 def _in_best(values):

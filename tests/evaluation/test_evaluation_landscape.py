@@ -66,8 +66,8 @@ def test_what_a_fit_learns_by_heart_does_not_count_as_explained():
 
 
 def test_architectures_of_a_class_are_held_out_together():
-    """A fold of one class leaves the other, whose values are all alike: what it predicts is wrong by
-    one everywhere, where the mean is by a half.
+    """A fold of one class leaves the other, whose values are all alike: what it predicts is wrong
+    by one everywhere, where the mean is by a half.
     """
     classes = EVERY.sum(axis=1) % 2
     values = classes.astype(float)

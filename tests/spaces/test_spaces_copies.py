@@ -71,8 +71,8 @@ def test_every_copy_is_equally_likely(activations):
 @pytest.mark.parametrize(
     ("num_nodes", "classes"),
     [
-        # Of one node: 4. Of two: 4 x 4. Of three: a chain 4 x 16, or two children, 4 x 10. Of four,
-        # below the first node: a cell of three, 104, one of two and one, 16 x 4, or three nodes, 20.
+        # Of one node: 4. Of two: 4 x 4. Of three: a chain, 4 x 16, or two children, 4 x 10. Of
+        # four, below the first: a cell of three, 104, one of two and one, 16 x 4, or three, 20.
         (2, 16),
         (3, 64 + 40),
         (4, 4 * (104 + 64 + 20)),
