@@ -24,7 +24,8 @@ flags.DEFINE_integer(
 )
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
 for _field in dataclasses.fields(Recipe):
-    _DEFINE[_field.type](_field.name, None, f"Recipe: {_field.metadata['help']}.")
+    _help = f"Recipe: {_field.metadata['help']}. Empty: the configuration's, full has "
+    _DEFINE[_field.type](_field.name, None, f"{_help}{_field.default:g}.")
 FLAGS = flags.FLAGS
 
 

@@ -26,12 +26,12 @@ class Recipe:
     batch: int = _field(32, "rows of text")
     window: int = _field(32, "characters of a row in a step")
     sequence: int = _field(16, "windows after which a row begins anew")
-    steps: int = _field(6000, "steps of the training")
+    steps: int = _field(3000, "steps of the training")
     learning_rate: float = _field(1e-2, "Adam's, at its peak; it falls to 0 as a cosine")
     warmup: float = _field(0.05, "share of the steps in which the learning rate rises")
     clip: float = _field(0.25, "global norm of the gradient")
     max_norm: float = _field(5.0, "L2 norm to which the state of a row is clipped")
-    init_scale: float = _field(0.1, "weights start uniform up to it, but for the embedding")
+    init_scale: float = _field(0.3, "weights start uniform up to it, but for the embedding")
     held_out: int = _field(128, "sequences of validation, and of test")
 
     def __post_init__(self):
