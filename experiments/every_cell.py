@@ -48,7 +48,7 @@ def main():
     from experiments.cells import report, study
     from experiments.writing import Written
     from nas import runs
-    from nas.data import cell_table, characters
+    from nas.data import cell_table, characters, kjv
     from nas.spaces.recurrent import RecurrentSpace
 
     space, text = RecurrentSpace(num_nodes=num_nodes), characters.king_james()
@@ -64,7 +64,10 @@ def main():
     )
     decisions = study.cells(space, FLAGS.cells, FLAGS.copies)
     results = study.train(space, recipe, text, decisions, seeds, folder / "blocks")
-    if wild := int(np.sum(~np.isfinite(results.online).all(axis=2))):
+    losses = np.concatenate(
+        [results.online, results.validation[..., None], results.test[..., None]], axis=2
+    )
+    if wild := int(np.sum(~np.isfinite(losses).all(axis=2))):
         raise UserError(
             f"{wild} of {results.validation.size} trainings have a loss that is not finite: a "
             "lower learning rate or max_norm may help"
@@ -76,7 +79,8 @@ def main():
         judged = report.gate(online, results.validation[own])
         written.section("Do seeds agree?", {"gate": report.gate_table(judged, online, command)})
     if not FLAGS.cells:
-        table = study.table(space, results, seeds, {"recipe": settings} | runs.versions())
+        made = {"text": f"King James, SHA-256 {kjv.FILE_SHA256}", "recipe": settings}
+        table = study.table(space, results, seeds, made | runs.versions())
         print(f"table: {cell_table.write_cells(table, folder / 'table.csv.gz')}\n")
         written.section("Facts", report.facts_tables(table, command))
         written.answer("Which cells are best?", "", report.drawings(table))
