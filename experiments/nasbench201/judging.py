@@ -9,8 +9,7 @@ from scipy.spatial.distance import cdist, squareform
 from scipy.special import entr, logsumexp
 
 from nas.data.table import SPACE, AccuracyTable
-from nas.evaluation import correlations, overlap
-from nas.evaluation.conditioning import total_correlation
+from nas.evaluation import conditioning, correlations, overlap
 from nas.evaluation.edit_distance import pairwise_edit_distance
 
 FOLDS = 5
@@ -62,24 +61,14 @@ def entropy(log_probs: np.ndarray) -> float:
 def policy_total_correlation(log_probs: np.ndarray) -> float:
     """Nats, of the log probabilities [15625] of all architectures, normalised first."""
     log_probs = np.asarray(log_probs, np.float64)
-    return total_correlation(np.exp(log_probs - logsumexp(log_probs)).reshape(SPACE.num_choices))
+    return conditioning.total_correlation(
+        np.exp(log_probs - logsumexp(log_probs)).reshape(SPACE.num_choices)
+    )
 
 
 def gibbs_curve(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Entropies [b], rising, and total correlations [b], nats, of the Gibbs policies p ~
-    exp(accuracy / beta).
-
-    Of all policies of an entropy, that one has the highest expected accuracy: its total correlation
-    is what a policy of that entropy has reason to have.
-    """
-    accuracy = np.asarray(accuracy, np.float64) - np.max(accuracy)
-    scaled = (accuracy / beta for beta in np.logspace(-3, 5, 250))
-    policies = (values - logsumexp(values) for values in scaled)
-    return tuple(
-        np.transpose(
-            [(entropy(log_probs), policy_total_correlation(log_probs)) for log_probs in policies]
-        )
-    )
+    """`conditioning.gibbs_curve` of accuracies [15625]."""
+    return conditioning.gibbs_curve(np.reshape(accuracy, SPACE.num_choices))
 
 
 def gibbs_total_correlation(

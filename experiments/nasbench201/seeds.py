@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from experiments import lanes
 from experiments.nasbench201 import settings
 from nas import steps
 from nas.config import Config
@@ -24,7 +24,6 @@ from nas.supernets.table import table_reward
 from nas.tasks import Task
 from nas.types import Array, Params, Policy
 
-_AXIS = "seeds"
 _START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.search`
 
 
@@ -114,11 +113,11 @@ def program(
         return Described(every_log_prob(parts.policy, params), own, *embeddings)
 
     mapped = jax.default_backend() == "cpu" if mapped is None else mapped
-    mesh = Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
+    mesh = lanes.mesh(devices)
     return Program(
-        _over_seeds(begin_search, mapped, mesh),
-        _over_seeds(epoch, mapped, mesh, donated=(0,)),
-        _over_seeds(describe, mapped, mesh),
+        lanes.over_lanes(begin_search, mapped, mesh),
+        lanes.over_lanes(epoch, mapped, mesh, donated=(0,)),
+        lanes.over_lanes(describe, mapped, mesh),
     )
 
 
@@ -174,35 +173,3 @@ def every_log_prob(policy: Policy, params: Params) -> Array:
     every = jnp.asarray(SPACE.every())
     trace = policy.score(params, every[:: SPACE.max_choices])
     return (jnp.sum(trace.log_prob[:, :-1], axis=1)[:, None] + trace.log_probs[:, -1]).ravel()
-
-
-def _over_seeds(fn, mapped, mesh, donated=()):
-    """`fn(lane, common)` for lanes stacked on a leading axis, a share to each device; the rest of a
-    last share is repeated.
-    """
-
-    def per_device(lanes, common):
-        if mapped:
-            return jax.lax.map(lambda lane: fn(lane, common), lanes)
-        return jax.vmap(fn, in_axes=(0, None))(lanes, common)
-
-    split = PartitionSpec(_AXIS)
-    compiled = jax.jit(
-        jax.shard_map(
-            per_device,
-            mesh=mesh,
-            in_specs=(split, PartitionSpec()),
-            out_specs=split,
-            check_vma=False,
-        ),
-        donate_argnums=donated,
-    )
-
-    def call(lanes, common):
-        count = len(jax.tree.leaves(lanes)[0])
-        rows = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
-        padded = lanes if len(rows) == count else jax.tree.map(lambda leaf: leaf[rows], lanes)
-        return compiled(jax.device_put(padded, NamedSharding(mesh, split)), common)
-
-    call.compiled = compiled
-    return call

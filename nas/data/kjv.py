@@ -41,17 +41,14 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing to download
-        verses = [json.loads(line) for line in read_text(_path(), FILE_SHA256).splitlines()]
-        chapters = [
-            "\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)
-        ]
+        texts = chapters()
         return {
-            split: self._generate_examples(chapters, split)
+            split: self._generate_examples(texts, split)
             for split in ("train", "validation", "test")
         }
 
-    def _generate_examples(self, chapters, split):
-        for index, text in enumerate(chapters):
+    def _generate_examples(self, texts, split):
+        for index, text in enumerate(texts):
             if split_of(index) == split:
                 yield index, {"text": text}
 
@@ -59,6 +56,16 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
     def words(text: str) -> list[str]:
         """Lower-cased words and single punctuation marks; a line end is a word of its own."""
         return _WORDS.findall(text.lower())
+
+
+def chapters() -> list[str]:
+    """The text of every chapter, its verses as lines.
+
+    Raises:
+      UserError: the text is not installed, or is another.
+    """
+    verses = [json.loads(line) for line in read_text(_path(), FILE_SHA256).splitlines()]
+    return ["\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)]
 
 
 def split_of(chapter: int) -> str:

@@ -8,13 +8,12 @@ pickle is never read: loading one runs the code in it.
 import csv
 import dataclasses
 import gzip
-import io
 import os
 import pathlib
-import zlib
 
 import numpy as np
 
+from nas.data import csv_lines
 from nas.errors import UserError
 from nas.spaces.nasbench201 import NASBench201Space
 
@@ -23,13 +22,6 @@ SPLITS = ("val", "test")
 COLUMNS = {f"{data_set}-{split}": (data_set, split) for data_set in DATA_SETS for split in SPLITS}
 SPACE = NASBench201Space()
 
-_GZIP = b"\x1f\x8b"
-_NOT_TEXT = (
-    b"\x80",
-    b"PK",
-    b"BZh",
-    b"\x93NUMPY",
-)  # a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
 _LOWEST, _HIGHEST = 10.0, 95.0  # of generated accuracies, percent
 _NOISE = 0.3  # percent: that between architectures of one class of NAS-Bench-201
 
@@ -58,7 +50,9 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
         not in 0..100, an architecture that is missing or there twice, fractions or errors in place
         of accuracies in percent; names the file and the line or column.
     """
-    rows = _rows(pathlib.Path(path))
+    path = pathlib.Path(path)
+    what = f"a table is a CSV file with the columns architecture, {', '.join(COLUMNS)}"
+    rows = csv_lines.rows(path, csv_lines.read_text(path, what))
     _, header = next(rows, ("", []))
     missing = sorted({"architecture", *COLUMNS} - set(header))
     unknown = sorted(set(header) - {"index", "architecture", *COLUMNS})
@@ -193,40 +187,6 @@ def _check_units(path, values):
                 f"without a path has {guessed:g}, among the highest; 100 less an error is an "
                 "accuracy"
             )
-
-
-def _rows(path):
-    """(file and line, fields) of each line that is not empty."""
-    lines = csv.reader(io.StringIO(_read_text(path), newline=""))
-    try:
-        yield from ((f"{path}, line {lines.line_num}", row) for row in lines if row)
-    except csv.Error as error:
-        raise UserError(f"{path}, line {lines.line_num}: {error}") from None
-
-
-def _read_text(path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; a table is a CSV file with the columns architecture, "
-            f"{', '.join(COLUMNS)}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    try:
-        if data.startswith(_GZIP):
-            data = gzip.decompress(data)
-        if data.startswith(_NOT_TEXT):
-            raise UserError(
-                f"{path}: not a text file; pickles are never read, since they may run code: give "
-                "a CSV file"
-            )
-        return data.decode("utf-8-sig")
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise UserError(f"{path}: the gzipped file is damaged or cut off") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8; give a CSV file") from None
 
 
 def _accuracy(where, column, text) -> float:

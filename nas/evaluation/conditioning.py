@@ -92,6 +92,25 @@ def total_correlation(joint: np.ndarray) -> float:
     return float(sum(entr(marginal).sum() for marginal in marginals) - entr(joint).sum())
 
 
+def gibbs_curve(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entropies [b], rising, and total correlations [b], nats, of the Gibbs policies p ~ exp(score
+    / beta) of an enumerable space.
+
+    Of all policies of an entropy, that one has the highest expected score: its total correlation is
+    what a policy of that entropy has reason to have.
+
+    Args:
+      scores: [c_1, ..., c_T] float, higher is better, one axis a decision; not all alike.
+    """
+    scores = np.asarray(scores, np.float64) - np.max(scores)
+    found = []
+    for beta in -scores.min() * np.logspace(-5, 3, 250):
+        joint = np.exp(scores / beta)
+        joint /= joint.sum()
+        found.append((entr(joint).sum(), total_correlation(joint)))
+    return tuple(np.transpose(found))
+
+
 def influence(
     log_probs: Callable[[np.ndarray], np.ndarray], decisions: np.ndarray, num_choices: Sequence[int]
 ) -> np.ndarray:

@@ -74,17 +74,6 @@ class NASBench201Space(SearchSpace):
             f"an architecture is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}"
         )
 
-    def every(self) -> np.ndarray:
-        """int32[15625, 6]: all decision vectors; row k is the one whose `index` is k."""
-        return np.indices(self.num_choices, np.int32).reshape(self.num_decisions, -1).T
-
-    def index(self, decisions):
-        """[...] int32 row of each decision vector [..., 6] in `every`; works on numpy and traced
-        arrays.
-        """
-        place = np.cumprod((1, *self.num_choices[:0:-1]), dtype=np.int32)[::-1]
-        return decisions @ place
-
     def official_class(self, decisions) -> np.ndarray:
         """int32[n]: the class, 0..6465, under the benchmark's own rule.
 

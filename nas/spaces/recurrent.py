@@ -78,6 +78,27 @@ class RecurrentSpace(SearchSpace):
                 break
         return np.stack(list(copies.values()))
 
+    def canonical(self, decisions) -> np.ndarray:
+        """int32[n, T]: of each architecture the copy that stands for all, so that two compute the
+        same function exactly if theirs are equal.
+
+        Nodes are numbered depth first, children in the order of what they and their descendants
+        are.
+        """
+        return np.stack([self._canonical(row) for row in self.validate(decisions)])
+
+    def _canonical(self, decisions):
+        activations, parents = self.activations(decisions), self.parents(decisions)
+        children = [np.flatnonzero(parents == node) + 1 for node in range(self.num_nodes)]
+
+        def tree(node):
+            """What a node and its descendants are, which can be compared; and their order."""
+            below = sorted((tree(child) for child in children[node]), key=lambda found: found[0])
+            what = (int(activations[node]), tuple(found for found, _ in below))
+            return what, [int(node), *(after for _, order in below for after in order)]
+
+        return self._renumbered(decisions, tree(0)[1])
+
     def _renumbered(self, decisions, order):
         """The decisions [T] of the cell whose node k is node order[k] of the given one."""
         copy = np.empty_like(decisions)

@@ -74,6 +74,19 @@ class SearchSpace:
         """bool[T, K]: which of the K = max_choices columns are choices of position t."""
         return np.arange(self.max_choices)[None, :] < np.array(self.num_choices)[:, None]
 
+    def every(self) -> np.ndarray:
+        """int32[n, T]: all decision vectors of a space that is small enough to be enumerated; row k
+        is the one whose `index` is k.
+        """
+        return np.indices(self.num_choices, np.int32).reshape(self.num_decisions, -1).T
+
+    def index(self, decisions):
+        """[...] int32 row of each decision vector [..., T] in `every`; works on numpy and traced
+        arrays.
+        """
+        place = np.cumprod((1, *self.num_choices[:0:-1]), dtype=np.int32)[::-1]
+        return decisions @ place
+
     def sample_uniform(self, key, n: int):
         """int32[n, T] decision vectors, each choice equally likely."""
         import jax  # here, so that tools that only read decisions run without JAX

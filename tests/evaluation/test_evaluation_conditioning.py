@@ -356,3 +356,12 @@ def test_groups_that_cannot_be_compared(groups, start):
         UserError, match="at least two are needed, one of them of two or more, and a decision"
     ):
         table.groups_test(np.zeros((3, 2), int), np.array(groups), start)
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1.0, 1e4])
+def test_gibbs_policies_of_two_decisions_that_must_agree(spread):
+    """Both decisions stay uniform, so that total correlation is 2 log 2 less the entropy."""
+    entropies, correlations = table.gibbs_curve(spread * (np.eye(2) - 1))
+    assert np.all(np.diff(entropies) >= 0)
+    assert (entropies[0], entropies[-1]) == pytest.approx((LN2, 2 * LN2), abs=1e-4)
+    np.testing.assert_allclose(correlations, 2 * LN2 - entropies, atol=1e-12)

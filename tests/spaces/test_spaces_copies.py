@@ -66,3 +66,36 @@ def test_every_copy_is_equally_likely(activations):
     )
     assert set(drawn) == expected
     assert chisquare(list(drawn.values())).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "classes"),
+    [
+        # Of one node: 4. Of two: 4 x 4. Of three: a chain, 4 x 16, or two children, 4 x 10. Of
+        # four, below the first: a cell of three, 104, one of two and one, 16 x 4, or three, 20.
+        (2, 16),
+        (3, 64 + 40),
+        (4, 4 * (104 + 64 + 20)),
+    ],
+)
+def test_canonical_cells_are_as_many_as_counted_by_hand(num_nodes, classes):
+    space = RecurrentSpace(num_nodes=num_nodes)
+    canonical = space.canonical(space.every())
+    assert len(np.unique(canonical, axis=0)) == classes
+    np.testing.assert_array_equal(space.canonical(canonical), canonical)
+
+
+def test_cells_have_one_canonical_form_exactly_if_they_are_isomorphic():
+    space, rng = RecurrentSpace(num_nodes=4), np.random.default_rng(0)
+    cells = rng.integers(np.minimum(space.num_choices, (2, 9, 2, 9, 2, 9, 2)), size=(60, 7))
+    canonical = space.canonical(cells)
+    same = [tuple(a) == tuple(b) for a, b in itertools.combinations(canonical.tolist(), 2)]
+    assert same == [isomorphic(space, a, b) for a, b in itertools.combinations(cells, 2)]
+    assert any(same) and all(isomorphic(space, a, b) for a, b in zip(cells, canonical, strict=True))
+
+
+def test_every_copy_has_the_canonical_form_of_its_cell():
+    rng = np.random.default_rng(1)
+    for decisions in rng.integers(SPACE.num_choices, size=(5, SPACE.num_decisions)):
+        found = SPACE.canonical(SPACE.copies(decisions, 6, rng))
+        np.testing.assert_array_equal(found, np.repeat(SPACE.canonical(decisions), 6, axis=0))

@@ -1,0 +1,52 @@
+"""One function over many lanes in one program, a share of the lanes to each device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_AXIS = "lanes"
+
+
+def mesh(devices: int | None = None) -> Mesh:
+    """So many devices; None: all."""
+    return Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
+
+
+def over_lanes(
+    fn: Callable[..., Any], mapped: bool, mesh: Mesh, donated: tuple[int, ...] = ()
+) -> Callable[..., Any]:
+    """`fn(lane, common)` for lanes stacked on a leading axis; the rest of a last share is repeated.
+
+    Args:
+      mapped: whether lanes run one after another on a device, not side by side.
+      donated: arguments whose memory the results may take.
+    """
+
+    def per_device(lanes, common):
+        if mapped:
+            return jax.lax.map(lambda lane: fn(lane, common), lanes)
+        return jax.vmap(fn, in_axes=(0, None))(lanes, common)
+
+    split = PartitionSpec(_AXIS)
+    compiled = jax.jit(
+        jax.shard_map(
+            per_device,
+            mesh=mesh,
+            in_specs=(split, PartitionSpec()),
+            out_specs=split,
+            check_vma=False,
+        ),
+        donate_argnums=donated,
+    )
+
+    def call(lanes, common):
+        count = len(jax.tree.leaves(lanes)[0])
+        rows = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
+        padded = lanes if len(rows) == count else jax.tree.map(lambda leaf: leaf[rows], lanes)
+        return compiled(jax.device_put(padded, NamedSharding(mesh, split)), common)
+
+    call.compiled = compiled
+    return call
