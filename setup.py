@@ -17,6 +17,7 @@ setup(
         "What controllers of neural architecture search encode, and a memory that makes them "
         "condition on their past"
     ),
+    license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["nas*", "launch*", "experiments*"]),
     # An editable install then puts the checkout itself on the path: `python -m launch.search` works
