@@ -1,7 +1,8 @@
 """ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
 
-With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary
-as numbers (the weights of the losses, the learning rate) is part of the state and traced: one
+With lambda = 0 this is ENAS; with the uniform policy it is random search. With an archive, what was
+scored is not proposed again, and the memory may hold the best of it. What arms of a study vary as
+numbers (the weights of the losses, the learning rate) is part of the state and traced: one
 compilation serves them all.
 """
 
@@ -13,17 +14,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nas import archive as archives
 from nas import memory as memories
 from nas import objectives
+from nas.archive import Archive
 from nas.config import check, check_choice
 from nas.errors import UserError
 from nas.memory import Memory, MemorySettings
 from nas.objectives import Baseline
-from nas.parallel import mean_over_devices
+from nas.parallel import gather_over_devices, mean_over_devices
 from nas.spaces import SearchSpace
 from nas.types import Array, Info, Params, Policy, Strategy
 
-LOSSES = ("reconstruct", "next_decision", "double_softmax")
+LOSSES = ("reconstruct", "next_decision", "double_softmax", "likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,9 @@ class ReinforceSettings:
     adam_epsilon: float = 1e-8  # ENAS' image searches: 1e-3
     skip_weight: float = 0.0  # of the skip penalty; 0: none
     skip_target: float = 0.4  # probability of a skip at which it is zero
+    archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
+    candidates: int = 8  # drawn for each proposal if there is an archive
+    mutations: float = 0.0  # share of proposals that change one decision of the memory
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):
@@ -56,6 +62,12 @@ class ReinforceSettings:
         check("adam_beta1", 0 <= self.adam_beta1 < 1, "in [0, 1)", self.adam_beta1)
         check("skip_weight", self.skip_weight >= 0, "0 or more", self.skip_weight)
         check("skip_target", 0 < self.skip_target < 1, "in (0, 1)", self.skip_target)
+        check("archive", self.archive >= 0, "0 (none) or more", self.archive)
+        check("candidates", self.candidates >= 1, "at least 1", self.candidates)
+        check("mutations", 0 <= self.mutations <= 1, "in [0, 1]", self.mutations)
+        if self.memory.source == "best":
+            wanted = f"at least memory.capacity = {self.memory.capacity} with memory.source=best"
+            check("archive", self.archive >= self.memory.capacity, wanted, self.archive)
 
 
 @flax.struct.dataclass
@@ -79,6 +91,7 @@ class ReinforceState:
     history: Params  # policy parameters of the last `lag` epochs, oldest first
     snapshot: Params  # policy parameters of the last refresh
     weights: Weights
+    archive: Archive | None  # None: there is none
 
 
 def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -> Strategy:
@@ -130,6 +143,9 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                 entropy=jnp.float32(settings.entropy_weight),
                 learning_rate=jnp.float32(settings.learning_rate),
             ),
+            archive=archives.empty(settings.archive, space.num_decisions)
+            if settings.archive
+            else None,
         )
 
     def draw(old: Params, key: Array, n: int) -> Array:
@@ -145,6 +161,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
 
     def begin_epoch(state: ReinforceState, key: Array, epoch: Array) -> ReinforceState:
         history = memories.push(state.history, state.params["policy"])
+        if memory.source == "best":
+            return state.replace(history=history, snapshot=memories.oldest(history))
 
         def refresh() -> tuple[Memory, Params]:
             old = memories.oldest(history)
@@ -155,13 +173,30 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return state.replace(history=history, memory=held, snapshot=snapshot)
 
     def propose(state: ReinforceState, key: Array, n: int) -> Array:
-        return policy.sample(state.params["policy"], key, n)
+        if state.archive is None:
+            return suggest(state, key, n)
+        suggest_key, uniform_key = jax.random.split(key)
+        count = n * settings.candidates
+        drawn = suggest(state, suggest_key, count), space.sample_uniform(uniform_key, count)
+        return archives.first_new(state.archive, jnp.concatenate(drawn), n)
+
+    def suggest(state: ReinforceState, key: Array, n: int) -> Array:
+        """[n, T] that may have been scored before; mutations once the memory is full."""
+        if settings.mutations == 0:
+            return policy.sample(state.params["policy"], key, n)
+        policy_key, parent_key, mutation_key, which_key = jax.random.split(key, 4)
+        drawn = policy.sample(state.params["policy"], policy_key, n)
+        mutants = space.mutate(mutation_key, memories.sample(state.memory, parent_key, n))
+        chosen = jax.random.bernoulli(which_key, settings.mutations, (n, 1))
+        return jnp.where(chosen & (state.memory.size == memory.capacity), mutants, drawn)
 
     def supervised_loss(params: Params, decisions: Array) -> Array:
         """[] mean over sequences [n, T]."""
         trace = policy.score(params["policy"], decisions)
         if settings.supervised == "next_decision":
             losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
+        elif settings.supervised == "likelihood":
+            losses = jax.vmap(objectives.likelihood_loss)(trace.log_prob)
         elif settings.supervised == "double_softmax":
             losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(
                 trace.log_probs, decisions, mask
@@ -192,7 +227,14 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
     ) -> tuple[ReinforceState, Info]:
         chex.assert_rank([decisions, rewards], [2, 1])
         weights = state.weights
-        if memory.source in ("old", "shuffled", "uniform"):
+        if state.archive is not None:
+            scored = gather_over_devices((decisions, rewards), axis_name)
+            state = state.replace(archive=archives.write(state.archive, *scored, field="archive"))
+        if memory.source == "best":
+            state = state.replace(
+                memory=memories.of(*archives.best(state.archive, memory.capacity))
+            )
+        if memory.source in ("old", "shuffled", "uniform", "best"):
             remembered = memories.sample(state.memory, key, memory.batch)
         else:
             drawn_from = state.snapshot if memory.source == "snapshot" else state.params["policy"]
