@@ -1,0 +1,59 @@
+"""Is a controller level with honest peers? On a table of all architectures of NAS-Bench-201.
+
+Runs local search, regularised evolution, random search and controllers, each with the settings that
+were best for 100, 300 and 1,000 queries on CIFAR-100, prints tables and one sentence a data set,
+writes them as CSV, PNG and report/index.html.
+"""
+
+import pathlib
+import time
+
+from absl import flags
+
+from launch import common, device
+
+common.define_flags()
+flags.DEFINE_string(
+    "table",
+    "",
+    "CSV file (.csv or .csv.gz) of accuracies, see nas/data/table.py; or synthetic:STRENGTH, 0 to "
+    "1, a generated one.",
+)
+flags.DEFINE_enum("config", "quick", ["quick", "full"], "quick: 50 seeds, minutes; full: 200.")
+flags.DEFINE_bool(
+    "tune", False, "Instead of the study, run the trials from which settings are chosen."
+)
+flags.DEFINE_list("arms", [], "Run only these; local_search is always among them. Empty: all.")
+FLAGS = flags.FLAGS
+
+
+def main():
+    from nas.errors import UserError
+
+    if not FLAGS.table:
+        raise UserError("--table: must name a CSV file of accuracies, or be synthetic:STRENGTH")
+    import jax
+
+    from nas.evaluation.edit_distance import available_cores
+
+    jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices
+    device.select_device(FLAGS.platform)
+    from experiments.nasbench201 import peers, program
+
+    if unknown := sorted(set(FLAGS.arms) - set(peers.ARMS)):
+        raise UserError(f"--arms: must be of {', '.join(peers.ARMS)}, got {unknown[0]!r}")
+    names = [
+        name for name in peers.ARMS if not FLAGS.arms or name in (*FLAGS.arms, peers.LOCAL_SEARCH)
+    ]
+    name = "synthetic" if FLAGS.table.startswith("synthetic") else "table"
+    folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", f"study_table_{name}"))
+    table, started = program.read(FLAGS.table), time.perf_counter()
+    if FLAGS.tune:
+        program.tune_peers(table, names, folder)
+    else:
+        program.compare_peers(table, names, FLAGS.config, folder)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    common.run(main)
