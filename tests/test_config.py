@@ -67,6 +67,8 @@ LIMITS = {
     "strategy.archive": ([0, 1], [-1]),
     "strategy.candidates": ([1], [0]),
     "strategy.mutations": ([0.0, 1.0], [-0.1, 1.1, math.nan]),
+    "strategy.screening": (["none"], ["state ", ""]),
+    "strategy.value_weight": ([1e-9], [0.0, -1.0, math.nan]),
     "search.epochs": ([1], [0]),
     "search.warmup_epochs": ([0], [-1]),
     "search.shared_steps": ([1, 25, 50], [0, 26]),
@@ -229,6 +231,9 @@ def test_a_setting_that_depends_on_another():
     assert told == "config field strategy.memory.refresh_size: must be at most the capacity, got 11"
     told = refused({"strategy": {"memory": {"source": "best"}, "archive": 999}})
     wanted = "must be at least memory.capacity = 1000 with memory.source=best, got 999"
+    assert told == f"config field strategy.archive: {wanted}"
+    told = refused({"strategy": {"screening": "one_hot"}})
+    wanted = "must be positive with screening=one_hot, got 0"
     assert told == f"config field strategy.archive: {wanted}"
     told = refused({"search": {"chunk": 40, "shared_steps": 100}})
     wanted = "must be a multiple of search.chunk = 40, got 100"

@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
                 "archive": 0,
                 "candidates": 8,
                 "mutations": 0.0,
+                "screening": "none",
+                "value_weight": 1.0,
                 "memory": {
                     "source": "old",
                     "capacity": 1000,

@@ -7,6 +7,7 @@ compilation serves them all.
 """
 
 import dataclasses
+import functools
 
 import chex
 import flax.struct
@@ -24,6 +25,7 @@ from nas.memory import Memory, MemorySettings
 from nas.objectives import Baseline
 from nas.parallel import gather_over_devices, mean_over_devices
 from nas.spaces import SearchSpace
+from nas.strategies import screening
 from nas.types import Array, Info, Params, Policy, Strategy
 
 LOSSES = ("reconstruct", "next_decision", "double_softmax", "likelihood")
@@ -50,6 +52,8 @@ class ReinforceSettings:
     archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
     candidates: int = 8  # drawn for each proposal if there is an archive
     mutations: float = 0.0  # share of proposals that change one decision of the memory
+    screening: str = "none"  # of the candidates; see nas/strategies/screening.py
+    value_weight: float = 1.0  # of the loss of the value head, which screening=value trains
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):
@@ -65,6 +69,10 @@ class ReinforceSettings:
         check("archive", self.archive >= 0, "0 (none) or more", self.archive)
         check("candidates", self.candidates >= 1, "at least 1", self.candidates)
         check("mutations", 0 <= self.mutations <= 1, "in [0, 1]", self.mutations)
+        check_choice("screening", self.screening, screening.KINDS)
+        check("value_weight", self.value_weight > 0, "positive", self.value_weight)
+        if self.screening != "none":
+            check("archive", self.archive > 0, f"positive with screening={self.screening}", 0)
         if self.memory.source == "best":
             wanted = f"at least memory.capacity = {self.memory.capacity} with memory.source=best"
             check("archive", self.archive >= self.memory.capacity, wanted, self.archive)
@@ -92,6 +100,7 @@ class ReinforceState:
     snapshot: Params  # policy parameters of the last refresh
     weights: Weights
     archive: Archive | None  # None: there is none
+    untrained: Params | None  # the policy's before the first update; None: nothing needs them
 
 
 def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -> Strategy:
@@ -114,6 +123,11 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             "config field strategy.supervised: the policy has no hidden state to reconstruct from; "
             "use next_decision, or strategy.supervised_weight=0"
         )
+    if settings.screening in screening.WITH_STATE and not policy.state_width:
+        raise UserError(
+            f"config field strategy.screening: the policy has no hidden state for "
+            f"{settings.screening}"
+        )
     adam = optax.scale_by_adam(b1=settings.adam_beta1, eps=settings.adam_epsilon)
     mask = jnp.asarray(space.choice_mask())
 
@@ -129,7 +143,12 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             "bias": jnp.zeros((space.num_decisions, space.max_choices)),
         }
         params = {"policy": policy.init(policy_key), "decoder": decoder}
+        if settings.screening == "value":
+            params["value"] = {"weight": jnp.zeros(width), "bias": jnp.float32(0)}
         history = memories.start_history(params["policy"], memory.lag)
+        untrained = None
+        if settings.screening == "untrained":
+            untrained = jax.tree.map(jnp.copy, params["policy"])
         return ReinforceState(
             params=params,
             optimiser=adam.init(params),
@@ -146,6 +165,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             archive=archives.empty(settings.archive, space.num_decisions)
             if settings.archive
             else None,
+            untrained=untrained,
         )
 
     def draw(old: Params, key: Array, n: int) -> Array:
@@ -177,8 +197,31 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             return suggest(state, key, n)
         suggest_key, uniform_key = jax.random.split(key)
         count = n * settings.candidates
-        drawn = suggest(state, suggest_key, count), space.sample_uniform(uniform_key, count)
+        drawn = suggest(state, suggest_key, count)
+        if settings.screening != "none":
+            drawn = drawn[jnp.argsort(-predict(state, drawn), stable=True)]
+        drawn = drawn, space.sample_uniform(uniform_key, count)
         return archives.first_new(state.archive, jnp.concatenate(drawn), n)
+
+    def predict(state: ReinforceState, decisions: Array) -> Array:
+        """[n] how good decisions [n, T] are expected to be."""
+        if settings.screening == "value":
+            return value_of(state.params, decisions)
+        read = state.untrained if settings.screening == "untrained" else state.params["policy"]
+        features = {
+            "one_hot": functools.partial(screening.one_hot, space),
+            "pairs": functools.partial(screening.pairs, space),
+        }.get(settings.screening, lambda of: policy.score(read, of).embedding())
+        return screening.ridge(state.archive, features, decisions)
+
+    def value_of(params: Params, decisions: Array) -> Array:
+        embedding = policy.score(params["policy"], decisions).embedding()
+        return embedding @ params["value"]["weight"] + params["value"]["bias"]
+
+    def value_loss(params: Params, archive: Archive, rows: Array) -> Array:
+        """[] mean squared error of the value head on rows of the archive."""
+        wanted = screening.normal_scores(archive)[rows]
+        return jnp.mean((value_of(params, archive.decisions[rows]) - wanted) ** 2)
 
     def suggest(state: ReinforceState, key: Array, n: int) -> Array:
         """[n, T] that may have been scored before; mutations once the memory is full."""
@@ -266,6 +309,15 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                 "total_reward": mean,
             }
             value = weights.policy * gradient_loss + weights.supervised * supervised
+            if settings.screening == "value":
+                rows = jax.random.randint(
+                    jax.random.fold_in(key, 1),
+                    (memory.batch,),
+                    0,
+                    jnp.minimum(state.archive.scored, settings.archive),
+                )
+                info["value_loss"] = value_loss(params, state.archive, rows)
+                value += settings.value_weight * info["value_loss"]
             if settings.skip_weight > 0:
                 info["skip_penalty"] = jnp.mean(
                     jax.vmap(objectives.skip_penalty, in_axes=(0, None))(
