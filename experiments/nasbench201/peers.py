@@ -32,7 +32,7 @@ from nas.strategies import STRATEGIES
 BUDGETS = (100, 300, 1000)  # queries
 EPOCH = 100  # queries between two looks of the host
 TUNING_SET = "cifar100"
-TUNING_SEEDS = tuple(range(1000, 1020))  # no seed of a reported run
+TUNING_SEEDS = tuple(range(1000, 1010))  # no seed of a reported run
 DATA_SETS = ("cifar10", "imagenet", "cifar100")  # the last was tuned on
 SEEDS = {"quick": 50, "full": 200}
 
@@ -49,6 +49,7 @@ class Arm(NamedTuple):
     strategy: Setting  # what all of them share
     policy: str = "uniform"
     architectures: int = 1  # scored together
+    budgets: tuple[int, ...] = BUDGETS  # numbers of queries
 
 
 def _grid(**values) -> tuple[Setting, ...]:
@@ -111,7 +112,26 @@ ARMS = {
         "factorised",
     ),
 }
-CONTROLLERS = ("best", "best_mutations", "factorised_best", "factorised_mutations")  # both losses
+
+
+def _screened(title: str, kind: str, **strategy) -> Arm:
+    """The controller with a memory of the best, of whose candidates 16 for each query are screened;
+    up to 300 queries, since ridge regression on states takes its time.
+    """
+    shared = _BEST | {"archive": 300, "candidates": 16, "screening": kind} | strategy
+    return Arm(f"{title}, 16 screened", ARMS["best"].trials, shared, "lstm", 4, BUDGETS[:2])
+
+
+ARMS |= {
+    f"screened_{kind}": _screened(f"PG + memory of the best, {title}", kind)
+    for kind, title in {
+        "value": "value head",
+        "one_hot": "ridge on decisions",
+        "pairs": "ridge on pairs",
+        "state": "ridge on the state",
+        "untrained": "ridge on the untrained state",
+    }.items()
+}
 # Numbers of the objective are traced: one compilation serves all trials.
 _TRACED = {
     "learning_rate": "learning_rate",
@@ -157,10 +177,11 @@ class Runner:
     def tune(self, arm: str) -> np.ndarray:
         """[trials, S, Q] regret on the tuning set."""
         judge, trials = Judge.of(self._table, TUNING_SET), ARMS[arm].trials
+        most = max(ARMS[arm].budgets)
         regret = []
         for fixed, group in itertools.groupby(map(_parted, trials), lambda parts: parts[0]):
             traced = [weights for _, weights in group]
-            found = self._search(arm, fixed, traced, TUNING_SEEDS, TUNING_SET, max(BUDGETS))
+            found = self._search(arm, fixed, traced, TUNING_SEEDS, TUNING_SET, most)
             regret.append(judge.regret(found["queries"].astype(np.int32)))
         return np.concatenate(regret).reshape(len(trials), len(TUNING_SEEDS), -1)
 
@@ -170,7 +191,7 @@ class Runner:
         RIDGE and OVERLAP, [S], are there for a policy with a state, after the most queries.
         """
         chosen = CHOSEN[arm]
-        longest = max(b for b in BUDGETS if chosen[b] == chosen[budget])
+        longest = max(b for b, other in chosen.items() if other == chosen[budget])
         fixed, traced = _parted(chosen[budget])
         found = self._search(arm, fixed, [traced], range(count), data_set, longest)
         return found | {"queries": found["queries"][:, :budget].astype(np.int32)}
@@ -237,12 +258,28 @@ def _parted(setting) -> tuple[Setting, Setting]:
 
 def choose(regret: np.ndarray) -> dict[int, int]:
     """Number of queries -> the trial of [trials, S, Q] with the least regret averaged over them."""
-    return {b: int(np.argmin(regret[:, :, :b].mean(axis=(1, 2)))) for b in BUDGETS}
+    means = {b: regret[:, :, :b].mean(axis=(1, 2)) for b in BUDGETS if b <= regret.shape[2]}
+    return {budget: int(np.argmin(values)) for budget, values in means.items()}
 
 
-def _same(setting: Setting) -> dict[int, Setting]:
-    return dict.fromkeys(BUDGETS, setting)
-
-
+# Those that are trained by both losses.
+CONTROLLERS = tuple(
+    name
+    for name, arm in ARMS.items()
+    if "supervised_weight" in arm.trials[0] and arm.policy != "uniform"
+)
+# Beside local search: what the memory, the policy and the state add.
+COMPARED = (
+    ("best", "pg_new"),
+    ("best_mutations", "mutations"),
+    ("factorised_mutations", "mutations"),
+    *(
+        ("screened_value", name)
+        for name in ARMS
+        if name.startswith("screened_") and name != "screened_value"
+    ),
+)
 # arm -> number of queries -> setting; what the command above says
-CHOSEN: dict[str, dict[int, Setting]] = {name: _same(arm.trials[0]) for name, arm in ARMS.items()}
+CHOSEN: dict[str, dict[int, Setting]] = {
+    name: dict.fromkeys(arm.budgets, arm.trials[0]) for name, arm in ARMS.items()
+}

@@ -15,7 +15,7 @@ from nas.report.figures import bars_with_intervals
 from nas.report.tables import Column, Empty, Row, Table
 
 QUESTION = "Is a controller level with local search?"
-_LEVEL = 300  # queries over which that is asked
+LEVEL = 300  # queries over which that is asked
 # name of an arm, queries -> what `peers.Runner.run` gave
 Found = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
 
@@ -33,12 +33,14 @@ def answer(data_set: str, judge: Judge, found: Found, command: str) -> Answer:
     regret = {key: judge.regret(of["queries"]) for key, of in found.items()}
     names = list(dict.fromkeys(name for name, _ in found))
     others = [name for name in names if name != peers.LOCAL_SEARCH]
+    compared = [(name, peers.LOCAL_SEARCH) for name in others]
+    compared += [pair for pair in peers.COMPARED if set(pair) <= set(names)]
     differences = {
-        (name, budget): statistics.paired_difference(
-            regret[name, budget].mean(axis=1), regret[peers.LOCAL_SEARCH, budget].mean(axis=1)
+        (name, reference, budget): statistics.paired_difference(
+            *(regret[of, budget].mean(axis=1) for of in (name, reference))
         )
-        for name in others
-        for budget in peers.BUDGETS
+        for name, reference in compared
+        for budget in peers.ARMS[name].budgets
     }
     adjusted = statistics.holm({key: paired.p for key, paired in differences.items()})
     tables = {
@@ -46,8 +48,11 @@ def answer(data_set: str, judge: Judge, found: Found, command: str) -> Answer:
         "peers": _comparison_table(data_set, differences, adjusted, command),
         "settings": _settings_table(names, command),
     }
-    encoding = {name: found[name, max(peers.BUDGETS)] for name in names}
-    encoding = {name: of for name, of in encoding.items() if peers.RIDGE in of}
+    encoding = {
+        name: of
+        for (name, budget), of in found.items()
+        if budget == max(peers.BUDGETS) and peers.RIDGE in of
+    }
     shown = [
         _difference_figure(data_set, others, differences),
         _curve_figure(data_set, names, regret),
@@ -70,8 +75,11 @@ def tuning_table(tried: Mapping[str, np.ndarray], command: str) -> Table:
     for name, regret in tried.items():
         chosen = peers.choose(regret)
         for i, trial in enumerate(peers.ARMS[name].trials):
-            means = [float(regret[i, :, :budget].mean()) for budget in peers.BUDGETS]
-            marks = ", ".join(str(b) for b in peers.BUDGETS if chosen[b] == i)
+            means = [
+                float(regret[i, :, :budget].mean()) if budget in chosen else Empty("-")
+                for budget in peers.BUDGETS
+            ]
+            marks = ", ".join(str(b) for b in chosen if chosen[b] == i)
             rows.append(Row([peers.ARMS[name].title, _setting(trial), *means, marks or Empty("-")]))
     columns = [Column("strategy"), Column("setting"), *_budget_columns(), Column("chosen for")]
     seeds = len(peers.TUNING_SEEDS)
@@ -86,10 +94,15 @@ def _budget_columns():
 def _regret_table(data_set, names, regret, found, command) -> Table:
     most, rows = max(peers.BUDGETS), []
     for name in names:
-        means = [_interval(regret[name, budget].mean(axis=1)) for budget in peers.BUDGETS]
-        end = _interval(regret[name, most][:, -1])
-        different = float(judging.distinct(found[name, most]["queries"]).mean())
-        rows.append(Row([peers.ARMS[name].title, *means, end, different]))
+        means = [
+            _interval(regret[name, budget].mean(axis=1)) if (name, budget) in regret else Empty("-")
+            for budget in peers.BUDGETS
+        ]
+        last = [Empty("-"), Empty("-")]
+        if (name, most) in regret:
+            different = float(judging.distinct(found[name, most]["queries"]).mean())
+            last = [_interval(regret[name, most][:, -1]), different]
+        rows.append(Row([peers.ARMS[name].title, *means, *last]))
     columns = [
         Column("strategy"),
         *_budget_columns(),
@@ -111,28 +124,38 @@ def _comparison_table(data_set, differences, adjusted, command) -> Table:
         Row(
             [
                 peers.ARMS[name].title,
+                peers.ARMS[reference].title,
                 str(budget),
                 paired.mean,
                 f"[{paired.low:+.3f}, {paired.high:+.3f}]",
-                _p(adjusted[name, budget]),
+                _p(adjusted[name, reference, budget]),
             ]
         )
-        for (name, budget), paired in differences.items()
+        for (name, reference, budget), paired in differences.items()
     ]
     columns = [
         Column("strategy"),
+        Column("less"),
         Column("queries"),
-        Column("mean regret less that of local search", 3, True),
+        Column("mean regret", 3, True),
         Column("95 % interval"),
         Column("p, Holm"),
     ]
     note = f"Paired t tests over seeds, one family of {len(rows)}."
-    return Table(f"{data_set}: less local search", columns, rows, [note], command)
+    return Table(f"{data_set}: comparisons", columns, rows, [note], command)
 
 
 def _settings_table(names, command) -> Table:
     rows = [
-        Row([peers.ARMS[name].title, *(_setting(peers.CHOSEN[name][b]) for b in peers.BUDGETS)])
+        Row(
+            [
+                peers.ARMS[name].title,
+                *(
+                    _setting(peers.CHOSEN[name][b]) if b in peers.CHOSEN[name] else Empty("-")
+                    for b in peers.BUDGETS
+                ),
+            ]
+        )
         for name in names
     ]
     columns = [Column("strategy"), *(Column(f"for {b} queries") for b in peers.BUDGETS)]
@@ -169,13 +192,13 @@ def _encoding_table(data_set, encoding, regret, command) -> Table:
 
 
 def _difference_figure(data_set, others, differences) -> Drawn:
-    shown = [differences[name, _LEVEL] for name in others]
+    shown = [differences[name, peers.LOCAL_SEARCH, LEVEL] for name in others]
     figure = bars_with_intervals(
         [peers.ARMS[name].title for name in others],
         [paired.mean for paired in shown],
         [paired.low for paired in shown],
         [paired.high for paired in shown],
-        label=f"mean regret over {_LEVEL} queries less that of local search (points)",
+        label=f"mean regret over {LEVEL} queries less that of local search (points)",
     )
     return Drawn(f"{data_set}_peers", figure, "On the same seed; mean and 95 % interval.")
 
@@ -184,7 +207,8 @@ def _curve_figure(data_set, names, regret) -> Drawn:
     most = max(peers.BUDGETS)
     x = np.unique(np.round(np.geomspace(4, most, 60)).astype(int))
     base = regret[peers.LOCAL_SEARCH, most]
-    ordered = sorted(names, key=lambda name: regret[name, most].mean())
+    longest = [name for name in names if (name, most) in regret]
+    ordered = sorted(longest, key=lambda name: regret[name, most].mean())
     curves = {
         peers.ARMS[name].title: drawn.band(x, (regret[name, most] - base)[:, x - 1])
         for name in [name for name in ordered if name != peers.LOCAL_SEARCH][:6]
@@ -211,19 +235,19 @@ def _encoding_figure(data_set, encoding, regret) -> Drawn:
 
 def _sentence(data_set, others, differences, regret) -> str:
     controllers = [name for name in others if name in peers.CONTROLLERS]
-    best = min(controllers, key=lambda name: differences[name, _LEVEL].mean)
-    paired = differences[best, _LEVEL]
+    best = min(controllers, key=lambda name: differences[name, peers.LOCAL_SEARCH, LEVEL].mean)
+    paired = differences[best, peers.LOCAL_SEARCH, LEVEL]
     verdict = "behind" if paired.low > 0 else "ahead" if paired.high < 0 else "level"
-    gap = regret[best, _LEVEL] - regret[peers.LOCAL_SEARCH, _LEVEL]
+    gap = regret[best, LEVEL] - regret[peers.LOCAL_SEARCH, LEVEL]
     low = np.array([statistics.mean_interval(column).low for column in gap.T])
     behind = 1 + np.flatnonzero(low > 0)
     where = (
-        f"; behind at {len(behind)} of {_LEVEL} queries, from {behind[0]} to {behind[-1]}"
+        f"; behind at {len(behind)} of {LEVEL} queries, from {behind[0]} to {behind[-1]}"
         if len(behind)
         else "; behind at no number of queries"
     )
     return (
-        f"On {data_set} the controller with the least regret over {_LEVEL} queries is "
+        f"On {data_set} the controller with the least regret over {LEVEL} queries is "
         f"{peers.ARMS[best].title}, {paired.mean:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}] "
         f"points from local search: {verdict}{where}."
     )

@@ -126,12 +126,12 @@ def compare_peers(
         "What a controller is compared with",
         "Every accuracy is looked up, nothing but one arm pays twice.",
     )
-    total = len(peers.DATA_SETS) * len(names) * len(peers.BUDGETS)
+    total = len(peers.DATA_SETS) * sum(len(peers.ARMS[name].budgets) for name in names)
     with progress.track("searches", total=total, unit="search") as advance:
         for data_set in peers.DATA_SETS:
             found = {}
             for name in names:
-                for budget in reversed(peers.BUDGETS):
+                for budget in reversed(peers.ARMS[name].budgets):
                     found[name, budget] = runner.run(name, budget, data_set, count)
                     advance(1)
             judge = Judge.of(table, data_set)
