@@ -60,11 +60,11 @@ def _grid(**values) -> tuple[Setting, ...]:
 
 _MEMORY = ("source", "capacity", "refresh_size", "batch")
 _LSTM = {"learning_rate": (3e-3, 1e-2, 3e-2), "entropy_weight": (1e-3, 3e-3, 1e-2, 3e-2)}
-_QUEUE = {"supervised_weight": (0.3, 3.0), "entropy_weight": (1e-2, 1e-1)}
+_RATES = {"lstm": (3e-3, 1e-2, 3e-2), "factorised": (0.1, 0.3, 1.0)}
+_ENTROPIES = (1e-2, 1e-1)
 _NEW = {"name": "reinforce", "archive": max(BUDGETS)}
 _UNUSED = {"capacity": 1, "refresh_size": 1, "batch": 1}
 _BEST = _NEW | {"supervised": "likelihood", "source": "best", "capacity": 8, "batch": 16}
-_HALF = _BEST | {"mutations": 0.5, "candidates": 16}
 RANDOM, LOCAL_SEARCH, PG = "random", "local_search", "pg"
 ARMS = {
     RANDOM: Arm("random search", ({},), _NEW | _UNUSED | {"supervised_weight": 0.0}),
@@ -85,47 +85,39 @@ ARMS = {
     ),
     PG: Arm("PG only, repeats allowed", _grid(**_LSTM), _NEW | _UNUSED | {"archive": 0}, "lstm", 4),
     "pg_new": Arm("PG only", _grid(**_LSTM), _NEW | _UNUSED, "lstm", 4),
-    "best": Arm(
-        "PG + memory of the best",
-        _grid(learning_rate=(3e-3, 1e-2, 3e-2), **_QUEUE),
-        _BEST,
-        "lstm",
-        4,
-    ),
-    "best_mutations": Arm(
-        "PG + memory of the best, half mutations",
-        _grid(learning_rate=(3e-3, 1e-2, 3e-2), **_QUEUE),
-        _HALF,
-        "lstm",
-    ),
-    "factorised_best": Arm(
-        "factorised, PG + memory of the best",
-        _grid(learning_rate=(0.1, 0.3, 1.0), **_QUEUE),
-        _BEST,
-        "factorised",
-        4,
-    ),
-    "factorised_mutations": Arm(
-        "factorised, PG + memory of the best, half mutations",
-        _grid(learning_rate=(0.1, 0.3, 1.0), **_QUEUE),
-        _HALF,
-        "factorised",
-    ),
 }
 
 
-def _screened(title: str, kind: str, **strategy) -> Arm:
-    """The controller with a memory of the best, of whose candidates 16 for each query are screened;
+def _queue(title: str, policy: str) -> dict[str, Arm]:
+    """Controllers trained by both losses on the best, without and with mutations of them."""
+    rates, name = _RATES[policy], "best" if policy == "lstm" else f"{policy}_best"
+    weights = {"supervised_weight": (0.3, 3.0), "entropy_weight": _ENTROPIES}
+    return {
+        name: Arm(title, _grid(learning_rate=rates, **weights), _BEST, policy, 4),
+        f"{name}_mutations": Arm(
+            f"{title}, and mutations",
+            _grid(mutations=(0.5, 0.8), learning_rate=rates, entropy_weight=_ENTROPIES),
+            _BEST | {"supervised_weight": 1.0, "candidates": 16},
+            policy,
+        ),
+    }
+
+
+def _screened(title: str, kind: str) -> Arm:
+    """The controller with a memory of the best, of whose 16 candidates for each query one is taken;
     up to 300 queries, since ridge regression on states takes its time.
     """
-    shared = _BEST | {"archive": 300, "candidates": 16, "screening": kind} | strategy
-    return Arm(f"{title}, 16 screened", ARMS["best"].trials, shared, "lstm", 4, BUDGETS[:2])
+    trials = _grid(mutations=(0.0, 0.5), learning_rate=_RATES["lstm"], entropy_weight=_ENTROPIES)
+    shared = _BEST | {"supervised_weight": 1.0, "archive": 300, "candidates": 16}
+    return Arm(title, trials, shared | {"screening": kind}, "lstm", 4, BUDGETS[:2])
 
 
+ARMS |= _queue("PG + memory of the best", "lstm")
+ARMS |= _queue("factorised, PG + memory of the best", "factorised")
 ARMS |= {
-    f"screened_{kind}": _screened(f"PG + memory of the best, {title}", kind)
+    f"screened_{kind}": _screened(f"PG + memory of the best, screened by {title}", kind)
     for kind, title in {
-        "value": "value head",
+        "value": "a value head",
         "one_hot": "ridge on decisions",
         "pairs": "ridge on pairs",
         "state": "ridge on the state",
@@ -266,13 +258,13 @@ def choose(regret: np.ndarray) -> dict[int, int]:
 CONTROLLERS = tuple(
     name
     for name, arm in ARMS.items()
-    if "supervised_weight" in arm.trials[0] and arm.policy != "uniform"
+    if arm.strategy.get("source") == "best" and arm.policy != "uniform"
 )
 # Beside local search: what the memory, the policy and the state add.
 COMPARED = (
     ("best", "pg_new"),
     ("best_mutations", "mutations"),
-    ("factorised_mutations", "mutations"),
+    ("factorised_best_mutations", "mutations"),
     *(
         ("screened_value", name)
         for name in ARMS

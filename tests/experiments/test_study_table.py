@@ -65,7 +65,7 @@ def shrunk(monkeypatch):
     arms = {
         name: arm._replace(trials=arm.trials[:2], budgets=(20, 40))
         for name, arm in peers.ARMS.items()
-        if name in ("random", "local_search", "pg_new", "factorised_mutations")
+        if name in ("random", "local_search", "pg_new", "factorised_best_mutations")
     }
     monkeypatch.setattr(peers, "ARMS", arms)
     chosen = {name: dict.fromkeys((20, 40), arm.trials[0]) for name, arm in arms.items()}
