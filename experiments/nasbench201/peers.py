@@ -19,25 +19,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.nasbench201 import judging, seeds, settings
+from experiments.nasbench201 import judging, kept, seeds, settings
 from experiments.nasbench201.judging import Judge
 from nas import config as configs
-from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import POLICIES
 from nas.data.table import SPACE, AccuracyTable
-from nas.errors import UserError
 from nas.strategies import STRATEGIES
 
 BUDGETS = (100, 300, 1000)  # queries
 EPOCH = 100  # queries between two looks of the host
 TUNING_SET = "cifar100"
 TUNING_SEEDS = tuple(range(1000, 1010))  # no seed of a reported run
-DATA_SETS = ("cifar10", "imagenet", "cifar100")  # the last was tuned on
-SEEDS = {"quick": 50, "full": 200}
+CLEAN = ("cifar10", "imagenet")  # nothing was chosen on them
 
 RIDGE, OVERLAP = "ridge", "common operations"  # measures of what a state encodes
 
+
+class Size(NamedTuple):
+    """How much is run with the settings that were chosen."""
+
+    seeds: int
+    data_sets: tuple[str, ...]
+
+
+SIZES = {"quick": Size(50, CLEAN), "full": Size(200, (*CLEAN, TUNING_SET))}
 Setting = Mapping[str, Any]  # fields of the strategy; of its memory, those of _MEMORY
 
 
@@ -162,8 +168,7 @@ class Runner:
 
     def __init__(self, table: AccuracyTable, folder: pathlib.Path):
         self._table, self._folder = table, folder
-        columns = (table.accuracy[column].tobytes() for column in sorted(table.accuracy))
-        self._stamp = hashlib.sha256(b"".join(columns)).hexdigest()
+        self._digest = kept.digest(table)
         folder.mkdir(parents=True, exist_ok=True)
 
     def tune(self, arm: str) -> np.ndarray:
@@ -191,16 +196,11 @@ class Runner:
     def _search(self, name, setting, traced, run_seeds, data_set, budget):
         arm = ARMS[name]
         config = configure(arm, setting)
-        described = [dataclasses.asdict(config), traced, list(run_seeds), budget, self._stamp]
-        stamp = json.dumps(described)
-        digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        described = [dataclasses.asdict(config), traced, list(run_seeds), budget, self._digest]
+        digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
         path = self._folder / f"{data_set}-{name}-{budget}-{digest}.npz"
-        try:
-            saved = load_arrays(path)
-            if str(saved.pop("stamp", None)) == stamp:
-                return saved
-        except UserError:  # absent, or cut off
-            pass
+        if (saved := kept.read(path, described)) is not None:
+            return saved
         parts, program = _program(config)
         weights = {
             weight: np.repeat([trial[field] for trial in traced], len(run_seeds))
@@ -218,7 +218,7 @@ class Runner:
         arrays = {"queries": found.queries.astype(np.int16)}
         if parts.policy.state_width and len(traced) == 1 and budget == max(BUDGETS):
             arrays |= self._encodes(program, run_seeds, found.policy, data_set)
-        save_arrays(path, arrays | {"stamp": np.array(stamp)})
+        kept.write(path, described, arrays)
         return arrays
 
     def _encodes(self, program, run_seeds, policy, data_set) -> dict[str, np.ndarray]:

@@ -115,10 +115,10 @@ def tune_peers(table: tables.AccuracyTable, names: list[str], folder: pathlib.Pa
 
 
 def compare_peers(
-    table: tables.AccuracyTable, names: list[str], size: str, folder: pathlib.Path
+    table: tables.AccuracyTable, names: list[str], size_name: str, folder: pathlib.Path
 ) -> None:
-    """All arms on all data sets, and the report."""
-    command, count = runs.command(), peers.SEEDS[size]
+    """These arms on the data sets of a size, and the report."""
+    command, size = runs.command(), peers.SIZES[size_name]
     runner = peers.Runner(table, folder / "pieces")
     written = Written(
         folder,
@@ -126,19 +126,19 @@ def compare_peers(
         "What a controller is compared with",
         "Every accuracy is looked up, nothing but one arm pays twice.",
     )
-    total = len(peers.DATA_SETS) * sum(len(peers.ARMS[name].budgets) for name in names)
+    total = len(size.data_sets) * sum(len(peers.ARMS[name].budgets) for name in names)
     with progress.track("searches", total=total, unit="search") as advance:
-        for data_set in peers.DATA_SETS:
+        for data_set in size.data_sets:
             found = {}
             for name in names:
                 for budget in reversed(peers.ARMS[name].budgets):
-                    found[name, budget] = runner.run(name, budget, data_set, count)
+                    found[name, budget] = runner.run(name, budget, data_set, size.seeds)
                     advance(1)
             judge = Judge.of(table, data_set)
             said = peers_report.answer(data_set, judge, found, command)
             written.section(data_set, said.tables)
             written.answer(f"{data_set}: {peers_report.QUESTION}", said.sentence, said.figures)
-    written.finish({"seeds": count, "chosen": peers.CHOSEN})
+    written.finish({"seeds": size.seeds, "chosen": peers.CHOSEN})
 
 
 def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:

@@ -30,7 +30,8 @@ def test_as_many_settings_are_tried_of_every_arm_that_has_any():
             assert all(budget % peers.EPOCH == 0 for budget in arm.budgets)
             if name != peers.PG:  # nothing is paid for twice
                 assert config.strategy["archive"] >= max(arm.budgets)
-    assert set(peers.TUNING_SEEDS).isdisjoint(range(max(peers.SEEDS.values())))
+    for size in peers.SIZES.values():
+        assert set(peers.TUNING_SEEDS).isdisjoint(range(size.seeds))
 
 
 def test_the_least_regret_is_chosen_for_each_number_of_queries():
@@ -57,8 +58,7 @@ def shrunk(monkeypatch):
     monkeypatch.setattr(peers, "BUDGETS", (20, 40))
     monkeypatch.setattr(peers, "EPOCH", 20)
     monkeypatch.setattr(peers, "TUNING_SEEDS", (1000, 1001))
-    monkeypatch.setattr(peers, "DATA_SETS", ("cifar10",))
-    monkeypatch.setitem(peers.SEEDS, "quick", 3)
+    monkeypatch.setitem(peers.SIZES, "quick", peers.Size(3, ("cifar10",)))
     monkeypatch.setattr(peers_report, "LEVEL", 40)
     monkeypatch.setattr("experiments.nasbench201.settings.UNIFORM_SAMPLE", 30)
     monkeypatch.setattr("experiments.nasbench201.settings.OWN_SAMPLES", 10)
