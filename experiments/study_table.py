@@ -23,7 +23,7 @@ flags.DEFINE_enum(
     "config",
     "quick",
     ["quick", "full"],
-    "quick: 50 seeds on CIFAR-10 and ImageNet16-120, minutes; full: 200, and CIFAR-100 beside them.",
+    "quick: 50 seeds on CIFAR-10 and ImageNet16-120, minutes; full: 200 seeds, CIFAR-100 beside.",
 )
 flags.DEFINE_bool(
     "tune", False, "Instead of the study, run the trials from which settings are chosen."
