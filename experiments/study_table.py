@@ -29,6 +29,9 @@ flags.DEFINE_bool(
     "tune", False, "Instead of the study, run the trials from which settings are chosen."
 )
 flags.DEFINE_list("arms", [], "Run only these; local_search is always among them. Empty: all.")
+flags.DEFINE_list(
+    "data_sets", [], "Report only these: cifar10, cifar100, imagenet. Empty: those of --config."
+)
 FLAGS = flags.FLAGS
 
 
@@ -44,19 +47,26 @@ def main():
     jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices
     device.select_device(FLAGS.platform)
     from experiments.nasbench201 import peers, program
+    from nas.data import table as tables
 
-    if unknown := sorted(set(FLAGS.arms) - set(peers.ARMS)):
-        raise UserError(f"--arms: must be of {', '.join(peers.ARMS)}, got {unknown[0]!r}")
-    names = [
-        name for name in peers.ARMS if not FLAGS.arms or name in (*FLAGS.arms, peers.LOCAL_SEARCH)
-    ]
+    if unknown := sorted(set(FLAGS.data_sets) - set(tables.DATA_SETS)):
+        of = ", ".join(tables.DATA_SETS)
+        raise UserError(f"--data_sets: must be of {of}, got {unknown[0]!r}")
+    known = peers.ARMS if FLAGS.tune else peers.CHOSEN
+    if unknown := sorted(set(FLAGS.arms) - set(known)):
+        hint = "" if unknown[0] not in peers.ARMS else "; its settings were not chosen, see --tune"
+        raise UserError(f"--arms: must be of {', '.join(known)}, got {unknown[0]!r}{hint}")
+    wanted = {*FLAGS.arms, peers.LOCAL_SEARCH} if FLAGS.arms else set(known)
+    names = [name for name in known if name in wanted]
     name = "synthetic" if FLAGS.table.startswith("synthetic") else "table"
     folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", f"study_table_{name}"))
     table, started = program.read(FLAGS.table), time.perf_counter()
     if FLAGS.tune:
         program.tune_peers(table, names, folder)
     else:
-        program.compare_peers(table, names, FLAGS.config, folder)
+        size = peers.SIZES[FLAGS.config]
+        chosen = size._replace(data_sets=tuple(FLAGS.data_sets) or size.data_sets)
+        program.compare_peers(table, names, chosen, folder)
     print(f"{time.perf_counter() - started:.0f} s")
 
 

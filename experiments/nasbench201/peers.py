@@ -271,7 +271,51 @@ COMPARED = (
         if name.startswith("screened_") and name != "screened_value"
     ),
 )
-# arm -> number of queries -> setting; what the command above says
+# arm -> number of queries -> setting, as the command above says; an arm that is not there was not
+# tuned
 CHOSEN: dict[str, dict[int, Setting]] = {
-    name: dict.fromkeys(arm.budgets, arm.trials[0]) for name, arm in ARMS.items()
+    "random": {100: {}, 300: {}, 1000: {}},
+    "local_search": {
+        100: {"first_starts": 3, "starts": 5},
+        300: {"first_starts": 10, "starts": 1},
+        1000: {"first_starts": 10, "starts": 1},
+    },
+    "evolution": {
+        100: {"population": 10, "tournament": 10},
+        300: {"population": 10, "tournament": 10},
+        1000: {"population": 10, "tournament": 10},
+    },
+    "mutations": {
+        100: {"capacity": 1, "mutations": 0.8},
+        300: {"capacity": 1, "mutations": 0.5},
+        1000: {"capacity": 5, "mutations": 0.5},
+    },
+    "pg_new": {
+        100: {"learning_rate": 0.03, "entropy_weight": 0.01},
+        300: {"learning_rate": 0.01, "entropy_weight": 0.003},
+        1000: {"learning_rate": 0.01, "entropy_weight": 0.003},
+    },
+    "best": {
+        100: {"learning_rate": 0.03, "supervised_weight": 0.3, "entropy_weight": 0.01},
+        300: {"learning_rate": 0.03, "supervised_weight": 0.3, "entropy_weight": 0.1},
+        1000: {"learning_rate": 0.03, "supervised_weight": 0.3, "entropy_weight": 0.1},
+    },
+    "factorised_best": {
+        100: {"learning_rate": 1.0, "supervised_weight": 0.3, "entropy_weight": 0.1},
+        300: {"learning_rate": 1.0, "supervised_weight": 0.3, "entropy_weight": 0.1},
+        1000: {"learning_rate": 1.0, "supervised_weight": 0.3, "entropy_weight": 0.1},
+    },
+    "factorised_best_mutations": {
+        100: {"mutations": 0.5, "learning_rate": 0.3, "entropy_weight": 0.01},
+        300: {"mutations": 0.5, "learning_rate": 1.0, "entropy_weight": 0.1},
+        1000: {"mutations": 0.5, "learning_rate": 0.1, "entropy_weight": 0.1},
+    },
+    "screened_value": {
+        100: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+        300: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+    },
+    "screened_one_hot": {
+        100: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.01},
+        300: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+    },
 }

@@ -115,10 +115,10 @@ def tune_peers(table: tables.AccuracyTable, names: list[str], folder: pathlib.Pa
 
 
 def compare_peers(
-    table: tables.AccuracyTable, names: list[str], size_name: str, folder: pathlib.Path
+    table: tables.AccuracyTable, names: list[str], size: peers.Size, folder: pathlib.Path
 ) -> None:
     """These arms on the data sets of a size, and the report."""
-    command, size = runs.command(), peers.SIZES[size_name]
+    command = runs.command()
     runner = peers.Runner(table, folder / "pieces")
     written = Written(
         folder,

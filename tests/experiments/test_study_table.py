@@ -21,8 +21,9 @@ def test_as_many_settings_are_tried_of_every_arm_that_has_any():
     assert {len(arm.trials) for arm in peers.ARMS.values()} == {1, 12}
     assert len(peers.ARMS[peers.RANDOM].trials) == 1
     for name, arm in peers.ARMS.items():
-        assert set(peers.CHOSEN[name]) == set(arm.budgets) <= set(peers.BUDGETS)
-        assert all(setting in arm.trials for setting in peers.CHOSEN[name].values())
+        chosen = peers.CHOSEN.get(name, dict.fromkeys(arm.budgets, arm.trials[0]))
+        assert set(chosen) == set(arm.budgets) <= set(peers.BUDGETS)
+        assert all(setting in arm.trials for setting in chosen.values())
         for trial in arm.trials:
             config = peers.configure(arm, trial)
             plan = config.search
@@ -58,7 +59,6 @@ def shrunk(monkeypatch):
     monkeypatch.setattr(peers, "BUDGETS", (20, 40))
     monkeypatch.setattr(peers, "EPOCH", 20)
     monkeypatch.setattr(peers, "TUNING_SEEDS", (1000, 1001))
-    monkeypatch.setitem(peers.SIZES, "quick", peers.Size(3, ("cifar10",)))
     monkeypatch.setattr(peers_report, "LEVEL", 40)
     monkeypatch.setattr("experiments.nasbench201.settings.UNIFORM_SAMPLE", 30)
     monkeypatch.setattr("experiments.nasbench201.settings.OWN_SAMPLES", 10)
@@ -74,12 +74,12 @@ def shrunk(monkeypatch):
 
 
 def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
-    table = tables.synthetic_table(0, 0.5)
+    table, size = tables.synthetic_table(0, 0.5), peers.Size(3, ("cifar10",))
     program.tune_peers(table, shrunk, tmp_path)
     printed = capsys.readouterr().out
     assert "'local_search': {20: {" in printed
     assert len((tmp_path / "peers_tuning.csv").read_text().splitlines()) == 1 + 1 + 3 * 2
-    program.compare_peers(table, shrunk, "quick", tmp_path)
+    program.compare_peers(table, shrunk, size, tmp_path)
     printed = capsys.readouterr().out
     for name in ("regret", "peers", "settings", "encoding"):
         assert len((tmp_path / f"cifar10_{name}.csv").read_text().splitlines()) > 1
@@ -88,7 +88,7 @@ def test_the_study_on_a_generated_table(shrunk, tmp_path, capsys, monkeypatch):
     assert page.count("data:image/") == 3
     # What is finished is kept: nothing runs again, and the numbers are the same.
     monkeypatch.setattr(seeds, "run", None)
-    program.compare_peers(table, shrunk, "quick", tmp_path)
+    program.compare_peers(table, shrunk, size, tmp_path)
     assert capsys.readouterr().out == printed
 
 
@@ -129,6 +129,7 @@ def test_what_is_said_by_hand(monkeypatch):
         ([], ["--table: must name a CSV file"]),
         (["--table=absent.csv"], ["absent.csv: no such file"]),
         (["--table=synthetic:0.5", "--arms=magic"], ["--arms: must be of random", "'magic'"]),
+        (["--table=synthetic:0.5", "--data_sets=mnist"], ["--data_sets: must be of", "'mnist'"]),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(user_environment, tmp_path, arguments, parts):
