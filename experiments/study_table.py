@@ -56,6 +56,8 @@ def main():
     if unknown := sorted(set(FLAGS.arms) - set(known)):
         hint = "" if unknown[0] not in peers.ARMS else "; its settings were not chosen, see --tune"
         raise UserError(f"--arms: must be of {', '.join(known)}, got {unknown[0]!r}{hint}")
+    if FLAGS.arms == [peers.LOCAL_SEARCH] and not FLAGS.tune:
+        raise UserError("--arms: must name another arm beside local_search")
     wanted = {*FLAGS.arms, peers.LOCAL_SEARCH} if FLAGS.arms else set(known)
     names = [name for name in known if name in wanted]
     name = "synthetic" if FLAGS.table.startswith("synthetic") else "table"

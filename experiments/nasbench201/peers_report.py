@@ -16,6 +16,7 @@ from nas.report.tables import Column, Empty, Row, Table
 
 QUESTION = "Is a controller level with local search?"
 LEVEL = 300  # queries over which that is asked
+_SHOWN = 6  # curves of a figure
 # name of an arm, queries -> what `peers.Runner.run` gave
 Found = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
 
@@ -55,7 +56,7 @@ def answer(data_set: str, judge: Judge, found: Found, command: str) -> Answer:
     }
     shown = [
         _difference_figure(data_set, others, differences),
-        _curve_figure(data_set, names, regret),
+        _curve_figure(data_set, others, regret),
     ]
     if encoding:
         tables["encoding"] = _encoding_table(data_set, encoding, regret, command)
@@ -203,20 +204,18 @@ def _difference_figure(data_set, others, differences) -> Drawn:
     return Drawn(f"{data_set}_peers", figure, "On the same seed; mean and 95 % interval.")
 
 
-def _curve_figure(data_set, names, regret) -> Drawn:
-    most = max(peers.BUDGETS)
-    x = np.unique(np.round(np.geomspace(4, most, 60)).astype(int))
-    base = regret[peers.LOCAL_SEARCH, most]
-    longest = [name for name in names if (name, most) in regret]
-    ordered = sorted(longest, key=lambda name: regret[name, most].mean())
+def _curve_figure(data_set, others, regret) -> Drawn:
+    x = np.unique(np.round(np.geomspace(4, LEVEL, 60)).astype(int))
+    base = regret[peers.LOCAL_SEARCH, LEVEL]
+    ordered = sorted(others, key=lambda name: regret[name, LEVEL].mean())
     curves = {
-        peers.ARMS[name].title: drawn.band(x, (regret[name, most] - base)[:, x - 1])
-        for name in [name for name in ordered if name != peers.LOCAL_SEARCH][:6]
+        peers.ARMS[name].title: drawn.band(x, (regret[name, LEVEL] - base)[:, x - 1])
+        for name in ordered[:_SHOWN]
     }
     figure = figures.bands(
         curves, x_label="queries", y_label="regret less local search's (points)", log=True
     )
-    caption = f"The six best; settings for {most} queries; mean and 95 % interval over seeds."
+    caption = f"At most the {_SHOWN} best; settings for {LEVEL} queries; mean and 95 % interval."
     return Drawn(f"{data_set}_peers_queries", figure, caption)
 
 
@@ -235,6 +234,8 @@ def _encoding_figure(data_set, encoding, regret) -> Drawn:
 
 def _sentence(data_set, others, differences, regret) -> str:
     controllers = [name for name in others if name in peers.CONTROLLERS]
+    if not controllers:
+        return f"No controller trained by both losses was run on {data_set}."
     best = min(controllers, key=lambda name: differences[name, peers.LOCAL_SEARCH, LEVEL].mean)
     paired = differences[best, peers.LOCAL_SEARCH, LEVEL]
     verdict = "behind" if paired.low > 0 else "ahead" if paired.high < 0 else "level"

@@ -129,6 +129,7 @@ def test_what_is_said_by_hand(monkeypatch):
         ([], ["--table: must name a CSV file"]),
         (["--table=absent.csv"], ["absent.csv: no such file"]),
         (["--table=synthetic:0.5", "--arms=magic"], ["--arms: must be of random", "'magic'"]),
+        (["--table=synthetic:0.5", "--arms=local_search"], ["--arms: must name another"]),
         (["--table=synthetic:0.5", "--data_sets=mnist"], ["--data_sets: must be of", "'mnist'"]),
     ],
 )
