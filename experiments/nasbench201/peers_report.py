@@ -2,6 +2,7 @@
 seeds, 95 %.
 """
 
+import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from experiments.nasbench201 import drawn, figures, judging, peers
 from experiments.nasbench201.drawn import Drawn
 from experiments.nasbench201.judging import Judge
 from nas.evaluation import statistics
+from nas.evaluation.correlations import spearman
 from nas.report.figures import bars_with_intervals
 from nas.report.tables import Column, Empty, Row, Table
 
@@ -172,7 +174,7 @@ def _encoding_table(data_set, encoding, regret, command) -> Table:
                 _interval(of[peers.RIDGE]),
                 _interval(of[peers.OVERLAP]),
                 _interval(regret[name, most].mean(axis=1)),
-                _spearman(of[peers.RIDGE], regret[name, most].mean(axis=1)),
+                spearman(of[peers.RIDGE], regret[name, most].mean(axis=1)),
             ]
         )
         for name, of in encoding.items()
@@ -205,11 +207,11 @@ def _difference_figure(data_set, others, differences) -> Drawn:
 
 
 def _curve_figure(data_set, others, regret) -> Drawn:
-    x = np.unique(np.round(np.geomspace(4, LEVEL, 60)).astype(int))
+    x = np.unique(np.round(np.geomspace(min(10, LEVEL), LEVEL, 60)).astype(int))
     base = regret[peers.LOCAL_SEARCH, LEVEL]
     ordered = sorted(others, key=lambda name: regret[name, LEVEL].mean())
     curves = {
-        peers.ARMS[name].title: drawn.band(x, (regret[name, LEVEL] - base)[:, x - 1])
+        _wrapped(name): drawn.band(x, (regret[name, LEVEL] - base)[:, x - 1])
         for name in ordered[:_SHOWN]
     }
     figure = figures.bands(
@@ -221,7 +223,7 @@ def _curve_figure(data_set, others, regret) -> Drawn:
 
 def _encoding_figure(data_set, encoding, regret) -> Drawn:
     groups = {
-        peers.ARMS[name].title: (of[peers.RIDGE], regret[name, max(peers.BUDGETS)].mean(axis=1))
+        _wrapped(name): (of[peers.RIDGE], regret[name, max(peers.BUDGETS)].mean(axis=1))
         for name, of in encoding.items()
     }
     figure = figures.points(
@@ -254,6 +256,10 @@ def _sentence(data_set, others, differences, regret) -> str:
     )
 
 
+def _wrapped(name) -> str:
+    return "\n".join(textwrap.wrap(peers.ARMS[name].title, 26))
+
+
 def _setting(setting) -> str:
     return (
         ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in setting.items()) or "-"
@@ -267,9 +273,3 @@ def _interval(values) -> str:
 
 def _p(value) -> str:
     return "<.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def _spearman(a, b) -> float:
-    from nas.evaluation.correlations import spearman
-
-    return spearman(a, b)
