@@ -14,6 +14,7 @@ _PUBLIC = {
     "derive": "nas.derivation",
     "evolution": "nas.strategies",
     "factorised_policy": "nas.controllers",
+    "local_search": "nas.strategies",
     "lstm_policy": "nas.controllers",
     "open_run": "nas.runs",
     "reinforce": "nas.strategies",

@@ -13,6 +13,10 @@ argument:
   current    sampled from the current parameters at every update; the samples are constants
   current_with_gradient
              the same, and the gradient also goes through the sampling (score-function term)
+
+And one that is no control but another memory, the priority queue of Abolafia et al. (2018):
+
+  best       the best of the archive of what was scored, at every update
 """
 
 import dataclasses
@@ -24,7 +28,7 @@ import jax.numpy as jnp
 from nas.config import check, check_choice
 from nas.types import Array, Params
 
-SOURCES = ("old", "shuffled", "snapshot", "uniform", "current", "current_with_gradient")
+SOURCES = ("old", "shuffled", "snapshot", "uniform", "current", "current_with_gradient", "best")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,11 @@ class Memory:
 def empty(capacity: int, length: int) -> Memory:
     """A memory of `capacity` rows of `length` decisions, none filled."""
     return Memory(jnp.zeros((capacity, length), jnp.int32), jnp.int32(0), jnp.int32(0))
+
+
+def of(decisions: Array, size: Array) -> Memory:
+    """A memory of these rows [C, T], of which the first `size` [] are filled."""
+    return Memory(decisions, size, jnp.int32(0))
 
 
 def write(memory: Memory, decisions: Array) -> Memory:

@@ -7,10 +7,14 @@ moving-average baseline and an entropy bonus. For L_Sup there are two readings o
                   to do)
   reconstruct     predict every decision from the state after the last one (what its text speaks of)
 
-and one ablation:
+one ablation:
 
   double_softmax  as next_decision, but the cross-entropy takes probabilities for logits, as the
                   paper's code appears to do
+
+and what makes a policy repeat its memory, the first decision too (Abolafia et al. 2018):
+
+  likelihood      predict every decision a_t from a_<t, t = 0..T-1
 """
 
 import chex
@@ -51,6 +55,12 @@ def next_decision_loss(log_prob: Array) -> Array:
     """
     chex.assert_rank(log_prob, 1)
     return -jnp.mean(log_prob[1:])
+
+
+def likelihood_loss(log_prob: Array) -> Array:
+    """Mean cross-entropy of all decisions given those before them, nats, from log_prob [T]."""
+    chex.assert_rank(log_prob, 1)
+    return -jnp.mean(log_prob)
 
 
 def double_softmax_loss(log_probs: Array, decisions: Array, mask: Array) -> Array:

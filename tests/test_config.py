@@ -51,7 +51,10 @@ LIMITS = {
     "strategy.memory.refresh_period": ([0], [-1]),
     "strategy.memory.lag": ([1], [0]),
     "strategy.memory.batch": ([1], [0]),
-    "strategy.supervised": (["reconstruct", "next_decision", "double_softmax"], ["none"]),
+    "strategy.supervised": (
+        ["reconstruct", "next_decision", "double_softmax", "likelihood"],
+        ["none"],
+    ),
     "strategy.supervised_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.policy_weight": ([0.0], [-1e-9, math.nan]),
     "strategy.entropy_weight": ([0.0], [-1e-9, math.nan]),
@@ -61,6 +64,11 @@ LIMITS = {
     "strategy.adam_epsilon": ([1e-9], [0.0, math.nan]),
     "strategy.skip_weight": ([0.0, 5.0], [-1.0, math.nan]),
     "strategy.skip_target": ([0.01, 0.99], [0.0, 1.0, math.nan]),
+    "strategy.archive": ([0, 1], [-1]),
+    "strategy.candidates": ([1], [0]),
+    "strategy.mutations": ([0.0, 1.0], [-0.1, 1.1, math.nan]),
+    "strategy.screening": (["none"], ["state ", ""]),
+    "strategy.value_weight": ([1e-9], [0.0, -1.0, math.nan]),
     "search.epochs": ([1], [0]),
     "search.warmup_epochs": ([0], [-1]),
     "search.shared_steps": ([1, 25, 50], [0, 26]),
@@ -196,7 +204,13 @@ def test_another_policy_brings_its_settings_and_keeps_those_that_it_shares():
     assert choose(POLICIES, base, "uniform", "policy") == {"name": "uniform"}
     assert choose(POLICIES, factorised, "lstm", "policy") == base
     evolution = choose(STRATEGIES, BASE.strategy, "evolution", "strategy")
-    assert evolution == {"name": "evolution", "population": 100, "tournament": 25}
+    assert evolution == {
+        "name": "evolution",
+        "population": 100,
+        "tournament": 25,
+        "archive": 0,
+        "candidates": 8,
+    }
 
 
 # What is refused.
@@ -216,6 +230,12 @@ def test_out_of_range(name, value):
 def test_a_setting_that_depends_on_another():
     told = refused({"strategy": {"memory": {"capacity": 10, "refresh_size": 11}}})
     assert told == "config field strategy.memory.refresh_size: must be at most the capacity, got 11"
+    told = refused({"strategy": {"memory": {"source": "best"}, "archive": 999}})
+    wanted = "must be at least memory.capacity = 1000 with memory.source=best, got 999"
+    assert told == f"config field strategy.archive: {wanted}"
+    told = refused({"strategy": {"screening": "one_hot"}})
+    wanted = "must be positive with screening=one_hot, got 0"
+    assert told == f"config field strategy.archive: {wanted}"
     told = refused({"search": {"chunk": 40, "shared_steps": 100}})
     wanted = "must be a multiple of search.chunk = 40, got 100"
     assert told == f"config field search.shared_steps: {wanted}"

@@ -57,6 +57,12 @@ def test_policy_gradient_loss_by_hand():
     assert by_log_prob.tolist() == [-2, -2] and by_entropy.tolist() == [-0.5, -0.5]
 
 
+def test_likelihood_loss_by_hand():
+    log_prob = np.log(np.array([0.5, 1, 0.125, 0.5], np.float32))  # 1, 0, 3 and 1 times ln 2
+    value, gradient = jax.jit(jax.value_and_grad(objectives.likelihood_loss))(log_prob)
+    assert value == pytest.approx(5 / 4 * LN2, rel=1e-6) and gradient.tolist() == [-0.25] * 4
+
+
 def test_next_decision_loss_by_hand():
     # The first decision has nothing before it to be predicted from; -(ln 1/2 + ln 1 + ln 1/8) / 3 =
     # (4 / 3) ln 2.

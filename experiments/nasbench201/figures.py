@@ -32,9 +32,10 @@ def bands(
     with style():
         figure = new_figure(*_SIZE, layout="constrained")
         ax = figure.subplots()
-        for arm, (x, mean, low, high) in curves.items():
-            ax.plot(x, mean, color=COLORS[arm], label=arm)
-            ax.fill_between(x, low, high, color=COLORS[arm], alpha=0.15, linewidth=0)
+        for i, (arm, (x, mean, low, high)) in enumerate(curves.items()):
+            color = COLORS.get(arm, PALETTE[i % len(PALETTE)])
+            ax.plot(x, mean, color=color, label=arm)
+            ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         for name, (x, y) in (dashed or {}).items():
             ax.plot(x, y, color=QUIET, linestyle=(0, (4, 2)), label=name)
         if log:
@@ -58,13 +59,14 @@ def points(
     with style():
         figure = new_figure(*_SIZE, layout="constrained")
         ax = figure.subplots()
-        for arm, (x, y) in groups.items():
-            ax.plot(x, y, "o", color=COLORS[arm], markersize=3, alpha=0.4, markeredgewidth=0)
+        for i, (arm, (x, y)) in enumerate(groups.items()):
+            color = COLORS.get(arm, PALETTE[i % len(PALETTE)])
+            ax.plot(x, y, "o", color=color, markersize=3, alpha=0.4, markeredgewidth=0)
             ax.plot(
                 np.mean(x),
                 np.mean(y),
                 "X",
-                color=COLORS[arm],
+                color=color,
                 markersize=8,
                 markeredgecolor="white",
                 label=arm,

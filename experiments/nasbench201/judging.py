@@ -53,6 +53,11 @@ class Judge(NamedTuple):
         return self.test[self.incumbents(queries)] >= least
 
 
+def distinct(queries: np.ndarray) -> np.ndarray:
+    """[S] how many different architectures the queries [S, Q] of each seed are."""
+    return np.array([len(np.unique(row)) for row in queries])
+
+
 def entropy(log_probs: np.ndarray) -> float:
     """Nats, of the log probabilities [15625] of all architectures."""
     return float(entr(np.exp(np.asarray(log_probs, np.float64))).sum())

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 
-from experiments.nasbench201 import facts, report, seeds, settings, tuning
+from experiments.nasbench201 import facts, peers, peers_report, report, seeds, settings, tuning
 from experiments.nasbench201.judging import Judge
 from experiments.nasbench201.study import Study
 from experiments.nasbench201.study import sweep as run_sweep
@@ -98,6 +98,47 @@ def tune(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
     with progress.track("tuning", total=epochs, unit="epoch") as advance:
         printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), advance)
     Written(folder, "", "", "").section("", {"tuning": printed})
+
+
+def tune_peers(table: tables.AccuracyTable, names: list[str], folder: pathlib.Path) -> None:
+    """Every trial of every arm, and the settings to be chosen."""
+    runner, tried = peers.Runner(table, folder / "pieces"), {}
+    with progress.track("tuning", total=len(names), unit="arm") as advance:
+        for name in names:
+            tried[name] = runner.tune(name)
+            advance(1)
+    printed = peers_report.tuning_table(tried, runs.command())
+    Written(folder, "", "", "").section("", {"peers_tuning": printed})
+    for name, regret in tried.items():
+        chosen = {b: peers.ARMS[name].trials[i] for b, i in peers.choose(regret).items()}
+        print(f"{name!r}: {chosen!r},")
+
+
+def compare_peers(
+    table: tables.AccuracyTable, names: list[str], size: peers.Size, folder: pathlib.Path
+) -> None:
+    """These arms on the data sets of a size, and the report."""
+    command = runs.command()
+    runner = peers.Runner(table, folder / "pieces")
+    written = Written(
+        folder,
+        command,
+        "What a controller is compared with",
+        "Every accuracy is looked up, nothing but one arm pays twice.",
+    )
+    total = len(size.data_sets) * sum(len(peers.ARMS[name].budgets) for name in names)
+    with progress.track("searches", total=total, unit="search") as advance:
+        for data_set in size.data_sets:
+            found = {}
+            for name in names:
+                for budget in reversed(peers.ARMS[name].budgets):
+                    found[name, budget] = runner.run(name, budget, data_set, size.seeds)
+                    advance(1)
+            judge = Judge.of(table, data_set)
+            said = peers_report.answer(data_set, judge, found, command)
+            written.section(data_set, said.tables)
+            written.answer(f"{data_set}: {peers_report.QUESTION}", said.sentence, said.figures)
+    written.finish({"seeds": size.seeds, "chosen": peers.CHOSEN})
 
 
 def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:

@@ -189,6 +189,7 @@ def _regret_table(data, command) -> Table:
                     settings.TITLES[name],
                     _interval(regret.mean(axis=1)),
                     *(_interval(regret[:, q - 1]) for q in shown),
+                    float(np.mean(judging.distinct(arm.queries))),
                 ]
             )
         )
@@ -196,6 +197,7 @@ def _regret_table(data, command) -> Table:
         Column("strategy"),
         Column("mean over all", 3),
         *(Column(f"{q} queries", 3) for q in shown),
+        Column(f"different of {regret.shape[1]}", 0),
     ]
     notes = [
         f"Mean over {len(regret)} seeds [95 % interval]: points of test accuracy by which the "

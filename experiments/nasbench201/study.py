@@ -1,8 +1,6 @@
 """Runs the arms of the study, keeps finished pieces, and collects what was measured of them."""
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +9,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.nasbench201 import judging, seeds, settings
+from experiments.nasbench201 import judging, kept, seeds, settings
 from experiments.nasbench201.judging import Judge
-from nas.arrays import load_arrays, save_arrays
 from nas.data import table as tables
 from nas.data.table import SPACE, AccuracyTable
-from nas.errors import UserError
 from nas.evaluation import overlap
 
 ENTROPY, CONDITIONING = "entropy", "total correlation"
@@ -66,11 +62,7 @@ class Study:
         ]
         self._programs = {}
         self._sample = judging.uniform_sample(table, settings.UNIFORM_SAMPLE)
-        columns = b"".join(
-            np.ascontiguousarray(table.accuracy[column]).tobytes()
-            for column in sorted(table.accuracy)
-        )
-        self._stamp = hashlib.sha256(columns).hexdigest()
+        self._digest = kept.digest(table)
 
     @property
     def epochs(self) -> int:
@@ -118,16 +110,11 @@ class Study:
 
     def _piece(self, name, data_set, view, piece, progress) -> dict[str, np.ndarray]:
         config = settings.configure(name, self._size)
-        described = [dataclasses.asdict(config), self._epochs, list(piece), self._stamp]
-        stamp = np.array(json.dumps(described))
+        described = [dataclasses.asdict(config), self._epochs, list(piece), self._digest]
         path = self._folder / f"{data_set}-{name}-{piece.start}.npz"
-        try:
-            saved = load_arrays(path)
-            if saved.pop("stamp", None) == stamp:
-                progress(self._epochs)
-                return saved
-        except UserError:  # absent, or cut off
-            pass
+        if (saved := kept.read(path, described)) is not None:
+            progress(self._epochs)
+            return saved
         parts, program = self._program(name)
         found = seeds.run(
             program, parts, piece, view.judge.seen, self._epochs, progress=lambda: progress(1)
@@ -141,7 +128,7 @@ class Study:
                 program, piece, parts.strategy.policy_params(states.strategy), view
             )
             arrays |= {f"{UNTRAINED}/{key}": values for key, values in before.items()}
-        save_arrays(path, arrays | {"stamp": stamp})
+        kept.write(path, described, arrays)
         return arrays
 
     def _program(self, name):

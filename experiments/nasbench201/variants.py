@@ -3,21 +3,18 @@ of each.
 """
 
 import dataclasses
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from experiments.nasbench201 import judging, seeds, settings
+from experiments.nasbench201 import judging, kept, seeds, settings
 from nas import config as configs
-from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 from nas.controllers import build_policy
 from nas.data import table as tables
 from nas.data.table import SPACE
-from nas.errors import UserError
 from nas.evaluation import correlations, overlap
 
 RECONSTRUCT, NEXT = "memory", "memory_next"  # arms
@@ -107,18 +104,13 @@ class Bench(NamedTuple):
             epochs,
             self.size.seeds,
         ]
-        stamp = np.array(json.dumps(described))
         path = self.folder / f"{arm}-{variant.setting}-{variant.value}.npz".replace(
             " ", "_"
         ).replace(",", "")
-        try:
-            saved = load_arrays(path)
-            if saved.pop("stamp", None) == stamp:
-                return saved
-        except UserError:  # absent, or cut off
-            pass
+        if (saved := kept.read(path, described)) is not None:
+            return saved
         found = self._search(config, variant, epochs)
-        save_arrays(path, found | {"stamp": stamp})
+        kept.write(path, described, found)
         return found
 
     def _search(self, config, variant, epochs):

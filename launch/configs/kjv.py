@@ -60,6 +60,11 @@ def get_config() -> ConfigDict:
                 "adam_epsilon": 1e-8,
                 "skip_weight": 0.0,
                 "skip_target": 0.4,
+                "archive": 0,
+                "candidates": 8,
+                "mutations": 0.0,
+                "screening": "none",
+                "value_weight": 1.0,
                 "memory": {
                     "source": "old",
                     "capacity": 1000,

@@ -95,6 +95,29 @@ class SearchSpace:
         limits = jnp.broadcast_to(jnp.array(self.num_choices, jnp.int32), (n, self.num_decisions))
         return jax.random.randint(key, limits.shape, 0, limits, jnp.int32)
 
+    def mutate(self, key, decisions):
+        """int32[n, T]: another choice, any equally likely, at one position of each vector [n, T]
+        that has one.
+        """
+        import jax
+        import jax.numpy as jnp
+
+        position_key, step_key = jax.random.split(key)
+        changeable = np.flatnonzero(np.array(self.num_choices) > 1).astype(np.int32)
+        positions = jax.random.choice(position_key, jnp.asarray(changeable), (len(decisions),))
+        choices = jnp.array(self.num_choices, jnp.int32)[positions]
+        steps = jax.random.randint(step_key, positions.shape, 1, choices)
+        rows, decisions = jnp.arange(len(decisions)), jnp.asarray(decisions)
+        return decisions.at[rows, positions].set((decisions[rows, positions] + steps) % choices)
+
+    def neighbours(self, decisions):
+        """int32[N, T]: all that differ from one vector [T] in one decision."""
+        changes = [(t, step) for t, c in enumerate(self.num_choices) for step in range(1, c)]
+        positions, steps = np.array(changes, np.int32).T
+        moved = np.zeros((len(changes), self.num_decisions), np.int32)
+        moved[np.arange(len(changes)), positions] = steps
+        return (decisions[None] + moved) % np.array(self.num_choices, np.int32)[None]
+
     def validate(self, decisions) -> np.ndarray:
         """Returns `decisions` as int32[n, T] (a single vector becomes n = 1).
 

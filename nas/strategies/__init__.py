@@ -6,18 +6,19 @@ A new one is one file, with its settings, and one line here.
 from nas.config import Registered, Settings, chosen
 from nas.spaces import SearchSpace
 from nas.strategies.evolution import EvolutionSettings, evolution
+from nas.strategies.local_search import LocalSearchSettings, local_search
 from nas.strategies.reinforce import ReinforceSettings, reinforce
 from nas.types import Policy, Strategy
 
 
-def _evolution(space: SearchSpace, policy: Policy, settings: EvolutionSettings) -> Strategy:
-    del policy
-    return evolution(space, settings)
+def _without_policy(make):
+    return lambda space, policy, settings: make(space, settings)
 
 
 STRATEGIES = {
     "reinforce": Registered(ReinforceSettings, reinforce),
-    "evolution": Registered(EvolutionSettings, _evolution),
+    "evolution": Registered(EvolutionSettings, _without_policy(evolution)),
+    "local_search": Registered(LocalSearchSettings, _without_policy(local_search)),
 }
 
 
@@ -32,4 +33,4 @@ def build_strategy(settings: Settings, space: SearchSpace, policy: Policy) -> St
     return make(space, policy, values)
 
 
-__all__ = ["STRATEGIES", "build_strategy", "evolution", "reinforce"]
+__all__ = ["STRATEGIES", "build_strategy", "evolution", "local_search", "reinforce"]

@@ -3,7 +3,8 @@ oldest die.
 
 Until P architectures were scored, proposals are uniform. Then each is the best of S drawn from the
 population with replacement, with one decision changed; those proposed together have their parents
-in the same population.
+in the same population. With an archive, of several such proposals one that it does not hold is
+taken.
 """
 
 import dataclasses
@@ -12,10 +13,10 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from nas import archive as archives
+from nas.archive import Archive
 from nas.config import check
-from nas.errors import UserError
 from nas.parallel import gather_over_devices
 from nas.spaces import SearchSpace
 from nas.types import Array, Info, Strategy
@@ -31,19 +32,21 @@ class EvolutionSettings:
 
     population: int = 100  # P, the youngest architectures, which are alive
     tournament: int = 25  # S, drawn from them, the best of which is a parent
+    archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
+    candidates: int = 8  # drawn for each proposal if there is an archive
 
     def __post_init__(self):
-        for name in ("population", "tournament"):
+        for name in ("population", "tournament", "candidates"):
             check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        check("archive", self.archive >= 0, "0 (none) or more", self.archive)
 
 
 @flax.struct.dataclass
-class Population:
-    """A ring of the youngest architectures."""
+class EvolutionState:
+    """Who is alive, and what was scored before."""
 
-    decisions: Array  # [P, T] int32
-    rewards: Array  # [P] float32
-    born: Array  # [] int32; architectures scored so far
+    population: Archive
+    archive: Archive | None
 
 
 def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
@@ -52,62 +55,51 @@ def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
     A reward that is not finite loses to every other.
 
     Raises:
-      UserError: more architectures are scored at once, on all devices, than the population holds
-        (when `update` is traced).
+      UserError: more architectures are scored at once, on all devices, than the population or the
+        archive holds (when `update` is traced).
     """
     population, tournament = settings.population, settings.tournament
-    changeable = np.flatnonzero(np.array(space.num_choices) > 1).astype(np.int32)
 
-    def init(key: Array) -> Population:
+    def init(key: Array) -> EvolutionState:
         del key
-        return Population(
-            jnp.zeros((population, space.num_decisions), jnp.int32),
-            jnp.zeros(population, jnp.float32),
-            jnp.int32(0),
+        sizes = (population, settings.archive)
+        return EvolutionState(
+            *(archives.empty(size, space.num_decisions) if size else None for size in sizes)
         )
 
-    def propose(state: Population, key: Array, n: int) -> Array:
+    def draw(alive: Archive, key: Array, n: int) -> Array:
+        """[n, T] that may have been scored before."""
         uniform_key, tournament_key, mutation_key = jax.random.split(key, 3)
         rows = jax.random.randint(tournament_key, (n, tournament), 0, population)
         winners = jnp.take_along_axis(
-            rows, jnp.argmax(state.rewards[rows], axis=1)[:, None], axis=1
+            rows, jnp.argmax(alive.rewards[rows], axis=1)[:, None], axis=1
         )[:, 0]
-        children = mutate(mutation_key, state.decisions[winners])
-        return jnp.where(state.born < population, space.sample_uniform(uniform_key, n), children)
+        children = space.mutate(mutation_key, alive.decisions[winners])
+        return jnp.where(alive.scored < population, space.sample_uniform(uniform_key, n), children)
 
-    def mutate(key: Array, parents: Array) -> Array:
-        """Another choice at one position of each parent [n, T]."""
-        position_key, step_key = jax.random.split(key)
-        positions = jax.random.choice(position_key, jnp.asarray(changeable), (len(parents),))
-        choices = jnp.array(space.num_choices, jnp.int32)[positions]
-        steps = jax.random.randint(step_key, positions.shape, 1, choices)
-        rows = jnp.arange(len(parents))
-        return parents.at[rows, positions].set((parents[rows, positions] + steps) % choices)
+    def propose(state: EvolutionState, key: Array, n: int) -> Array:
+        if state.archive is None:
+            return draw(state.population, key, n)
+        draw_key, uniform_key = jax.random.split(key)
+        count = n * settings.candidates
+        drawn = draw(state.population, draw_key, count), space.sample_uniform(uniform_key, count)
+        return archives.first_new(state.archive, jnp.concatenate(drawn), n)
 
     def update(
-        state: Population,
+        state: EvolutionState,
         decisions: Array,
         rewards: Array,
         key: Array,
         axis_name: str | None = None,
-    ) -> tuple[Population, Info]:
+    ) -> tuple[EvolutionState, Info]:
         del key
         chex.assert_rank([decisions, rewards], [2, 1])
-        decisions, rewards = gather_over_devices((decisions, rewards), axis_name)
-        if len(rewards) > population:
-            raise UserError(
-                f"config field strategy.population: must be at least the {len(rewards)} "
-                "architectures scored at once, "
-                f"got {population}"
-            )
-        ranked = jnp.where(jnp.isfinite(rewards), rewards, -jnp.inf)
-        rows = (state.born + jnp.arange(len(rewards), dtype=jnp.int32)) % population
-        state = Population(
-            state.decisions.at[rows].set(decisions),
-            state.rewards.at[rows].set(ranked),
-            state.born + len(rewards),
+        scored = gather_over_devices((decisions, rewards), axis_name)
+        state = EvolutionState(
+            archives.write(state.population, *scored, field="population"),
+            state.archive and archives.write(state.archive, *scored, field="archive"),
         )
-        return state, {"reward": jnp.mean(rewards)}
+        return state, {"reward": jnp.mean(scored[1])}
 
     return Strategy(
         init,

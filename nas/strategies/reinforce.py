@@ -1,11 +1,13 @@
 """ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
 
-With lambda = 0 this is ENAS; with the uniform policy it is random search. What arms of a study vary
-as numbers (the weights of the losses, the learning rate) is part of the state and traced: one
+With lambda = 0 this is ENAS; with the uniform policy it is random search. With an archive, what was
+scored is not proposed again, and the memory may hold the best of it. What arms of a study vary as
+numbers (the weights of the losses, the learning rate) is part of the state and traced: one
 compilation serves them all.
 """
 
 import dataclasses
+import functools
 
 import chex
 import flax.struct
@@ -13,17 +15,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nas import archive as archives
 from nas import memory as memories
 from nas import objectives
+from nas.archive import Archive
 from nas.config import check, check_choice
 from nas.errors import UserError
 from nas.memory import Memory, MemorySettings
 from nas.objectives import Baseline
-from nas.parallel import mean_over_devices
+from nas.parallel import gather_over_devices, mean_over_devices
 from nas.spaces import SearchSpace
+from nas.strategies import screening
 from nas.types import Array, Info, Params, Policy, Strategy
 
-LOSSES = ("reconstruct", "next_decision", "double_softmax")
+LOSSES = ("reconstruct", "next_decision", "double_softmax", "likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,11 @@ class ReinforceSettings:
     adam_epsilon: float = 1e-8  # ENAS' image searches: 1e-3
     skip_weight: float = 0.0  # of the skip penalty; 0: none
     skip_target: float = 0.4  # probability of a skip at which it is zero
+    archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
+    candidates: int = 8  # drawn for each proposal if there is an archive
+    mutations: float = 0.0  # share of proposals that change one decision of the memory
+    screening: str = "none"  # of the candidates; see nas/strategies/screening.py
+    value_weight: float = 1.0  # of the loss of the value head, which screening=value trains
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):
@@ -56,6 +66,16 @@ class ReinforceSettings:
         check("adam_beta1", 0 <= self.adam_beta1 < 1, "in [0, 1)", self.adam_beta1)
         check("skip_weight", self.skip_weight >= 0, "0 or more", self.skip_weight)
         check("skip_target", 0 < self.skip_target < 1, "in (0, 1)", self.skip_target)
+        check("archive", self.archive >= 0, "0 (none) or more", self.archive)
+        check("candidates", self.candidates >= 1, "at least 1", self.candidates)
+        check("mutations", 0 <= self.mutations <= 1, "in [0, 1]", self.mutations)
+        check_choice("screening", self.screening, screening.KINDS)
+        check("value_weight", self.value_weight > 0, "positive", self.value_weight)
+        if self.screening != "none":
+            check("archive", self.archive > 0, f"positive with screening={self.screening}", 0)
+        if self.memory.source == "best":
+            wanted = f"at least memory.capacity = {self.memory.capacity} with memory.source=best"
+            check("archive", self.archive >= self.memory.capacity, wanted, self.archive)
 
 
 @flax.struct.dataclass
@@ -79,6 +99,8 @@ class ReinforceState:
     history: Params  # policy parameters of the last `lag` epochs, oldest first
     snapshot: Params  # policy parameters of the last refresh
     weights: Weights
+    archive: Archive | None  # None: there is none
+    untrained: Params | None  # the policy's before the first update; None: nothing needs them
 
 
 def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -> Strategy:
@@ -101,6 +123,11 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             "config field strategy.supervised: the policy has no hidden state to reconstruct from; "
             "use next_decision, or strategy.supervised_weight=0"
         )
+    if settings.screening in screening.WITH_STATE and not policy.state_width:
+        raise UserError(
+            f"config field strategy.screening: the policy has no hidden state for "
+            f"{settings.screening}"
+        )
     adam = optax.scale_by_adam(b1=settings.adam_beta1, eps=settings.adam_epsilon)
     mask = jnp.asarray(space.choice_mask())
 
@@ -116,7 +143,12 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             "bias": jnp.zeros((space.num_decisions, space.max_choices)),
         }
         params = {"policy": policy.init(policy_key), "decoder": decoder}
+        if settings.screening == "value":
+            params["value"] = {"weight": jnp.zeros(width), "bias": jnp.float32(0)}
         history = memories.start_history(params["policy"], memory.lag)
+        untrained = None
+        if settings.screening == "untrained":
+            untrained = jax.tree.map(jnp.copy, params["policy"])
         return ReinforceState(
             params=params,
             optimiser=adam.init(params),
@@ -130,6 +162,10 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                 entropy=jnp.float32(settings.entropy_weight),
                 learning_rate=jnp.float32(settings.learning_rate),
             ),
+            archive=archives.empty(settings.archive, space.num_decisions)
+            if settings.archive
+            else None,
+            untrained=untrained,
         )
 
     def draw(old: Params, key: Array, n: int) -> Array:
@@ -145,6 +181,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
 
     def begin_epoch(state: ReinforceState, key: Array, epoch: Array) -> ReinforceState:
         history = memories.push(state.history, state.params["policy"])
+        if memory.source == "best":
+            return state.replace(history=history, snapshot=memories.oldest(history))
 
         def refresh() -> tuple[Memory, Params]:
             old = memories.oldest(history)
@@ -155,13 +193,53 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return state.replace(history=history, memory=held, snapshot=snapshot)
 
     def propose(state: ReinforceState, key: Array, n: int) -> Array:
-        return policy.sample(state.params["policy"], key, n)
+        if state.archive is None:
+            return suggest(state, key, n)
+        suggest_key, uniform_key = jax.random.split(key)
+        count = n * settings.candidates
+        drawn = suggest(state, suggest_key, count)
+        if settings.screening != "none":
+            drawn = drawn[jnp.argsort(-predict(state, drawn), stable=True)]
+        drawn = drawn, space.sample_uniform(uniform_key, count)
+        return archives.first_new(state.archive, jnp.concatenate(drawn), n)
+
+    def predict(state: ReinforceState, decisions: Array) -> Array:
+        """[n] how good decisions [n, T] are expected to be."""
+        if settings.screening == "value":
+            return value_of(state.params, decisions)
+        read = state.untrained if settings.screening == "untrained" else state.params["policy"]
+        features = {
+            "one_hot": functools.partial(screening.one_hot, space),
+            "pairs": functools.partial(screening.pairs, space),
+        }.get(settings.screening, lambda of: policy.score(read, of).embedding())
+        return screening.ridge(state.archive, features, decisions)
+
+    def value_of(params: Params, decisions: Array) -> Array:
+        embedding = policy.score(params["policy"], decisions).embedding()
+        return embedding @ params["value"]["weight"] + params["value"]["bias"]
+
+    def value_loss(params: Params, archive: Archive, rows: Array) -> Array:
+        """[] mean squared error of the value head on rows of the archive."""
+        wanted = screening.normal_scores(archive)[rows]
+        return jnp.mean((value_of(params, archive.decisions[rows]) - wanted) ** 2)
+
+    def suggest(state: ReinforceState, key: Array, n: int) -> Array:
+        """[n, T] that may have been scored before; mutations once the memory is full."""
+        if settings.mutations == 0:
+            return policy.sample(state.params["policy"], key, n)
+        policy_key, parent_key, mutation_key, which_key = jax.random.split(key, 4)
+        drawn = policy.sample(state.params["policy"], policy_key, n)
+        mutants = space.mutate(mutation_key, memories.sample(state.memory, parent_key, n))
+        chosen = jax.random.bernoulli(which_key, settings.mutations, (n, 1))
+        return jnp.where(chosen & (state.memory.size == memory.capacity), mutants, drawn)
 
     def supervised_loss(params: Params, decisions: Array) -> Array:
         """[] mean over sequences [n, T]."""
         trace = policy.score(params["policy"], decisions)
         if settings.supervised == "next_decision":
             losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
+        elif settings.supervised == "likelihood":
+            losses = jax.vmap(objectives.likelihood_loss)(trace.log_prob)
         elif settings.supervised == "double_softmax":
             losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(
                 trace.log_probs, decisions, mask
@@ -192,7 +270,14 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
     ) -> tuple[ReinforceState, Info]:
         chex.assert_rank([decisions, rewards], [2, 1])
         weights = state.weights
-        if memory.source in ("old", "shuffled", "uniform"):
+        if state.archive is not None:
+            scored = gather_over_devices((decisions, rewards), axis_name)
+            state = state.replace(archive=archives.write(state.archive, *scored, field="archive"))
+        if memory.source == "best":
+            state = state.replace(
+                memory=memories.of(*archives.best(state.archive, memory.capacity))
+            )
+        if memory.source in ("old", "shuffled", "uniform", "best"):
             remembered = memories.sample(state.memory, key, memory.batch)
         else:
             drawn_from = state.snapshot if memory.source == "snapshot" else state.params["policy"]
@@ -224,6 +309,15 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                 "total_reward": mean,
             }
             value = weights.policy * gradient_loss + weights.supervised * supervised
+            if settings.screening == "value":
+                rows = jax.random.randint(
+                    jax.random.fold_in(key, 1),
+                    (memory.batch,),
+                    0,
+                    jnp.minimum(state.archive.scored, settings.archive),
+                )
+                info["value_loss"] = value_loss(params, state.archive, rows)
+                value += settings.value_weight * info["value_loss"]
             if settings.skip_weight > 0:
                 info["skip_penalty"] = jnp.mean(
                     jax.vmap(objectives.skip_penalty, in_axes=(0, None))(

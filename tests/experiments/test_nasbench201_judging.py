@@ -35,6 +35,10 @@ def test_the_top_is_one_in_a_hundred():
     ]
 
 
+def test_what_was_asked_twice_is_one_architecture():
+    assert judging.distinct(np.array([[3, 3, 7, 3], [0, 1, 2, 3]])).tolist() == [2, 4]
+
+
 def test_a_class_is_judged_by_its_mean():
     classes = np.concatenate([[0, 0], 1 + np.arange(COUNT - 2)])
     test = np.zeros(COUNT, np.float32)

@@ -42,8 +42,9 @@ def test_evolution_is_a_strategy_and_no_arm():
     assert set(STRATEGIES) - set(ARMS) == {"evolution", "weights"} and config.seed == 3
     told = configs.difference(base, config)
     assert {line.partition(":")[0].partition(".")[0] for line in told} == {"seed", "strategy"}
-    assert config.strategy == {"name": "evolution", "population": 100, "tournament": 25}
-    assert hasattr(steps.components(config).strategy.init(None), "born")
+    sizes = {"population": 100, "tournament": 25, "archive": 0, "candidates": 8}
+    assert config.strategy == {"name": "evolution"} | sizes
+    assert hasattr(steps.components(config).strategy.init(None), "population")
 
 
 def test_the_arithmetic_of_rewards_goes_into_weights():

@@ -349,13 +349,40 @@ def test_a_search_by_evolution_has_no_controller(tmp_path):
     start(config, tmp_path / "run")
     run, found = runs.open_run(tmp_path / "run"), scored(tmp_path / "run")
     # Alive are the youngest of all that were scored, wherever the ring begins.
-    assert run.state.strategy.born == len(found["rewards"]) == 4 * 4
+    population = run.state.strategy.population
+    assert population.scored == len(found["rewards"]) == 4 * 4
     alive, youngest = (
         sorted(zip(map(tuple, decisions.tolist()), rewards.tolist(), strict=True))
         for decisions, rewards in (
-            (np.asarray(run.state.strategy.decisions), np.asarray(run.state.strategy.rewards)),
+            (np.asarray(population.decisions), np.asarray(population.rewards)),
             (found["decisions"][-8:], found["rewards"][-8:]),
         )
     )
     assert alive == youngest
     assert "is a search by evolution, which has no controller" in fails(measurements.measure, run)
+
+
+BEST = {"source": "best", "capacity": 3, "refresh_size": 1, "batch": 2}
+WITH_ARCHIVES = {
+    "evolution": {"name": "evolution", "population": 8, "tournament": 3, "archive": 12},
+    "local_search": {"name": "local_search", "archive": 12},
+    "best": {"supervised": "likelihood", "archive": 12, "mutations": 0.5, "memory": BEST},
+    "untrained": {"archive": 12, "screening": "untrained"},
+    "value": {"archive": 12, "screening": "value"},
+}
+
+
+@pytest.mark.parametrize("name", WITH_ARCHIVES)
+def test_what_was_scored_is_kept_with_the_run(name, tmp_path):
+    config = tiny(search={"epochs": 2, "warmup_epochs": 0}, strategy=WITH_ARCHIVES[name])
+    start(config, tmp_path / "run")
+    archive, found = (
+        runs.open_run(tmp_path / "run").state.strategy.archive,
+        scored(tmp_path / "run"),
+    )
+    assert archive.scored == len(found["rewards"]) == 2 * 4 * 4
+    held, last = (
+        {tuple(row) for row in np.asarray(rows).tolist()}
+        for rows in (archive.decisions, found["decisions"][-12:])
+    )
+    assert held == last

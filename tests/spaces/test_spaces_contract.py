@@ -353,3 +353,22 @@ def _choices_of(space, kind):
 
 def _uniform(space, seed, n):
     return np.random.default_rng(seed).integers(0, space.num_choices, (n, space.num_decisions))
+
+
+# Other architectures near one.
+
+
+def test_neighbours_differ_in_one_decision_and_are_all_there(space):
+    decisions = uniform(space)[0]
+    found = np.asarray(space.neighbours(decisions))
+    np.testing.assert_array_equal(space.validate(found), found)
+    assert np.all((found != decisions).sum(axis=1) == 1)
+    expected = sum(choices - 1 for choices in space.num_choices)
+    assert len(np.unique(found, axis=0)) == len(found) == expected
+
+
+def test_mutations_are_neighbours(space):
+    parents = uniform(space)[:100]
+    found = np.asarray(space.mutate(jax.random.key(1), parents))
+    np.testing.assert_array_equal(space.validate(found), found)
+    assert np.all((found != parents).sum(axis=1) == 1)

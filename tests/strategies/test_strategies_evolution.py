@@ -18,9 +18,9 @@ SPACE = NASBench201Space()
 
 
 @functools.cache
-def evolution(space, population, tournament):
+def evolution(space, population, tournament, **others):
     """The strategy, its functions compiled."""
-    made = make_evolution(space, EvolutionSettings(population, tournament))
+    made = make_evolution(space, EvolutionSettings(population, tournament, **others))
     return made._replace(
         init=jax.jit(made.init),
         propose=jax.jit(made.propose, static_argnums=2),
@@ -65,15 +65,15 @@ def test_the_oldest_die_however_good():
     state, _ = scored(strategy, state, [row(4), row(0)], [4, 5])
     alive = sorted(
         zip(
-            np.asarray(state.decisions)[:, 0].tolist(),
-            np.asarray(state.rewards).tolist(),
+            np.asarray(state.population.decisions)[:, 0].tolist(),
+            np.asarray(state.population.rewards).tolist(),
             strict=True,
         )
     )
     assert alive == [(0, 5), (2, 2), (3, 3), (4, 4)]
     state, _ = scored(strategy, state, [row(1)] * 3, [6, 7, 8])
-    assert sorted(np.asarray(state.rewards).tolist()) == [5, 6, 7, 8]
-    assert int(state.born) == 9
+    assert sorted(np.asarray(state.population.rewards).tolist()) == [5, 6, 7, 8]
+    assert int(state.population.scored) == 9
 
 
 def test_a_mutation_changes_one_decision_to_any_other_choice():
@@ -163,3 +163,20 @@ def test_more_than_the_population_holds():
         UserError, match="^config field strategy.population: must be at least the 5 architectures"
     ):
         filled(evolution(SPACE, 4, 2), [row(0)] * 5, range(5))
+
+
+def test_with_an_archive_what_was_scored_is_not_proposed_again():
+    """The neighbours of one parent are 24: 23 are scored, and the last is all that is proposed."""
+    strategy = evolution(SPACE, 1, 1, archive=24, candidates=200)
+    neighbours = np.asarray(SPACE.neighbours(jnp.array(row(2))))
+    state = filled(strategy, neighbours[:1], [0])
+    for one in (*neighbours[1:23], row(2)):  # the parent last: it alone is alive
+        state, _ = scored(strategy, state, [one], [1])
+    for seed in range(3):
+        found = strategy.propose(state, jax.random.key(seed), 1)
+        np.testing.assert_array_equal(found, neighbours[23:])
+
+
+def test_more_than_the_archive_holds():
+    with pytest.raises(UserError, match="^config field strategy.archive: must be at least the 5 a"):
+        filled(evolution(SPACE, 8, 2, archive=4), [row(0)] * 5, range(5))

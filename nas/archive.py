@@ -1,0 +1,89 @@
+"""The archive: the architectures last scored, with their rewards. What was scored once need not be
+paid for again, and the best of them can be learned from.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from nas.errors import UserError
+from nas.types import Array
+
+
+@flax.struct.dataclass
+class Archive:
+    """A ring of the C architectures last scored."""
+
+    decisions: Array  # [C, T] int32
+    rewards: Array  # [C] float32; -inf where it was not finite
+    scored: Array  # [] int32; architectures scored so far: the first C of them fill the rows
+
+
+def empty(capacity: int, length: int) -> Archive:
+    """An archive of `capacity` rows of `length` decisions, none filled."""
+    return Archive(
+        jnp.zeros((capacity, length), jnp.int32), jnp.full(capacity, -jnp.inf), jnp.int32(0)
+    )
+
+
+def write(archive: Archive, decisions: Array, rewards: Array, *, field: str) -> Archive:
+    """Writes n architectures [n, T] and their rewards [n] over the oldest rows.
+
+    Args:
+      field: the setting that says how many rows there are, which an error names.
+
+    Raises:
+      UserError: there are fewer rows than n (when it is traced).
+    """
+    capacity, n = len(archive.rewards), len(rewards)
+    if n > capacity:
+        wanted = f"must be at least the {n} architectures scored at once, got {capacity}"
+        raise UserError(f"config field strategy.{field}: {wanted}")
+    rows = (archive.scored + jnp.arange(n, dtype=jnp.int32)) % capacity
+    return Archive(
+        archive.decisions.at[rows].set(decisions),
+        archive.rewards.at[rows].set(jnp.where(jnp.isfinite(rewards), rewards, -jnp.inf)),
+        archive.scored + n,
+    )
+
+
+def filled(archive: Archive) -> Array:
+    """[C] bool: the rows that hold an architecture."""
+    return jnp.arange(len(archive.rewards)) < archive.scored
+
+
+def look_up(archive: Archive, decisions: Array) -> tuple[Array, Array]:
+    """Whether architectures [n, T] are held, bool[n], and their rewards [n]; -inf if they are
+    not.
+    """
+    same = _same(decisions, archive.decisions) & filled(archive)[None]
+    return jnp.any(same, axis=1), jnp.max(
+        jnp.where(same, archive.rewards[None], -jnp.inf), axis=1, initial=-jnp.inf
+    )
+
+
+def first_new(archive: Archive, candidates: Array, n: int) -> Array:
+    """[n, T]: the first of candidates [M, T] that the archive does not hold, no two alike.
+
+    Where there are fewer than n, repeats follow in the same order.
+    """
+    earlier = jnp.tri(len(candidates), k=-1, dtype=bool)
+    repeats = jnp.any(_same(candidates, candidates) & earlier, axis=1)
+    repeats |= look_up(archive, candidates)[0]
+    return candidates[jnp.argsort(repeats, stable=True)[:n]]
+
+
+def best(archive: Archive, n: int) -> tuple[Array, Array]:
+    """The n best that the archive holds, [n, T], best first; and how many of these rows are
+    filled, [] int32.
+    """
+    _, rows = jax.lax.top_k(jnp.where(filled(archive), archive.rewards, -jnp.inf), n)
+    return archive.decisions[rows], jnp.minimum(archive.scored, n)
+
+
+def _same(a: Array, b: Array) -> Array:
+    """[n, m] bool: which of [n, T] are which of [m, T]."""
+    same = jnp.ones((len(a), len(b)), bool)
+    for t in range(a.shape[1]):  # an array [n, m, T] would be read from memory
+        same &= a[:, t, None] == b[None, :, t]
+    return same
