@@ -34,7 +34,7 @@ from nas import checkpoint, logs, search, steps, tasks, training
 from nas import config as configs
 from nas.config import Config
 from nas.errors import UserError, one_line
-from nas.files import replacing
+from nas.files import replacing, writing
 from nas.parallel import choose_devices
 from nas.spaces import SearchSpace
 from nas.spaces.space import MAX_NODES
@@ -324,12 +324,17 @@ def _open(config, workdir, splits):
                 metadata = _read_metadata(workdir)
         _check_settings(metadata)
         _check_data(metadata, splits)
-        lock.truncate(0)
-        print(f"process {os.getpid()} of {platform.node()}", file=lock, flush=True)
+        with writing(workdir / LOCK):
+            lock.truncate(0)
+            os.write(lock.fileno(), f"process {os.getpid()} of {platform.node()}\n".encode())
         values = dataclasses.asdict(config)
         if not (workdir / CONFIG).is_file() or _read_json(workdir / CONFIG) != values:
             _write_json(workdir / CONFIG, values)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # a disk that has become read-only
+                lock.truncate(0)
 
 
 def _warn_of_large_graphs(space):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from nas import logs, measurements, runs, steps
+from nas import logs, measurements, runs, search, steps
 from nas.config import TrainingConfig
 from nas.data import text
 from nas.data.text import Corpus
@@ -166,7 +166,7 @@ def test_too_few_tokens_leave_no_directory(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_process(workdir):
+def test_a_second_process(workdir, monkeypatch):
     with (workdir / runs.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         print("process 7 of node3", file=lock, flush=True)
@@ -175,8 +175,13 @@ def test_a_second_process(workdir):
                 f"--workdir: {workdir} is in use by another process (process 7 of node3); if its "
                 f"host is gone, delete {workdir / 'lock'}"
             )
+    named = []
+    monkeypatch.setattr(
+        search, "run", lambda *_, **__: named.append((workdir / runs.LOCK).read_text())
+    )
     start(CONFIG, workdir)
-    assert (workdir / runs.LOCK).read_text() == f"process {os.getpid()} of {platform.node()}\n"
+    assert named == [f"process {os.getpid()} of {platform.node()}\n"]
+    assert (workdir / runs.LOCK).read_text() == ""
 
 
 def test_a_lock_ends_with_its_process(workdir):
