@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from launch.display import Display
-from launch.side_by_side import Ledger, Piece, interrupted, signals
+from launch.pieces import Ledger, Piece, interrupted
 from launch.workers import Share, Worker
 from nas.errors import UserError, one_line
 from nas.files import write_atomic
 from nas.progress import Status
+from nas.signals import received_signals
 
 FLAGS = flags.FLAGS
 _TRIES = 2  # of a piece that fails
@@ -92,7 +93,7 @@ def make_all(
       Interrupted: SIGTERM or Ctrl-C; all jobs are cancelled, so that searches save.
     """
     running: dict[str, _Submitted] = {}  # by number of the job
-    with signals() as received:
+    with received_signals() as received:
         try:
             while (running or ledger.waiting) and not received:
                 while piece := ledger.next():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from launch.display import duration
-from launch.side_by_side import Piece
+from launch.pieces import Piece
 from nas import estimate, logs, measurements, runs, steps
 from nas.config import Config
 from nas.measurements import TRAINED, UNTRAINED, Measured

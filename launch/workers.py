@@ -21,10 +21,11 @@ from absl import flags
 
 from launch import common, device
 from launch.display import Display
-from launch.side_by_side import Ledger, Piece, interrupted, signals
+from launch.pieces import Ledger, Piece, interrupted
 from nas import progress
 from nas.errors import Interrupted, UserError
 from nas.progress import Status
+from nas.signals import received_signals
 
 FLAGS = flags.FLAGS
 MOST = 4  # pieces at a time, unless more are asked for: each holds data and weights of its own
@@ -88,7 +89,7 @@ def open_engine(jobs: int) -> Callable[[Ledger, Display], None]:
     """What makes pieces in so many processes; it raises Interrupted where a signal ended it."""
 
     def make_all(ledger, display):
-        with signals() as received:
+        with received_signals() as received:
             _make_all(ledger, display, shares(jobs, _cores(), _gpus()), received)
         if received:
             raise interrupted(received)

@@ -24,6 +24,7 @@ from nas.errors import Interrupted, UserError
 from nas.parallel import Devices, choose_devices
 from nas.progress import track
 from nas.scored import Scored
+from nas.signals import received_signals
 from nas.steps import SearchState
 from nas.tasks import Splits, Stream, Task
 from nas.types import Batch
@@ -161,7 +162,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     with (
         _releasing(writer, scored, checkpoints),
         _tracked(config, devices, done) as advance,
-        _received_signals() as signals,
+        received_signals() as signals,
         np.errstate(over="ignore"),  # of a run that diverges
     ):
         yield (
@@ -331,21 +332,6 @@ def _check_finite(search, phase, first, values, decisions):
                 f"'{architecture}'; last good checkpoint: {saved[-1] if saved else 'none'} in "
                 f"{search.workdir}; search.on_nonfinite=skip drops such updates"
             )
-
-
-@contextlib.contextmanager
-def _received_signals() -> Iterator[list[int]]:
-    """The numbers of SIGTERM, SIGHUP and Ctrl-C, as they are received."""
-    received = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.products import Point
+from nas.config import PRECISIONS
 from nas.data.tokens import Tokens
 from nas.parallel import Devices
 from nas.spaces.recurrent import RecurrentSpace
@@ -20,11 +21,7 @@ from nas.supernets.recurrent.language_model import supernet_reward
 from nas.supernets.recurrent.settings import LanguageModelSettings
 from nas.types import Array, Batch, Reward
 
-PRECISION = {
-    "float32": "float32",
-    "tf32": "tensorfloat32",
-    "bfloat16": "float32",
-}  # of products of float32 operands
+PRECISION = PRECISIONS | {"bfloat16": PRECISIONS["float32"]}  # of products of float32 operands
 DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 SETTING = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16"}  # network.matmul
 

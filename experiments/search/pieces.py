@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.search.tables import Scratch
 from launch import side_by_side
-from launch.side_by_side import Piece
+from launch.pieces import Piece
 from nas import derivation, logs, progress, runs, tasks, training
 from nas.arrays import load_arrays, save_arrays
 from nas.config import Config

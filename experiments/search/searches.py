@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from experiments.arms import STRATEGIES
 from launch import side_by_side
-from launch.side_by_side import Piece
+from launch.pieces import Piece
 from nas import estimate, parallel, runs, tasks
 from nas.config import Config, TrainingConfig
 from nas.runs import Run

@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.arms import training_steps
 from launch import side_by_side
-from launch.side_by_side import Piece
+from launch.pieces import Piece
 from nas import progress, tasks, training
 from nas.arrays import load_arrays, save_arrays
 from nas.config import Config

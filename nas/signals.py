@@ -1,0 +1,20 @@
+"""Signals that ask a program to stop. Imports no JAX."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def received_signals() -> Iterator[list[int]]:
+    """The numbers of SIGTERM, SIGHUP and Ctrl-C, as they are received while the block runs."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
