@@ -2,6 +2,7 @@
 that is not finite.
 """
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -188,6 +189,23 @@ def test_a_signal_while_an_epoch_ends_stops_after_the_next_chunk(whole, tmp_path
     with pytest.raises(search.Interrupted, match="epoch 1, shared 2, controller 0"):
         run(CONFIG, tmp_path)
     run(CONFIG, tmp_path)
+    assert_same_run(CONFIG, tmp_path, whole[0])
+
+
+def test_after_so_many_minutes_it_is_saved_within_an_epoch(whole, tmp_path):
+    plan = dataclasses.replace(CONFIG.search, checkpoint_minutes=1e-9, keep=100)
+    config = dataclasses.replace(CONFIG, search=plan)
+    assert_same_bits(run(config, tmp_path), whole[1])
+    shared, controller = ([*range(2, steps + 1, 2)] for steps in (6, 4))  # chunks of two
+    assert (plan.chunk, plan.shared_steps, plan.controller_steps) == (2, 6, 4)
+    within = [shared, *2 * [shared + [6 + step for step in controller]]]  # one epoch warms up
+    expected = [11 * epoch + step for epoch in range(3) for step in [*within[epoch], 11]]
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+    assert sorted(saved) == expected
+    shutil.rmtree(tmp_path / "checkpoints" / "33")
+    for step in (26, 28, 30, 32):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step))
+    run(CONFIG, tmp_path)  # from within the last epoch
     assert_same_run(CONFIG, tmp_path, whole[0])
 
 
