@@ -1,5 +1,6 @@
 """Training a cell alone, as a function that serves every cell: decisions are traced."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ def train(
     cell, key = shared.read_cell(space, decisions), jax.random.key(seed)
     whole = network.init(space, recipe, types, jax.random.fold_in(key, _WEIGHTS))
     params, optimise = shared.gather(whole, cell), optimiser(recipe)
-    windows = reader(recipe, jax.random.fold_in(key, _TEXT), text.train)
+    windows = reader(recipe, text_key(seed), text.train)
 
     def loss(params: Params, hidden: Array, tokens: Array) -> tuple[Array, Array]:
         return network.loss(params, cell, tokens, hidden, max_norm=recipe.max_norm)
@@ -53,8 +54,7 @@ def train(
         tokens, begins = windows(number)
         hidden = jnp.where(begins[:, None], 0.0, hidden)
         (value, hidden), gradient = jax.value_and_grad(loss, has_aux=True)(params, hidden, tokens)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-        gradient = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0.0), gradient)
+        gradient, finite = finite_or_zero(value, gradient)
         updates, state = optimise.update(gradient, state)
         return (
             optax.apply_updates(params, updates),
@@ -75,8 +75,14 @@ def train(
     return Trained(*(nats / np.float32(np.log(2)) for nats in (online, *held_out)), skipped)
 
 
-def optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    """Adam of clipped gradients; its rate rises from 0 to its peak, and falls to 0 as a cosine."""
+def finite_or_zero(loss: Array, gradient: Params) -> tuple[Params, Array]:
+    """The gradient, zeros where it or the loss is not finite; and whether both are, [] bool."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradient))
+    return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0.0), gradient), finite
+
+
+def learning_rate(recipe: Recipe) -> Callable[[Array], Array]:
+    """The rate of a step of that number: rises from 0 to its peak, and falls to 0 as a cosine."""
     rise = max(1, round(recipe.warmup * recipe.steps))
 
     def rate(count: Array) -> Array:
@@ -85,7 +91,18 @@ def optimiser(recipe: Recipe) -> optax.GradientTransformation:
         share = jnp.where(done < rise, done / rise, (1 + jnp.cos(np.pi * fallen)) / 2)
         return recipe.learning_rate * share
 
-    return optax.chain(optax.clip_by_global_norm(recipe.clip), optax.adam(rate, b2=0.99))
+    return rate
+
+
+def optimiser(recipe: Recipe) -> optax.GradientTransformation:
+    """Adam of clipped gradients."""
+    adam = optax.adam(learning_rate(recipe), b2=0.99)
+    return optax.chain(optax.clip_by_global_norm(recipe.clip), adam)
+
+
+def text_key(seed: Array) -> Array:
+    """The key of where in the text a training begins."""
+    return jax.random.fold_in(jax.random.key(seed), _TEXT)
 
 
 def reader(recipe: Recipe, key: Array, train: Array):

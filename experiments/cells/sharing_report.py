@@ -1,0 +1,301 @@
+"""What is said of shared weights beside cells trained alone: numbers, tables and figures."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import kendalltau, rankdata
+
+from experiments.cells import sharing
+from experiments.cells.sharing import Queries, Ranked
+from experiments.cells.supernet import PROPOSALS, Searched
+from experiments.nasbench201 import figures, peers, settings
+from experiments.nasbench201.judging import Judge
+from nas.data.cell_table import CellTable
+from nas.evaluation import statistics
+from nas.evaluation.statistics import Interval
+from nas.report.tables import Column, Empty, Row, Table
+
+BY_SIZE = "Does sharing rank worse the larger the space?"
+EXACT = "What do shared weights tell of cells?"
+SEARCHES = "What does a search lose to shared weights?"
+_COMPARED = ("shared weights against training alone", "two trainings alone", "two supernets")
+_RESAMPLES = 1000
+_DRAWN = (settings.RANDOM, peers.LOCAL_SEARCH, sharing.PG)
+_TITLES = settings.TITLES | {
+    peers.LOCAL_SEARCH: peers.ARMS[peers.LOCAL_SEARCH].title,
+    sharing.UNIFORM: "uniform",
+}
+
+
+class Truth(NamedTuple):
+    """A table as searches see it and as they are judged, of all architectures; bits a character."""
+
+    classes: np.ndarray  # [n] int; equal for those that compute the same
+    validation: np.ndarray  # [n] mean over seeds
+    test: np.ndarray  # [n] mean over seeds
+    seeds: Mapping[str, np.ndarray]  # measure -> [S, C] of each class
+    first: np.ndarray  # [C] an architecture of each class
+
+    @classmethod
+    def of(cls, table: CellTable) -> "Truth":
+        rows = table.rows()
+        first = np.unique(rows, return_index=True)[1]
+        means = (table.bits[name].mean(axis=1)[rows] for name in ("validation", "test"))
+        by_seed = {name: bits[rows[first]].T for name, bits in table.bits.items()}
+        return cls(rows, *means, by_seed, first)
+
+    def regret(self, chosen: np.ndarray) -> np.ndarray:
+        """[...] bits by which architectures [...] are worse on test than the best."""
+        return self.test[chosen] - self.test.min()
+
+
+# How far two measures agree.
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean over pairs of a measurement of [M, n] and one of [N, n]."""
+    return float(np.mean(_standard(first) @ _standard(second).T))
+
+
+def kendall(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean over pairs of a measurement of [M, n] and one of [N, n]."""
+    return float(np.mean([kendalltau(a, b).statistic for a in first for b in second]))
+
+
+def repeated(values: np.ndarray, statistic=spearman) -> float:
+    """Mean over pairs of two of the measurements [M, n]."""
+    pairs = [(i, j) for i in range(len(values)) for j in range(i)]
+    return float(np.mean([statistic(values[[i]], values[[j]]) for i, j in pairs]))
+
+
+def agreement(ranked: Ranked, statistic=spearman, seed: int = 0) -> dict[str, Interval]:
+    """What is compared -> how far single measurements agree, 95 % over resampled cells."""
+
+    def measure(shared, alone):
+        own = (repeated(values, statistic) for values in (alone, shared))
+        return statistic(shared, alone), *own
+
+    rng, count = np.random.default_rng(seed), ranked.alone.shape[1]
+    rows = rng.integers(count, size=(_RESAMPLES, count))
+    drawn = [measure(ranked.shared[:, some], ranked.alone[:, some]) for some in rows]
+    limits = np.nanquantile(drawn, [0.025, 0.975], axis=0).T  # some are of one cell alone
+    found = zip(measure(*ranked), limits, strict=True)
+    return {
+        name: Interval(value, *map(float, ends))
+        for name, (value, ends) in zip(_COMPARED, found, strict=True)
+    }
+
+
+def between_copies(values: np.ndarray, classes: np.ndarray) -> float:
+    """The share of the variance of values [n] that is within classes [n]."""
+    numbers = np.unique(classes, return_inverse=True)[1]
+    means = np.bincount(numbers, values) / np.bincount(numbers)
+    return float(np.var(values - means[numbers]) / np.var(values))
+
+
+# By size.
+
+
+def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figure]:
+    """Table, sentence and figure of spaces by their number of nodes."""
+    told = {nodes: agreement(ranked) for nodes, ranked in found.items()}
+    rows = []
+    for nodes, ranked in found.items():
+        taus = agreement(ranked, kendall)
+        for name in _COMPARED:
+            counts = [f"{nodes}", float(ranked.alone.shape[1])]
+            texts = [_text(of[name]) for of in (told[nodes], taus)]
+            rows.append(Row([*counts, name, *texts], name == _COMPARED[0]))
+    columns = [Column("nodes"), Column("cells", 0), Column("what is compared")]
+    columns += [Column("Spearman"), Column("Kendall's tau")]
+    some = next(iter(found.values()))
+    notes = [
+        f"Validation loss of single measurements: the mean over pairs of one of {len(some.shared)} "
+        f"supernets and one of {len(some.alone)} trainings. 95 % intervals over resampled cells.",
+        "Cells of supernets are drawn uniformly; steps, width, text, batch and optimiser are equal "
+        "at all sizes.",
+    ]
+    least, most = min(told), max(told)
+    ends = [told[nodes] for nodes in (least, most)]
+    sentence = "; ".join(
+        f"{name} {ends[0][name].estimate:.2f} at {least} nodes, {_text(ends[1][name], 2)} at {most}"
+        for name in _COMPARED
+    )
+    curves = {}
+    for name in _COMPARED:
+        values = np.array([told[nodes][name] for nodes in told])
+        curves[name] = np.array(list(told)), *values.T
+    figure = figures.bands(curves, x_label="nodes of a cell", y_label="Spearman's correlation")
+    table = Table(BY_SIZE, columns, rows, notes, command)
+    return table, f"Spearman's correlation: {sentence}.", figure
+
+
+# Exactly.
+
+
+def exact(truth: Truth, found: Mapping[str, Searched], space, command: str) -> tuple[Table, str]:
+    """Table and sentence of all architectures, under the supernets of every policy."""
+    measured = {_TITLES[policy]: _of_policy(truth, of, space) for policy, of in found.items()}
+    rows = [
+        Row([title, *(_over(numbers) for numbers in of.values())]) for title, of in measured.items()
+    ]
+    ceiling = _ceiling(truth)
+    rows.append(
+        Row(
+            [
+                "trained alone, one seed",
+                *(_over(ceiling[n]) if n in ceiling else Empty("-") for n in _NUMBERS),
+            ],
+            True,
+        )
+    )
+    columns = [Column("weights shared by cells of"), *map(Column, _NUMBERS)]
+    supernets = len(next(iter(found.values())).bits)
+    seeds = len(truth.seeds["test"])
+    notes = [
+        f"Means over {supernets} supernets [95 % interval]; truth is test loss, the mean of {seeds} "
+        "seeds of a class, or of the others where one seed is judged.",
+        "Corrected: divided by the square root of the reliability of the truth. Best quarter: by "
+        "truth. Regret in bits a character on test, of the best of all architectures by the loss "
+        f"in question, and of the best of {PROPOSALS} proposals of the policy at the end.",
+    ]
+    sentence = "; ".join(f"{title} {_over(of['Spearman'])}" for title, of in measured.items())
+    return Table(EXACT, columns, rows, notes, command), f"Spearman with the truth: {sentence}."
+
+
+_NUMBERS = (
+    "Spearman",
+    "Kendall's tau",
+    "Spearman, corrected",
+    "best quarter",
+    "two supernets",
+    "variance between copies",
+    "regret of the best",
+    "of its proposals",
+)
+
+
+def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
+    """Number -> [supernets]."""
+    reliability, bits = _reliability(truth.seeds["test"]), np.asarray(searched.bits, float)
+    good = _best_quarter(truth.test[truth.first])
+    best = truth.first[good]
+    of_truth = [spearman(row[None], truth.test[None]) for row in bits]
+    others = [
+        spearman(bits[[i]], np.delete(bits, i, axis=0)) for i in range(len(bits)) if len(bits) > 1
+    ]
+    proposed = [
+        rows[np.argmin(row[rows])]
+        for row, rows in zip(bits, map(space.index, searched.proposals), strict=True)
+    ]
+    values = (
+        of_truth,
+        [kendall(row[None], truth.test[None]) for row in bits],
+        np.array(of_truth) / np.sqrt(reliability),
+        [spearman(row[None, best], truth.test[None, best]) for row in bits],
+        others,
+        [between_copies(row, truth.classes) for row in bits],
+        truth.regret(np.argmin(bits, axis=1)),
+        truth.regret(np.array(proposed)),
+    )
+    return {name: np.asarray(of, float) for name, of in zip(_NUMBERS, values, strict=True)}
+
+
+def _ceiling(truth) -> dict[str, np.ndarray]:
+    """Number -> [seeds], of validation by one seed against test by the others."""
+    seen, judged = truth.seeds["validation"], truth.seeds["test"]
+    found = {name: [] for name in ("Spearman", "Kendall's tau", "best quarter", _NUMBERS[-2])}
+    for seed in range(len(seen)):
+        other = np.delete(judged, seed, axis=0).mean(axis=0)
+        own, best = seen[[seed]], _best_quarter(other)
+        found["Spearman"].append(spearman(own, other[None]))
+        found["Kendall's tau"].append(kendall(own, other[None]))
+        found["best quarter"].append(spearman(own[:, best], other[None, best]))
+        found[_NUMBERS[-2]].append(other[np.argmin(own)] - other.min())
+    return {name: np.array(values) for name, values in found.items()}
+
+
+# Searches.
+
+
+def searches(
+    truth: Truth, found: Mapping[str, Queries], bits: np.ndarray, command: str
+) -> tuple[Table, str, Figure]:
+    """Table, sentence and figure of regrets.
+
+    Args:
+      bits: [supernets, n] loss under shared weights that searches saw.
+    """
+    regrets = {name: _regrets(truth, of, bits) for name, of in found.items()}
+    rows, last = [], max(sharing.QUERIES)
+    for name, (true, shared) in regrets.items():
+        cells = [_over(values[:, q - 1]) for values in (true, shared) for q in sharing.QUERIES]
+        rows.append(Row([_TITLES[name], *cells]))
+    columns = [Column("strategy")] + [
+        Column(f"{seen}, {q} queries") for seen in ("true", "shared") for q in sharing.QUERIES
+    ]
+    true, shared = next(iter(found.values()))
+    notes = [
+        "Regret on test in bits a character of the best architecture so far by what the search "
+        f"saw; means [95 % interval], over {len(true)} seeds that saw the validation loss of cells "
+        f"trained alone, and over {len(shared)} supernets of uniformly drawn cells, "
+        f"{shared.shape[1]} seeds on each.",
+        "Settings of strategies were chosen on NAS-Bench-201.",
+    ]
+    best = min(regrets, key=lambda name: regrets[name][1][:, last - 1].mean())
+    ends = [values[:, last - 1].mean() for values in regrets[best]]
+    sentence = (
+        f"After {last} queries the least regret under shared weights is {ends[1]:.4f} bits "
+        f"({_TITLES[best]}; {ends[0]:.4f} with the true reward)."
+    )
+    x = np.arange(min(sharing.QUERIES) // 10, last + 1)
+    drawn = [arm for arm in _DRAWN if arm in regrets]
+    curves = {}
+    for kind, name in enumerate(("true reward", "shared reward")):
+        for arm in drawn:
+            columns_of = regrets[arm][kind][:, x - 1]
+            ends = [statistics.mean_interval(column) for column in columns_of.T]
+            curves[f"{_TITLES[arm]}, {name}"] = x, *np.array(ends).T
+    figure = figures.bands(
+        curves, x_label="queries", y_label="regret (bits a character)", log=True
+    )
+    return Table(SEARCHES, columns, rows, notes, command), sentence, figure
+
+
+def _regrets(truth, found: Queries, bits) -> tuple[np.ndarray, np.ndarray]:
+    """[S, Q] on the truth, [supernets, Q] under shared weights, means over seeds."""
+    true = Judge(-truth.validation, -truth.test).regret(found.truth)
+    under = [
+        Judge(-seen, -truth.test).regret(queries).mean(axis=0)
+        for seen, queries in zip(bits, found.shared, strict=True)
+    ]
+    return true, np.array(under)
+
+
+def _reliability(values) -> float:
+    """Of the mean of measurements [S, n] (Spearman-Brown of their mean rank correlation)."""
+    of_one = repeated(values)
+    return len(values) * of_one / (1 + (len(values) - 1) * of_one)
+
+
+def _best_quarter(values) -> np.ndarray:
+    return np.argsort(values, kind="stable")[: len(values) // 4]
+
+
+def _standard(values) -> np.ndarray:
+    """[M, n] ranks of rows, whose products are correlations."""
+    ranks = rankdata(values, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        return ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
+
+
+def _text(found: Interval, digits: int = 3) -> str:
+    low, high = (f"{end:.{digits}f}" for end in (found.low, found.high))
+    return f"{found.estimate:.{digits}f} [{low}, {high}]"
+
+
+def _over(values) -> str:
+    return _text(statistics.mean_interval(values)) if len(values) > 1 else "-"
