@@ -3,8 +3,8 @@
 Cells are character models of the King James text. Of cells that compute the same one is trained,
 and of some a relabelled copy too, which tells whether numbering matters. Finished blocks are kept:
 the same command goes on where a run was killed. Prints how far seeds agree and what the table says,
-and writes table.csv.gz, CSV, PNG and report/index.html. `--cells=96` trains a sample, to judge a
-recipe before it is used for all.
+and writes table.csv.gz, CSV, Markdown, PNG and report/index.html. `--cells=96` trains a sample, to
+judge a recipe before it is used for all.
 """
 
 import dataclasses

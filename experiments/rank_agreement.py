@@ -3,8 +3,8 @@ that noise allows.
 
 Cells drawn uniformly, and as many of the best tenth of ten times as many under shared weights, are
 scored by the shared weights of two searches and trained from scratch with two seeds. No measurement
-agrees better with another than with its own repetition. Prints the table, writes CSV, PNG and
-report/index.html; finished pieces are kept, also those of experiments.table_search in the same
+agrees better with another than with its own repetition. Prints the table, writes CSV, Markdown, PNG
+and report/index.html; finished pieces are kept, also those of experiments.table_search in the same
 folder.
 """
 

@@ -37,7 +37,8 @@ def main():
     from nas import runs
     from nas.data import cell_table, characters
 
-    table, size = cell_table.read_named(FLAGS.table), sharing.SIZES[FLAGS.config]
+    table = cell_table.read_cells(cell_table.located(FLAGS.table))
+    size = sharing.SIZES[FLAGS.config]
     if len(table.seeds) < 2:
         raise UserError(f"--table: needs two seeds at least, {FLAGS.table} has one")
     folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", "sharing", FLAGS.config))

@@ -4,8 +4,8 @@ test split.
 For every strategy and seed: a search, the cells derived from it, and the best of them trained from
 scratch, beside those of random search and successive halving without shared weights, a cell drawn
 at random and an LSTM with as many parameters. Shared weights also score the cells of the other
-strategies. Prints tables, writes CSV, PNG and report/index.html; finished pieces are kept,
-interrupted ones continue. The searches are kept as well where another recipe is asked for:
+strategies. Prints tables, writes CSV, Markdown, PNG and report/index.html; finished pieces are
+kept, interrupted ones continue. The searches are kept as well where another recipe is asked for:
 --config.training.epochs=4.
 """
 

@@ -14,7 +14,7 @@ from experiments.cells import study, supernet
 from experiments.cells.recipe import Recipe
 from experiments.cells.supernet import Searched
 from experiments.cells.training import Text
-from experiments.nasbench201 import kept, peers, seeds, settings
+from experiments.tabular import kept, peers, seeds, settings
 from nas import progress
 from nas.config import Config
 from nas.data.cell_table import CellTable

@@ -10,9 +10,9 @@ from scipy.stats import kendalltau, rankdata
 from experiments.cells import sharing
 from experiments.cells.sharing import Queries, Ranked
 from experiments.cells.supernet import PROPOSALS, Searched
-from experiments.nasbench201 import figures, peers, settings
-from experiments.nasbench201.judging import Judge
-from nas.data.cell_table import CellTable
+from experiments.tabular import figures, peers, settings
+from experiments.tabular.judging import Judge
+from nas.data.cell_table import BITS, CellTable
 from nas.evaluation import statistics
 from nas.evaluation.statistics import Interval
 from nas.report.tables import Column, Empty, Row, Table
@@ -258,17 +258,15 @@ def searches(
             columns_of = regrets[arm][kind][:, x - 1]
             ends = [statistics.mean_interval(column) for column in columns_of.T]
             curves[f"{_TITLES[arm]}, {name}"] = x, *np.array(ends).T
-    figure = figures.bands(
-        curves, x_label="queries", y_label="regret (bits a character)", log=True
-    )
+    figure = figures.bands(curves, x_label="queries", y_label="regret (bits a character)", log=True)
     return Table(SEARCHES, columns, rows, notes, command), sentence, figure
 
 
 def _regrets(truth, found: Queries, bits) -> tuple[np.ndarray, np.ndarray]:
     """[S, Q] on the truth, [supernets, Q] under shared weights, means over seeds."""
-    true = Judge(-truth.validation, -truth.test).regret(found.truth)
+    true = Judge(-truth.validation, -truth.test, BITS).regret(found.truth)
     under = [
-        Judge(-seen, -truth.test).regret(queries).mean(axis=0)
+        Judge(-seen, -truth.test, BITS).regret(queries).mean(axis=0)
         for seen, queries in zip(bits, found.shared, strict=True)
     ]
     return true, np.array(under)

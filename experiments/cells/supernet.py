@@ -112,7 +112,10 @@ def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
 
     def bits(state, decisions, tokens):
         def one(decisions):
-            cell, hidden = shared.read_cell(space, decisions), jnp.zeros((len(tokens), recipe.width))
+            cell, hidden = (
+                shared.read_cell(space, decisions),
+                jnp.zeros((len(tokens), recipe.width)),
+            )
             used = shared.gather(state.params, cell)
             return network.loss(used, cell, tokens, hidden, max_norm=recipe.max_norm)[0]
 
@@ -211,7 +214,9 @@ def run(compiled: Program, seeds, text: Text, decisions: np.ndarray, recipe: Rec
     tokens = training.sequences(recipe, text.validation)[::4]
     bits = compiled.score(states, (np.asarray(decisions, np.int32), tokens))
     online, skipped = (np.stack(of, axis=1)[: len(seeds)] for of in zip(*logged, strict=True))
-    bits, proposals = (np.asarray(of)[: len(seeds)] for of in (bits, compiled.propose(states, None)))
+    bits, proposals = (
+        np.asarray(of)[: len(seeds)] for of in (bits, compiled.propose(states, None))
+    )
     return Searched(bits, proposals, online, skipped.sum(axis=1))
 
 

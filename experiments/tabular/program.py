@@ -28,12 +28,7 @@ def read(name: str) -> ScoreTable:
     """
     kind, _, strength = name.partition(":")
     if kind != "synthetic":
-        path = cell_table.PACKAGED.get(name, pathlib.Path(name))
-        if name in cell_table.PACKAGED and not path.exists():
-            raise UserError(
-                f"--table: {path} is missing; `python -m experiments.every_cell --config=full` "
-                "writes a table.csv.gz, which --table reads as well"
-            )
+        path = cell_table.located(name)
         if cell_table.holds_cells(path):
             return cell_table.score_table(cell_table.read_cells(path))
         return tables.read_table(path)

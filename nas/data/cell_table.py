@@ -89,6 +89,21 @@ def score_table(table: CellTable) -> ScoreTable:
     return ScoreTable(table.space, scores, classes, BITS)
 
 
+def located(name: str) -> pathlib.Path:
+    """The file of one of PACKAGED, or the file of that name.
+
+    Raises:
+      UserError: a packaged table was not installed.
+    """
+    path = PACKAGED.get(name, pathlib.Path(name))
+    if name in PACKAGED and not path.exists():
+        raise UserError(
+            f"--table: {path} is missing; `python -m experiments.every_cell --config=full` writes a "
+            "table.csv.gz, which --table reads as well"
+        )
+    return path
+
+
 def holds_cells(path: str | os.PathLike) -> bool:
     """Whether a file begins as a table of cells does.
 
