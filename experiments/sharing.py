@@ -24,10 +24,9 @@ FLAGS = flags.FLAGS
 
 
 def main():
-    from nas.errors import UserError
-
     import jax
 
+    from nas.errors import UserError
     from nas.evaluation.edit_distance import available_cores
 
     jax.config.update("jax_num_cpu_devices", available_cores())  # a training on each core

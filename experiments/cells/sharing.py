@@ -32,6 +32,7 @@ SEARCHES = (
     MEMORY,
 )
 QUERIES = (100, 300)  # after which searches are judged
+_CHOSEN_FOR = 300  # queries for which the settings of local search were chosen
 
 
 class Size(NamedTuple):
@@ -162,7 +163,7 @@ class Study:
 def configure(name: str, space: RecurrentSpace) -> Config:
     """The configuration of a strategy with settings that were chosen on NAS-Bench-201."""
     if name == peers.LOCAL_SEARCH:
-        chosen = peers.CHOSEN[name][max(QUERIES)]
+        chosen = peers.CHOSEN[name][_CHOSEN_FOR]
         return peers.configure(peers.ARMS[name], chosen, space)
     return settings.configure(name, settings.SIZES["quick"], space)
 

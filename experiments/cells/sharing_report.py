@@ -155,8 +155,8 @@ def exact(truth: Truth, found: Mapping[str, Searched], space, command: str) -> t
     supernets = len(next(iter(found.values())).bits)
     seeds = len(truth.seeds["test"])
     notes = [
-        f"Means over {supernets} supernets [95 % interval]; truth is test loss, the mean of {seeds} "
-        "seeds of a class, or of the others where one seed is judged.",
+        f"Means over {supernets} supernets [95 % interval]; truth is test loss, the mean of "
+        f"{seeds} seeds of a class, or of the others where one seed is judged.",
         "Corrected: divided by the square root of the reliability of the truth. Best quarter: by "
         "truth. Regret in bits a character on test, of the best of all architectures by the loss "
         f"in question, and of the best of {PROPOSALS} proposals of the policy at the end.",

@@ -96,7 +96,7 @@ def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
         gradient, finite = training.finite_or_zero(value, gradient)
         gradient, _ = clip.update(gradient, clip.init(used))
         updates, uses = state.updates + 1, state.uses.at[cell.edge].add(1)
-        times = {name: updates for name in used} | {"recurrent": tuple(uses[cell.edge])}
+        times = dict.fromkeys(used, updates) | {"recurrent": tuple(uses[cell.edge])}
         moved = jax.tree.map(_adam, first, second, gradient, _like(used, times))
         direction, first_change, second_change = jax.tree.transpose(
             jax.tree.structure(used), jax.tree.structure((0, 0, 0)), moved
