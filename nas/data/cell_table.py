@@ -98,8 +98,8 @@ def located(name: str) -> pathlib.Path:
     path = PACKAGED.get(name, pathlib.Path(name))
     if name in PACKAGED and not path.exists():
         raise UserError(
-            f"--table: {path} is missing; `python -m experiments.every_cell --config=full` writes a "
-            "table.csv.gz, which --table reads as well"
+            f"--table: {path} is missing; `python -m experiments.every_cell --config=full` writes "
+            "a table.csv.gz, which --table reads as well"
         )
     return path
 

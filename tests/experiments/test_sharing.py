@@ -1,5 +1,5 @@
-"""Shared weights beside cells trained alone: training against Adam of each matrix by itself, what is
-kept and read from the table, numbers worked out by hand, the program.
+"""Shared weights beside cells trained alone: training against an Adam for each matrix, what is kept
+and read from the table, numbers worked out by hand, the program.
 """
 
 import dataclasses
