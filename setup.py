@@ -23,7 +23,9 @@ setup(
     # An editable install then puts the checkout itself on the path: `python -m launch.search` works
     # from any folder.
     package_dir={"": "."},
-    package_data={"nas": ["**/*.html", "**/*.css", "**/*.js", "**/*.svg", "**/*.cc", "**/*.h"]},
+    package_data={
+        "nas": [f"**/*.{kind}" for kind in ("html", "css", "js", "svg", "cc", "h", "csv.gz")]
+    },
     install_requires=[
         f"jax{JAX}",
         f"jaxlib{JAX}",

@@ -1,11 +1,11 @@
 """Which settings does the memory's effect hang on? One setting at a time, and memory size against
 refresh period.
 
-On a generated table of architectures (see nas/tables.py), where many seeds are cheap. Every variant
-is searched with both supervised objectives: `reconstruct` is to shape the state, so its columns
-show how distances of states follow the operations in common; `next_decision` is to make the policy
-look back, so its columns show what the policy does, exactly. Prints tables, writes CSV, Markdown,
-PNG and report/index.html; finished variants are kept.
+On a generated table of architectures (see nas/data/table.py), where many seeds are cheap. Every
+variant is searched with both supervised objectives: `reconstruct` is to shape the state, so its
+columns show how distances of states follow the operations in common; `next_decision` is to make the
+policy look back, so its columns show what the policy does, exactly. Prints tables, writes CSV,
+Markdown, PNG and report/index.html; finished variants are kept.
 """
 
 import pathlib
@@ -39,8 +39,8 @@ def main():
         "jax_num_cpu_devices", available_cores()
     )  # seeds are spread over devices: one a core
     device.select_device(FLAGS.platform)
-    from experiments.nasbench201 import settings, variants
-    from experiments.nasbench201.sensitivity import (
+    from experiments.tabular import settings, variants
+    from experiments.tabular.sensitivity import (
         phase_figure,
         phase_table,
         variants_figure,

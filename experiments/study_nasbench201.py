@@ -20,7 +20,7 @@ common.define_flags()
 flags.DEFINE_string(
     "table",
     "",
-    "CSV file (.csv or .csv.gz) of accuracies, see nas/tables.py; synthetic; or "
+    "CSV file (.csv or .csv.gz) of accuracies, see nas/data/table.py; synthetic; or "
     "synthetic:STRENGTH, 0 to 1.",
 )
 flags.DEFINE_enum(
@@ -60,7 +60,7 @@ def main():
         "jax_num_cpu_devices", available_cores()
     )  # seeds are spread over devices: one a core
     device.select_device(FLAGS.platform)
-    from experiments.nasbench201 import program
+    from experiments.tabular import program
 
     if FLAGS.convert:
         return program.convert(FLAGS.convert, pathlib.Path(FLAGS.table))
@@ -72,7 +72,7 @@ def main():
     if FLAGS.table == SYNTHETIC and not (FLAGS.tune or FLAGS.timing):
         program.sweep(folder)
     else:
-        table = program.read(FLAGS.table)
+        table = program.read_accuracies(FLAGS.table)
         if FLAGS.tune:
             program.tune(table, folder)
         elif FLAGS.timing:

@@ -23,7 +23,7 @@ _IMPORTED = (
     "nas.report.arms.tables",
     "nas.report.html",
     "nas.training",
-    "experiments.nasbench201.program",
+    "experiments.tabular.program",
 )
 _FORKED = "__forked__"
 _TIMEOUT = 300  # seconds that a program may hang

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nas.data import csv_lines
+from nas.data.table import ScoreTable, Unit
 from nas.errors import UserError
 from nas.files import replacing, writing
 from nas.spaces.recurrent import RecurrentSpace
@@ -27,6 +28,9 @@ from nas.spaces.recurrent import RecurrentSpace
 # bits a character: of the text as it is read for the last eighth of the training; of held-out text
 # after it
 MEASURES = ("online", "validation", "test")
+BITS = Unit("bits a character", 1.0, 4)
+DATA_SET = "kjv"  # the King James text, of which all cells are models
+PACKAGED = {"recurrent4": pathlib.Path(__file__).parent / "tables" / "recurrent4.csv.gz"}
 _WHAT = "a table of cells is a CSV file that experiments.every_cell writes"
 _DIGITS = 5
 
@@ -69,6 +73,30 @@ def canonical_cells(space: RecurrentSpace) -> np.ndarray:
     """int32[C, T]: one cell of each class, in the order of `space.every()`."""
     every = space.every()
     return every[np.unique(space.index(space.canonical(every)))]
+
+
+def score_table(table: CellTable) -> ScoreTable:
+    """The table with every architecture at its canonical cell: minus bits a character, mean over
+    seeds.
+    """
+    rows = table.rows()
+    measured = {"val": table.bits["validation"], "test": table.bits["test"]}
+    scores = {
+        (DATA_SET, split): -bits.mean(axis=1)[rows].astype(np.float32)
+        for split, bits in measured.items()
+    }
+    classes = np.unique(rows, return_inverse=True)[1].astype(np.int32)
+    return ScoreTable(table.space, scores, classes, BITS)
+
+
+def holds_cells(path: str | os.PathLike) -> bool:
+    """Whether a file begins as a table of cells does.
+
+    Raises:
+      UserError: no such file, or not text.
+    """
+    what = "a table is a CSV file of accuracies (nas/data/table.py) or of cells (cell_table.py)"
+    return csv_lines.read_text(pathlib.Path(path), what).startswith("#")
 
 
 def read_cells(path: str | os.PathLike) -> CellTable:

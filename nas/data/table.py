@@ -1,8 +1,9 @@
-"""A table of the accuracy of every architecture of NAS-Bench-201, read from a file or generated.
+"""Tables of what is known of every architecture of a space; those of NAS-Bench-201 are read from a
+file or generated.
 
-A file is text, CSV or gzipped CSV, one line an architecture: its text form under `architecture`,
-and accuracies in percent under the names in COLUMNS, in any order; a column `index` is ignored. A
-pickle is never read: loading one runs the code in it.
+Such a file is text, CSV or gzipped CSV, one line an architecture: its text form under
+`architecture`, and accuracies in percent under the names in COLUMNS, in any order; a column `index`
+is ignored. A pickle is never read: loading one runs the code in it.
 """
 
 import csv
@@ -10,40 +11,69 @@ import dataclasses
 import gzip
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from nas.data import csv_lines
 from nas.errors import UserError
 from nas.spaces.nasbench201 import NASBench201Space
+from nas.spaces.space import SearchSpace
 
 DATA_SETS = ("cifar10", "cifar100", "imagenet")  # the last is ImageNet16-120
 SPLITS = ("val", "test")
 COLUMNS = {f"{data_set}-{split}": (data_set, split) for data_set in DATA_SETS for split in SPLITS}
-SPACE = NASBench201Space()
+SPACE = NASBench201Space()  # of what is read or generated here
 
 _LOWEST, _HIGHEST = 10.0, 95.0  # of generated accuracies, percent
 _NOISE = 0.3  # percent: that between architectures of one class of NAS-Bench-201
 
 
-@dataclasses.dataclass(frozen=True)
-class AccuracyTable:
-    """What is known of all architectures, in the order of `SPACE.every()`."""
+class Unit(NamedTuple):
+    """What scores are in."""
 
-    accuracy: dict[tuple[str, str], np.ndarray]  # (data set, split) -> [15625] float32, percent
-    # [15625] int32; architectures of one class compute the same and differ in accuracy by noise
-    # only
+    name: str  # of a difference of one
+    reward: float  # that a search is given for a score of one
+    digits: int  # decimals of a difference that are worth printing
+
+
+POINTS = Unit("points", 0.01, 3)  # of accuracies in percent
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreTable:
+    """What is known of all n architectures of a space, in the order of `space.every()`."""
+
+    space: SearchSpace
+    # (data set, one of SPLITS) -> [n] float32, in `unit`; higher is better
+    scores: Mapping[tuple[str, str], np.ndarray]
+    # [n] int32; architectures of one class compute the same and differ in scores by noise only
     classes: np.ndarray
+    unit: Unit
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(data_set for data_set, _ in self.scores))
+
+    @property
+    def different(self) -> int:
+        """How many classes there are."""
+        return len(np.unique(self.classes))
+
+    def rewards(self, data_set: str) -> np.ndarray:
+        """[n] float32: what a search is given for each architecture, on the validation split."""
+        return self.scores[data_set, "val"] * np.float32(self.unit.reward)
 
     def class_mean(self, data_set: str, split: str) -> np.ndarray:
-        """[15625] float64: the mean accuracy of each architecture's class, percent."""
+        """[n] float64: the mean score of each architecture's class."""
         counts = np.bincount(self.classes)
-        sums = np.bincount(self.classes, np.asarray(self.accuracy[data_set, split], np.float64))
+        sums = np.bincount(self.classes, np.asarray(self.scores[data_set, split], np.float64))
         return (sums / counts)[self.classes]
 
 
-def read_table(path: str | os.PathLike) -> AccuracyTable:
-    """The table in a CSV or gzipped CSV file.
+def read_table(path: str | os.PathLike) -> ScoreTable:
+    """The table of NAS-Bench-201 in a CSV or gzipped CSV file.
 
     Raises:
       UserError: no such file, not text, other columns, an unknown operation, an accuracy that is
@@ -83,22 +113,24 @@ def read_table(path: str | os.PathLike) -> AccuracyTable:
         )
     _check_units(path, values)
     columns = zip(COLUMNS.values(), values.T.astype(np.float32), strict=True)
-    return AccuracyTable(dict(columns), SPACE.canonical_class(SPACE.every()))
+    return ScoreTable(SPACE, dict(columns), SPACE.canonical_class(SPACE.every()), POINTS)
 
 
-def write_table(table: AccuracyTable, path: str | os.PathLike) -> None:
-    """Writes `table` as gzipped CSV, to be read by `read_table`; accuracies with four decimals."""
+def write_table(table: ScoreTable, path: str | os.PathLike) -> None:
+    """Writes a table of NAS-Bench-201 as gzipped CSV, to be read by `read_table`; accuracies with
+    four decimals.
+    """
     with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["index", "architecture", *COLUMNS])
-        rows = np.stack([table.accuracy[column] for column in COLUMNS.values()], axis=1)
+        rows = np.stack([table.scores[column] for column in COLUMNS.values()], axis=1)
         for index, (decisions, row) in enumerate(zip(SPACE.every(), rows, strict=True)):
             writer.writerow([index, SPACE.format(decisions), *(f"{value:.4f}" for value in row)])
 
 
-def synthetic_table(seed: int, interaction: float) -> AccuracyTable:
-    """A generated table: effects of single operations, and of pairs of them that share no part of
-    the former.
+def synthetic_table(seed: int, interaction: float) -> ScoreTable:
+    """A generated table of NAS-Bench-201: effects of single operations, and of pairs of them that
+    share no part of the former.
 
     On the test split an architecture has the accuracy that its effects give it, 10 to 95 percent;
     on the validation split noise of 0.3 points is added. Every architecture is a class of its own.
@@ -127,10 +159,10 @@ def synthetic_table(seed: int, interaction: float) -> AccuracyTable:
             np.float32
         )
         accuracy[data_set, "test"] = truth.astype(np.float32)
-    return AccuracyTable(accuracy, np.arange(len(truth), dtype=np.int32))
+    return ScoreTable(SPACE, accuracy, np.arange(len(truth), dtype=np.int32), POINTS)
 
 
-def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> AccuracyTable:
+def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> ScoreTable:
     """The table of an official NATS-Bench file (topology search space), means over its training
     seeds.
 
@@ -169,7 +201,7 @@ def convert_nats_bench(path: str | os.PathLike, *, epochs: int = 12) -> Accuracy
         for column, (data_set, metric) in sources.items():
             info = api.get_more_info(number, data_set, hp=f"{epochs:02d}", is_random=False)
             accuracy[column][SPACE.index(decisions)] = info[metric]
-    return AccuracyTable(accuracy, SPACE.canonical_class(every))
+    return ScoreTable(SPACE, accuracy, SPACE.canonical_class(every), POINTS)
 
 
 def _check_units(path, values):

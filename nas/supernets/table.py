@@ -1,38 +1,37 @@
-"""A table of accuracies as a source of rewards, in the place of shared weights."""
+"""A table of rewards in the place of shared weights."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from nas.data.table import SPACE
+from nas.spaces import SearchSpace
 from nas.types import Array, Reward
 
 
-def table_reward(accuracy: np.ndarray) -> Reward:
-    """A table as a source of rewards: accuracy / 100 of each architecture; nothing is trained,
-    tokens are not read.
+def table_reward(space: SearchSpace, rewards: np.ndarray) -> Reward:
+    """A table as a source of rewards; nothing is trained, tokens are not read.
 
-    The accuracies are the state, so that one compilation serves every table. In the place of a log
-    perplexity `evaluate` gives what is also to be made small, 1 - reward.
+    The rewards are the state, so that one compilation serves every table. In the place of a log
+    perplexity `evaluate` gives what is also to be made small, minus the reward.
 
     Args:
-      accuracy: [15625] percent, in the order of `SPACE.every()`.
+      rewards: [n] of every architecture, in the order of `space.every()`.
     """
 
     def init(key: Array) -> Array:
         del key
-        return jnp.asarray(accuracy, jnp.float32) / 100
+        return jnp.asarray(rewards, jnp.float32)
 
     def train(state, carry, decisions, batch, key, epoch, axis_name=None):
         return state, carry, {}
 
     def score(state: Array, decisions: Array, batch) -> Array:
         del batch
-        return state[SPACE.index(decisions)]
+        return state[space.index(decisions)]
 
     return Reward(
         init,
         lambda rows: (),
         train,
         score,
-        lambda state, decisions, windows: 1 - score(state, decisions, windows),
+        lambda state, decisions, windows: -score(state, decisions, windows),
     )

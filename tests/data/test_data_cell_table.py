@@ -78,6 +78,37 @@ def test_every_architecture_has_the_row_of_its_canonical_cell(tmp_path):
     assert found.copies().tolist() == [[rows[SPACE.index(SPACE.parse(COPY))], 104]]
 
 
+def test_scores_by_hand():
+    found = table()
+    for measure in ("validation", "test"):
+        found.bits[measure][:] = np.arange(len(found.decisions))[:, None] + [0.5, 1.5]
+    found.bits["test"][:] += 1000
+    scores = cell_table.score_table(found)
+    assert scores.space == SPACE and scores.data_sets == ("kjv",) and scores.different == 104
+    assert scores.unit.name == "bits a character"
+    # Those of the canonical cell, also where the copy itself was trained.
+    for text in ("0 0 1 0 3", COPY):
+        index = SPACE.index(SPACE.parse(text))
+        row = found.rows()[SPACE.index(SPACE.parse("0 0 1 0 3"))]
+        assert scores.scores["kjv", "val"][index] == -(row + 1)
+        assert scores.scores["kjv", "test"][index] == -(row + 1001)
+    rewards = scores.rewards("kjv")
+    assert rewards.dtype == np.float32 and rewards.shape == (128,)
+    np.testing.assert_array_equal(rewards, scores.scores["kjv", "val"])
+    # Copies have equal values, so that a class is its mean.
+    np.testing.assert_array_equal(scores.class_mean("kjv", "test"), scores.scores["kjv", "test"])
+    own = SPACE.index(SPACE.canonical(SPACE.every()))
+    same = own[:, None] == own[None]
+    np.testing.assert_array_equal(scores.classes[:, None] == scores.classes[None], same)
+
+
+def test_a_table_of_cells_is_told_by_its_first_line(tmp_path):
+    path = cell_table.write_cells(table(), tmp_path / "table.csv.gz")
+    assert cell_table.holds_cells(path)
+    (tmp_path / "other.csv").write_text("architecture,cifar10-val\n")
+    assert not cell_table.holds_cells(tmp_path / "other.csv")
+
+
 # What is wrong with a file.
 
 

@@ -1,5 +1,5 @@
-"""Tables of accuracies: reading, what is wrong with a file, generating, and the table as a source
-of rewards.
+"""Tables of scores: reading accuracies, what is wrong with a file, generating, and the table as a
+source of rewards.
 """
 
 import functools
@@ -16,6 +16,7 @@ import pytest
 from nas.data import table as tables
 from nas.data.table import COLUMNS, DATA_SETS, SPACE
 from nas.errors import UserError
+from nas.spaces.recurrent import RecurrentSpace
 from nas.supernets.table import table_reward
 
 BENCHMARK = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "nasbench201.csv.gz"
@@ -62,12 +63,12 @@ def told(path):
 
 def test_a_table_is_read_into_the_order_of_the_space(tmp_path):
     table = tables.read_table(written(tmp_path, lines()))
-    assert set(table.accuracy) == {
+    assert set(table.scores) == {
         (data_set, split) for data_set in DATA_SETS for split in ("val", "test")
     }
     for c, column in enumerate(COLUMNS.values()):
         expected = np.array([accuracy_of(row, c) for row in range(COUNT)], np.float32)
-        np.testing.assert_array_equal(table.accuracy[column], expected)
+        np.testing.assert_array_equal(table.scores[column], expected)
     assert len(np.unique(table.classes)) == 5390
 
 
@@ -84,7 +85,7 @@ def test_columns_in_another_order_with_an_index(tmp_path):
     ]
     rows = [",".join(names)] + [f"7,{text},2,{i},3,4,5,6" for i, text in enumerate(TEXTS)]
     table = tables.read_table(written(tmp_path, rows))
-    assert {column: set(values) for column, values in table.accuracy.items()} == {
+    assert {column: set(values) for column, values in table.scores.items()} == {
         ("imagenet", "val"): {7.0},
         ("cifar10", "test"): {2.0},
         ("cifar10", "val"): {3.0},
@@ -99,9 +100,7 @@ def test_what_is_written_is_read(tmp_path):
     tables.write_table(table, tmp_path / "table.csv.gz")
     again = tables.read_table(tmp_path / "table.csv.gz")
     for column in COLUMNS.values():
-        np.testing.assert_allclose(
-            again.accuracy[column], table.accuracy[column], rtol=0, atol=6e-5
-        )
+        np.testing.assert_allclose(again.scores[column], table.scores[column], rtol=0, atol=6e-5)
 
 
 def test_the_benchmarks_table():
@@ -114,7 +113,7 @@ def test_the_benchmarks_table():
     )
     index = SPACE.index(SPACE.parse(text))  # the first line of the file
     assert {
-        column: float(values[index]) for column, values in table.accuracy.items()
+        column: float(values[index]) for column, values in table.scores.items()
     } == pytest.approx(
         {
             ("cifar10", "test"): 69.55,
@@ -128,19 +127,19 @@ def test_the_benchmarks_table():
     )
     nothing = SPACE.index(np.zeros(6, int))
     assert (
-        table.accuracy["cifar10", "test"][nothing] == 10
+        table.scores["cifar10", "test"][nothing] == 10
     )  # a cell that computes nothing guesses one of ten
     # Within classes accuracies differ by noise: far less than over all architectures.
-    values = table.accuracy["cifar10", "test"]
+    values = table.scores["cifar10", "test"]
     assert np.std(values - table.class_mean("cifar10", "test")) < np.std(values) / 10
 
 
 def test_class_means_by_hand():
     values = np.zeros(COUNT, np.float32)
     values[:4] = 1, 2, 6, 8
-    table = tables.AccuracyTable(
-        {("cifar10", "val"): values}, np.concatenate([[2, 1, 2, 0], np.full(COUNT - 4, 3)])
-    )
+    classes = np.concatenate([[2, 1, 2, 0], np.full(COUNT - 4, 3)])
+    table = tables.ScoreTable(SPACE, {("cifar10", "val"): values}, classes, tables.POINTS)
+    assert table.different == 4 and table.data_sets == ("cifar10",)
     assert table.class_mean("cifar10", "val")[:5].tolist() == [3.5, 2, 3.5, 8, 0]
 
 
@@ -269,15 +268,15 @@ def variance_shares(values):
 @pytest.mark.parametrize("interaction", [0.0, 0.3, 1.0])
 def test_interaction_is_the_share_of_variance_that_pairs_explain(interaction):
     table = tables.synthetic_table(1, interaction)
-    shares = variance_shares(table.accuracy["cifar100", "test"].astype(np.float64))
+    shares = variance_shares(table.scores["cifar100", "test"].astype(np.float64))
     assert shares == pytest.approx((1 - interaction, interaction), abs=1e-5)
 
 
 def test_generated_tables_have_the_form_of_read_ones():
     table = tables.synthetic_table(0, 0.5)
-    assert list(table.accuracy) == list(COLUMNS.values())
+    assert list(table.scores) == list(COLUMNS.values())
     for data_set in DATA_SETS:
-        valid, test = table.accuracy[data_set, "val"], table.accuracy[data_set, "test"]
+        valid, test = table.scores[data_set, "val"], table.scores[data_set, "test"]
         assert valid.shape == test.shape == (COUNT,) and valid.dtype == test.dtype == np.float32
         assert (test.min(), test.max()) == pytest.approx((10, 95))
         assert valid.min() >= 0 and valid.max() <= 100
@@ -289,9 +288,9 @@ def test_generated_tables_have_the_form_of_read_ones():
 def test_generated_tables_follow_their_seed():
     first, again, other = (tables.synthetic_table(seed, 0.5) for seed in (0, 0, 1))
     for column in COLUMNS.values():
-        np.testing.assert_array_equal(first.accuracy[column], again.accuracy[column])
-        assert abs(np.corrcoef(first.accuracy[column], other.accuracy[column])[0, 1]) < 0.9
-    a, b = first.accuracy["cifar10", "test"], first.accuracy["cifar100", "test"]
+        np.testing.assert_array_equal(first.scores[column], again.scores[column])
+        assert abs(np.corrcoef(first.scores[column], other.scores[column])[0, 1]) < 0.9
+    a, b = first.scores["cifar10", "test"], first.scores["cifar100", "test"]
     assert 0 < np.corrcoef(a, b)[0, 1] < 0.95  # data sets have effects in common, and of their own
 
 
@@ -304,24 +303,32 @@ def test_interaction_out_of_range(interaction):
 # Rewards.
 
 
-def test_rewards_are_looked_up_under_jit():
-    accuracy = np.arange(COUNT, dtype=np.float32) / 200
-    reward = table_reward(accuracy)
+def test_rewards_are_a_hundredth_of_the_accuracies():
+    table = tables.synthetic_table(0, 0.5)
+    assert table.data_sets == DATA_SETS and table.unit.name == "points"
+    rewards = table.rewards("cifar100")
+    assert rewards.dtype == np.float32
+    np.testing.assert_allclose(rewards, table.scores["cifar100", "val"] / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("space", [SPACE, RecurrentSpace(num_nodes=3)])
+def test_rewards_are_looked_up_under_jit(space):
+    every = space.every()
+    count = len(every)
+    rewards = np.arange(count, dtype=np.float32) / 200 - 0.3
+    reward = table_reward(space, rewards)
     state = reward.init(jax.random.key(0))
     score, evaluate = jax.jit(reward.score), jax.jit(reward.evaluate)
-    rows = np.array([0, 1, 5, 15_624, 5])
-    np.testing.assert_allclose(score(state, EVERY[rows], None), accuracy[rows] / 100, rtol=1e-6)
-    np.testing.assert_allclose(
-        evaluate(state, EVERY[rows], None), 1 - accuracy[rows] / 100, rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        score(2 * state, EVERY[rows], None), accuracy[rows] / 50, rtol=1e-6
-    )  # another table
+    rows = np.array([0, 1, 5, count - 1, 5])
+    np.testing.assert_array_equal(score(state, every[rows], None), rewards[rows])
+    np.testing.assert_array_equal(evaluate(state, every[rows], None), -rewards[rows])
+    other = score(2 * state, every[rows], None)  # another table
+    np.testing.assert_array_equal(other, 2 * rewards[rows])
     assert score._cache_size() == 1
 
 
 def test_training_is_the_identity():
-    reward = table_reward(np.arange(COUNT) / 200)
+    reward = table_reward(SPACE, np.arange(COUNT) / 200)
     state = reward.init(jax.random.key(0))
     after, carry, info = reward.train(
         state, reward.initial_carry(3), EVERY[0], None, jax.random.key(1), 0
@@ -369,7 +376,7 @@ def test_conversion(monkeypatch, tmp_path):
         tables.convert_nats_bench(tmp_path / "absent")
     table = tables.convert_nats_bench(tmp_path)
     assert created == [((str(tmp_path), "tss"), {"fast_mode": True, "verbose": False})]
-    starts = {column: float(values[0]) for column, values in table.accuracy.items()}
+    starts = {column: float(values[0]) for column, values in table.scores.items()}
     assert starts == {
         ("cifar10", "val"): 0,
         ("cifar10", "test"): 15,
@@ -378,5 +385,5 @@ def test_conversion(monkeypatch, tmp_path):
         ("imagenet", "val"): 30,
         ("imagenet", "test"): 35,
     }
-    for values in table.accuracy.values():
+    for values in table.scores.values():
         np.testing.assert_allclose(values - values[0], np.arange(COUNT) / COUNT, atol=1e-5)

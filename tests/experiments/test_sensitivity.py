@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.nasbench201 import seeds, sensitivity, settings, variants
+from experiments.tabular import seeds, sensitivity, settings, variants
 from nas import config as configs
 from nas.data import table as tables
+from nas.data.table import SPACE
 
 SIZE = settings.Size(seeds=2, updates=4, data_sets=(), epoch=2)
 
@@ -17,8 +18,10 @@ SIZE = settings.Size(seeds=2, updates=4, data_sets=(), epoch=2)
 @pytest.mark.parametrize("arm", [variants.RECONSTRUCT, variants.NEXT])
 def test_a_variant_changes_what_it_says_and_no_two_are_alike(arm):
     every = [variant for variant in variants.one_at_a_time() if arm in variant.arms]
-    base, *others = [(variants.configure(arm, variant, SIZE), *variant[3:]) for variant in every]
-    assert base[0] == settings.configure(arm, SIZE)
+    base, *others = [
+        (variants.configure(arm, variant, SIZE, SPACE), *variant[3:]) for variant in every
+    ]
+    assert base[0] == settings.configure(arm, SIZE, SPACE)
     assert len(set(others)) == len(others) and base not in others
     for variant, (config, *rest) in zip(every[1:], others, strict=True):
         changed = configs.difference(base[0], config)

@@ -11,8 +11,8 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments.nasbench201 import program, seeds, settings
-from experiments.nasbench201.study import Study
+from experiments.tabular import program, seeds, settings
+from experiments.tabular.study import Study
 from nas.data import table as tables
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, finish_program, start_program
@@ -30,7 +30,7 @@ def shrunk(small_arms, monkeypatch):
     monkeypatch.setattr(settings, "UNIFORM_SAMPLE", 40)
     monkeypatch.setattr(settings, "OWN_SAMPLES", 12)
     monkeypatch.setattr(
-        "experiments.nasbench201.drawn.LEARNED", (settings.FACTORISED, settings.PG, "memory")
+        "experiments.tabular.drawn.LEARNED", (settings.FACTORISED, settings.PG, "memory")
     )
     monkeypatch.setitem(settings.SIZES, "quick", TINY)
     monkeypatch.setattr(settings, "SWEEP", dataclasses.replace(TINY, seeds=2))
@@ -110,7 +110,7 @@ def test_pieces_of_another_table_or_damaged_ones_are_run_again(shrunk, tmp_path,
     _, judge = queries(tables.synthetic_table(1, 0.5))
     assert piece.read_bytes() != before
     np.testing.assert_array_equal(
-        judge.test, tables.synthetic_table(1, 0.5).accuracy["cifar100", "test"]
+        judge.test, tables.synthetic_table(1, 0.5).scores["cifar100", "test"]
     )
 
 
@@ -131,7 +131,7 @@ def test_the_settings_of_a_study_are_complete():
         assert max(size.seeds, size.piece) <= min(settings.TUNING_SEEDS)
         for name in settings.STRATEGIES:
             assert (
-                settings.configure(name, size).search.controller_steps == size.epoch
+                settings.configure(name, size, tables.SPACE).search.controller_steps == size.epoch
                 and size.updates % size.epoch == 0
             )
 
@@ -163,6 +163,11 @@ def test_what_the_user_can_mend_is_one_line(user_environment, tmp_path, argument
     assert_one_line(
         run_forked(user_environment, MODULE, f"--workdir={tmp_path}", *arguments), *parts
     )
+
+
+def test_cells_are_refused(user_environment, cells, tmp_path):
+    refused = run_forked(user_environment, MODULE, f"--table={cells}", f"--workdir={tmp_path}")
+    assert_one_line(refused, f"--table: {cells} holds cells", "accuracies of NAS-Bench-201")
 
 
 def test_a_pickle_is_refused(user_environment, tmp_path):

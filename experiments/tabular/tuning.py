@@ -5,21 +5,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.nasbench201 import seeds, settings
-from experiments.nasbench201.judging import Judge
+from experiments.tabular import seeds, settings
+from experiments.tabular.judging import Judge
 from nas import config as configs
+from nas.data.table import ScoreTable
 from nas.report.tables import Column, Row, Table
 
 
-def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[], None]) -> Table:
+def tune(
+    table: ScoreTable, size: settings.Size, command: str, progress: Callable[[], None]
+) -> Table:
     """Regret of every setting of every arm, mean over queries and seeds; the best of an arm
     first.
     """
-    epochs = size.updates // size.epoch
+    judge, rewards = Judge.of(table, settings.TUNING_SET), table.rewards(settings.TUNING_SET)
+    space, epochs = table.space, size.updates // size.epoch
     rows = []
     for name in settings.TUNED:
-        config = settings.configure(name, size)
-        parts = seeds.components(config)
+        config = settings.configure(name, size, space)
+        parts = seeds.components(config, space)
         rates = (
             settings.FACTORISED_LEARNING_RATES
             if name == settings.FACTORISED
@@ -31,7 +35,7 @@ def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[],
         weights = {"learning_rate": rate, "entropy": entropy}
         program = seeds.program(config, parts)
         found = seeds.run(
-            program, parts, run_seeds, judge.seen, epochs, weights=weights, progress=progress
+            program, parts, run_seeds, rewards, epochs, weights=weights, progress=progress
         )
         regret = judge.regret(found.queries).reshape(len(grid), size.seeds, -1)
         rows += _ranked(
@@ -40,18 +44,18 @@ def tune(judge: Judge, size: settings.Size, command: str, progress: Callable[[],
     every = [
         (p, t) for p, t in itertools.product(settings.POPULATIONS, settings.TOURNAMENTS) if t <= p
     ]
-    config, regret = settings.configure(settings.EVOLUTION, size), []
+    config, regret = settings.configure(settings.EVOLUTION, size, space), []
     for population, tournament in every:
         evolved = configs.override(
             config, {"strategy": {"population": population, "tournament": tournament}}
         )
-        parts = seeds.components(evolved)
+        parts = seeds.components(evolved, space)
         program = seeds.program(evolved, parts)
         found = seeds.run(
             program,
             parts,
             settings.TUNING_SEEDS[: size.seeds],
-            judge.seen,
+            rewards,
             epochs,
             progress=progress,
         )

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from nas.arrays import load_arrays, save_arrays
-from nas.data.table import AccuracyTable
+from nas.data.table import ScoreTable
 from nas.errors import UserError
 
 
@@ -25,9 +25,9 @@ def write(path: pathlib.Path, described: object, arrays: dict[str, np.ndarray]) 
     save_arrays(path, arrays | {"stamp": np.array(json.dumps(described))})
 
 
-def digest(table: AccuracyTable) -> str:
+def digest(table: ScoreTable) -> str:
     """What tells tables apart."""
     columns = (
-        np.ascontiguousarray(table.accuracy[column]).tobytes() for column in sorted(table.accuracy)
+        np.ascontiguousarray(table.scores[column]).tobytes() for column in sorted(table.scores)
     )
     return hashlib.sha256(b"".join(columns)).hexdigest()

@@ -1,5 +1,5 @@
-"""One arm over many seeds in one program: the update steps of the search, on a table instead of
-shared weights.
+"""One arm over many seeds in one program: the update steps of the search, on a table of rewards
+instead of shared weights.
 
 Seeds are spread over all devices. On a device they run one after another inside the compiled
 program on CPUs, where that is faster, and side by side (`vmap`) on accelerators.
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import lanes
-from experiments.nasbench201 import settings
+from experiments.tabular import settings
 from nas import steps
 from nas.config import Config
 from nas.controllers import build_policy
-from nas.data.table import SPACE
+from nas.spaces import SearchSpace
 from nas.steps import Components, SearchState
 from nas.strategies import build_strategy
 from nas.supernets.table import table_reward
@@ -30,9 +30,8 @@ _START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.s
 class Searches(NamedTuple):
     """What S searches of one arm left behind; U updates, Q queries."""
 
-    queries: (
-        np.ndarray
-    )  # [S, Q] int32; the row in `SPACE.every()` of each architecture that was evaluated, in order
+    # [S, Q] int32; the row in `space.every()` of each architecture that was evaluated, in order
+    queries: np.ndarray
     # [S, U] float32; nats, mean over the architectures of an update; NaN where there is no policy
     entropy: np.ndarray
     policy: Params | None  # parameters with a leading axis S
@@ -41,32 +40,29 @@ class Searches(NamedTuple):
 class Described(NamedTuple):
     """What S policies are."""
 
-    log_probs: np.ndarray  # [S, 15625] float32; of every architecture, exact
-    own: np.ndarray  # [S, n, T] int32; samples
-    own_embedding: (
-        np.ndarray | None
-    )  # [S, n, H] state after the last decision; None: no hidden state
+    log_probs: np.ndarray  # [S, n] float32; of every architecture, exact
+    own: np.ndarray  # [S, k, T] int32; samples
+    own_embedding: np.ndarray | None  # [S, k, H] state after the last decision; None: it has none
     embedding: np.ndarray | None  # [S, m, H] of the architectures that were given
 
 
 class Program(NamedTuple):
     """An arm, each function compiled once for a number of seeds."""
 
-    start: Callable[
-        ..., SearchState
-    ]  # ((seeds [S], accuracy [S, 15625], weights: name -> [S]), None) -> states
+    # ((seeds [S], rewards [S, n], weights: name -> [S]), None) -> states
+    start: Callable[..., SearchState]
     epoch: Callable[
         ..., Any
     ]  # (states, number []) -> states, (queries [S, K A], entropy [S, K]); states are donated
     describe: Callable[..., Described]  # ((seeds [S], policies), decisions [m, T]) -> Described
 
 
-def components(config: Config) -> Components:
-    """The pure functions of an arm."""
-    policy = build_policy(config.policy, SPACE)
-    strategy = build_strategy(config.strategy, SPACE, policy)
-    task = Task("nasbench201", SPACE, None, None)
-    return Components(task, policy, strategy, table_reward(np.zeros(len(SPACE.every()))))
+def components(config: Config, space: SearchSpace) -> Components:
+    """The pure functions of an arm; the rewards of its states are those that `run` is given."""
+    policy = build_policy(config.policy, space)
+    strategy = build_strategy(config.strategy, space, policy)
+    task = Task(config.task, space, None, None)
+    return Components(task, policy, strategy, table_reward(space, np.zeros(len(space.every()))))
 
 
 def program(
@@ -78,19 +74,18 @@ def program(
       mapped: whether seeds run one after another on a device; None: on CPUs only.
       devices: how many to use; None: all.
     """
-    count = config.search.controller_steps
+    count, space = config.search.controller_steps, parts.task.space
     begin, update = steps.epoch_start(config, parts), steps.controller_chunk(config, parts)
 
     def begin_search(lane, _) -> SearchState:
-        seed, accuracy, weights = lane
+        seed, rewards, weights = lane
         key = jax.random.fold_in(jax.random.key(seed), _START)
         strategy = parts.strategy.init(key)
         if weights:
             strategy = strategy.replace(weights=strategy.weights.replace(**weights))
-        nothing = jnp.zeros(SPACE.num_decisions, jnp.int32)
-        return SearchState(
-            seed, strategy, table_reward(accuracy).init(key), jnp.float32(jnp.inf), nothing
-        )
+        nothing = jnp.zeros(space.num_decisions, jnp.int32)
+        reward = table_reward(space, rewards).init(key)
+        return SearchState(seed, strategy, reward, jnp.float32(jnp.inf), nothing)
 
     def epoch(state: SearchState, number: Array):
         state, _, _ = begin(state, (), None, number, None)
@@ -99,7 +94,7 @@ def program(
             state, (), (), (indices, number), None
         )  # a table reads no batch
         return state, (
-            SPACE.index(decisions).ravel(),
+            space.index(decisions).ravel(),
             info.get("entropy", jnp.full(count, jnp.nan)),
         )
 
@@ -110,7 +105,7 @@ def program(
         )
         traces = [parts.policy.score(params, some) for some in (own, decisions)]
         embeddings = [None if trace.hidden is None else trace.embedding() for trace in traces]
-        return Described(every_log_prob(parts.policy, params), own, *embeddings)
+        return Described(every_log_prob(space, parts.policy, params), own, *embeddings)
 
     mapped = jax.default_backend() == "cpu" if mapped is None else mapped
     mesh = lanes.mesh(devices)
@@ -125,7 +120,7 @@ def run(
     compiled: Program,
     parts: Components,
     seeds: Sequence[int],
-    accuracy: np.ndarray,
+    rewards: np.ndarray,
     epochs: int,
     *,
     weights: Mapping[str, np.ndarray] | None = None,
@@ -136,13 +131,13 @@ def run(
     Args:
       compiled, parts: from `program` and `components`.
       seeds: [S].
-      accuracy: [15625] or [S, 15625] percent, what the searches see.
+      rewards: [n] or [S, n], what the searches see of every architecture.
       epochs: how many to run.
       weights: numbers of the objective (fields of `Weights`) by seed, in the place of the
         configuration's.
       progress: called after every epoch.
     """
-    states, logged = start(compiled, seeds, accuracy, weights), []
+    states, logged = start(compiled, seeds, rewards, weights), []
     for number in range(epochs):
         states, recorded = compiled.epoch(states, np.int32(number))
         logged.append(jax.tree.map(np.asarray, recorded))
@@ -157,19 +152,20 @@ def run(
 def start(
     compiled: Program,
     seeds: Sequence[int],
-    accuracy: np.ndarray,
+    rewards: np.ndarray,
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> SearchState:
     """The states before the first update; arguments as for `run`."""
-    accuracy = np.broadcast_to(np.asarray(accuracy, np.float32), (len(seeds), len(SPACE.every())))
+    rewards = np.broadcast_to(np.asarray(rewards, np.float32), (len(seeds), np.shape(rewards)[-1]))
     weights = {name: np.asarray(values, np.float32) for name, values in (weights or {}).items()}
-    return compiled.start((np.asarray(seeds, np.uint32), accuracy, weights), None)
+    return compiled.start((np.asarray(seeds, np.uint32), rewards, weights), None)
 
 
-def every_log_prob(policy: Policy, params: Params) -> Array:
-    """[15625] log probability of every architecture: their first five decisions, then all choices
-    of the last.
+def every_log_prob(space: SearchSpace, policy: Policy, params: Params) -> Array:
+    """[n] log probability of every architecture: their decisions but the last, then all choices of
+    that.
     """
-    every = jnp.asarray(SPACE.every())
-    trace = policy.score(params, every[:: SPACE.max_choices])
-    return (jnp.sum(trace.log_prob[:, :-1], axis=1)[:, None] + trace.log_probs[:, -1]).ravel()
+    choices = space.num_choices[-1]
+    trace = policy.score(params, jnp.asarray(space.every()[::choices]))
+    before = jnp.sum(trace.log_prob[:, :-1], axis=1)
+    return (before[:, None] + trace.log_probs[:, -1, :choices]).ravel()

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.nasbench201 import judging, kept, seeds, settings
-from experiments.nasbench201.judging import Judge
+from experiments.tabular import judging, kept, seeds, settings
+from experiments.tabular.judging import Judge
 from nas.data import table as tables
-from nas.data.table import SPACE, AccuracyTable
+from nas.data.table import SPACE, ScoreTable
 from nas.evaluation import overlap
+from nas.spaces import SearchSpace
 
 ENTROPY, CONDITIONING = "entropy", "total correlation"
 RIDGE, NEAREST = "ridge", "nearest neighbours"
@@ -25,7 +26,7 @@ UNTRAINED, ONE_HOT, PROJECTION = "untrained", "one-hot decisions", "random proje
 class ArmResult:
     """What was measured of one arm; S seeds, Q queries, U updates."""
 
-    queries: np.ndarray  # [S, Q] rows of `SPACE.every()`
+    queries: np.ndarray  # [S, Q] rows of `space.every()`
     entropy: np.ndarray  # [S, U] nats, of the policy at every update; NaN where there is none
     numbers: dict[str, np.ndarray]  # name -> [S], of the policy at the end
 
@@ -35,6 +36,7 @@ class DataSet:
     """All arms on one data set."""
 
     name: str
+    space: SearchSpace
     judge: Judge
     arms: dict[str, ArmResult]
     untrained: dict[str, np.ndarray]  # name -> [S], of the controllers before their first update
@@ -47,13 +49,14 @@ class _View(NamedTuple):
     """A data set and the pairs of the uniform sample on it."""
 
     judge: Judge
+    rewards: np.ndarray  # [n] what searches see
     pairs: dict[str, np.ndarray]
 
 
 class Study:
     """All arms on a table."""
 
-    def __init__(self, table: AccuracyTable, size: settings.Size, folder: pathlib.Path):
+    def __init__(self, table: ScoreTable, size: settings.Size, folder: pathlib.Path):
         self._table, self._size, self._folder = table, size, folder
         self._epochs = size.updates // size.epoch
         self._pieces = [
@@ -78,10 +81,10 @@ class Study:
         seconds = 0.0
         for name in settings.STRATEGIES:
             parts, program = self._program(name)
-            seen = self._table.accuracy[self._size.data_sets[0], "val"]
+            rewards = self._table.rewards(self._size.data_sets[0])
             for _ in range(2):  # the first compiles
                 started = time.perf_counter()
-                seeds.run(program, parts, self._pieces[0], seen, 1)
+                seeds.run(program, parts, self._pieces[0], rewards, 1)
             seconds += time.perf_counter() - started
         return seconds * self._epochs * len(self._pieces) * len(self._size.data_sets)
 
@@ -89,9 +92,12 @@ class Study:
         """Runs what is not kept yet; `progress` is told of epochs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for data_set in self._size.data_sets:
-            judge = Judge.of(self._table, data_set)
+            judge, space = Judge.of(self._table, data_set), self._table.space
+            compared = self._sample[: settings.OWN_SAMPLES]
             view = _View(
-                judge, judging.pair_measures(self._sample[: settings.OWN_SAMPLES], judge.test)
+                judge,
+                self._table.rewards(data_set),
+                judging.pair_measures(space, compared, judge.test),
             )
             arms = {name: self._arm(name, data_set, view, progress) for name in settings.STRATEGIES}
             prefix = f"{UNTRAINED}/"
@@ -101,7 +107,7 @@ class Study:
                 for key, values in numbers.items()
                 if key.startswith(prefix)
             }
-            yield DataSet(data_set, judge, arms, untrained, self._references(view))
+            yield DataSet(data_set, space, judge, arms, untrained, self._references(view))
 
     def _arm(self, name, data_set, view, progress) -> ArmResult:
         pieces = [self._piece(name, data_set, view, piece, progress) for piece in self._pieces]
@@ -109,7 +115,7 @@ class Study:
         return ArmResult(joined.pop("queries"), joined.pop("entropy per update"), joined)
 
     def _piece(self, name, data_set, view, piece, progress) -> dict[str, np.ndarray]:
-        config = settings.configure(name, self._size)
+        config = settings.configure(name, self._size, self._table.space)
         described = [dataclasses.asdict(config), self._epochs, list(piece), self._digest]
         path = self._folder / f"{data_set}-{name}-{piece.start}.npz"
         if (saved := kept.read(path, described)) is not None:
@@ -117,13 +123,13 @@ class Study:
             return saved
         parts, program = self._program(name)
         found = seeds.run(
-            program, parts, piece, view.judge.seen, self._epochs, progress=lambda: progress(1)
+            program, parts, piece, view.rewards, self._epochs, progress=lambda: progress(1)
         )
         arrays = {"queries": found.queries.astype(np.int16), "entropy per update": found.entropy}
         if found.policy is not None:
             arrays |= self._measure(program, piece, found.policy, view)
         if name == settings.PG:  # every controller starts as this one
-            states = seeds.start(program, piece, view.judge.seen)
+            states = seeds.start(program, piece, view.rewards)
             before = self._measure(
                 program, piece, parts.strategy.policy_params(states.strategy), view
             )
@@ -133,14 +139,16 @@ class Study:
 
     def _program(self, name):
         if name not in self._programs:
-            config = settings.configure(name, self._size)
-            parts = seeds.components(config)
+            space = self._table.space
+            config = settings.configure(name, self._size, space)
+            parts = seeds.components(config, space)
             self._programs[name] = parts, seeds.program(config, parts)
         return self._programs[name]
 
     def _measure(self, program, piece, policy, view) -> dict[str, np.ndarray]:
         """name -> [S] of policies."""
-        decisions = SPACE.every()[self._sample]
+        space = self._table.space
+        decisions = space.every()[self._sample]
         lanes = np.array(piece, np.uint32), policy
         described = jax.tree.map(np.asarray, program.describe(lanes, decisions))
         described = jax.tree.map(lambda leaf: leaf[: len(piece)], described)
@@ -148,12 +156,12 @@ class Study:
         for s in range(len(piece)):
             row = {
                 ENTROPY: judging.entropy(described.log_probs[s]),
-                CONDITIONING: judging.policy_total_correlation(described.log_probs[s]),
+                CONDITIONING: judging.policy_total_correlation(space, described.log_probs[s]),
             }
             if described.embedding is not None:
-                own = SPACE.index(described.own[s])
+                own = space.index(described.own[s])
                 row |= self._embedding_numbers(described.embedding[s], view)
-                compared = judging.pair_measures(own, view.judge.test)
+                compared = judging.pair_measures(space, own, view.judge.test)
                 found = judging.pair_correlations(described.own_embedding[s], compared)
                 row |= {f"{OWN}/{name}": value for name, value in found.items()}
             rows.append(row)
@@ -169,11 +177,12 @@ class Study:
         }
 
     def _references(self, view) -> dict[str, dict[str, float]]:
-        decisions = SPACE.every()[self._sample]
-        width = settings.configure(settings.PG, self._size).policy["width"]
+        space = self._table.space
+        decisions = space.every()[self._sample]
+        width = settings.configure(settings.PG, self._size, space).policy["width"]
         embeddings = {
-            ONE_HOT: overlap.one_hot(SPACE, decisions),
-            PROJECTION: overlap.random_projection(SPACE, decisions, width),
+            ONE_HOT: overlap.one_hot(space, decisions),
+            PROJECTION: overlap.random_projection(space, decisions, width),
         }
         return {
             name: self._embedding_numbers(embedding, view) for name, embedding in embeddings.items()
@@ -194,21 +203,20 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
     each.
     """
     lanes = [(strength, seed) for strength in settings.STRENGTHS for seed in range(size.seeds)]
-    judges = [
-        Judge.of(tables.synthetic_table(seed, strength), size.data_sets[0])
-        for strength, seed in lanes
-    ]
-    seen = np.stack([judge.seen for judge in judges])
-    curves = [judging.gibbs_curve(accuracy) for accuracy in seen]
+    (data_set,) = size.data_sets
+    generated = [tables.synthetic_table(seed, strength) for strength, seed in lanes]
+    judges = [Judge.of(table, data_set) for table in generated]
+    rewards = np.stack([table.rewards(data_set) for table in generated])
+    curves = [judging.gibbs_curve(SPACE, judge.seen) for judge in judges]
     shape = len(settings.STRENGTHS), size.seeds
     found = Sweep({}, {}, {})
     for name in settings.STRATEGIES:
-        config = settings.configure(name, size)
-        parts = seeds.components(config)
+        config = settings.configure(name, size, SPACE)
+        parts = seeds.components(config, SPACE)
         program = seeds.program(config, parts)
         run_seeds = np.array([seed for _, seed in lanes], np.uint32)
         searches = seeds.run(
-            program, parts, run_seeds, seen, size.updates // size.epoch, progress=progress
+            program, parts, run_seeds, rewards, size.updates // size.epoch, progress=progress
         )
         regrets = [
             judge.regret(queries[None])[0, -1]
@@ -221,7 +229,7 @@ def sweep(size: settings.Size, progress: Callable[[], None]) -> Sweep:
             program.describe((run_seeds, searches.policy), SPACE.every()[:1]).log_probs
         )[: len(lanes)]
         found.conditioning[name] = np.reshape(
-            [judging.policy_total_correlation(one) for one in log_probs], shape
+            [judging.policy_total_correlation(SPACE, one) for one in log_probs], shape
         )
         entropies = map(judging.entropy, log_probs)
         warranted = [

@@ -10,9 +10,10 @@ chose them; it prints the whole grid:
 import dataclasses
 
 from experiments import arms
-from nas import config
+from nas import config, tasks
 from nas.config import Config
 from nas.controllers.lstm import LSTMSettings
+from nas.spaces import SearchSpace
 from nas.strategies.reinforce import ReinforceSettings
 
 TUNING_SET = "cifar10"
@@ -73,16 +74,24 @@ SUPERVISED_WEIGHT = 1.0  # lambda of every arm with a memory, with which the oth
 TUNED_EVOLUTION = {"population": 50, "tournament": 25}
 
 
-def configure(name: str, size: Size) -> Config:
+def groups(space: SearchSpace) -> dict[str, str | dict]:
+    """The fields of a configuration that say what is searched: a space, whose name is the task's,
+    with a table in the place of data and network.
+    """
+    kind = type(space)
+    where = f"{kind.__module__}:{kind.__qualname__}"
+    (task,) = (name for name, of in tasks.SPACES.items() if of == where)
+    fields = {of.name: getattr(space, of.name) for of in dataclasses.fields(kind) if of.init}
+    return {"task": task, "space": fields, "data": {}, "network": {}}
+
+
+def configure(name: str, size: Size, space: SearchSpace) -> Config:
     """The configuration of a strategy."""
     rate, entropy = TUNED.get(name, TUNED[PG])
     reinforce = ReinforceSettings(learning_rate=rate, entropy_weight=entropy)
     base = config.from_dict(
-        {
-            "task": "nasbench201",
-            "space": {},
-            "data": {},
-            "network": {},
+        groups(space)
+        | {
             "policy": {"name": "lstm"} | dataclasses.asdict(LSTMSettings()),
             "strategy": {"name": "reinforce"} | dataclasses.asdict(reinforce),
             "search": {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.nasbench201 import settings
+from experiments.tabular import settings
 from nas.report.style import PALETTE, QUIET, new_figure, style
 
 COLORS = {title: PALETTE[i % len(PALETTE)] for i, title in enumerate(settings.TITLES.values())}

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from experiments.nasbench201 import figures, judging, settings
-from experiments.nasbench201.study import (
+from experiments.tabular import figures, judging, settings
+from experiments.tabular.study import (
     CONDITIONING,
     ENTROPY,
     NEAREST,
@@ -94,7 +94,7 @@ def gibbs_figure(data) -> Drawn:
         settings.TITLES[n]: tuple(data.arms[n].numbers[key] for key in (ENTROPY, CONDITIONING))
         for n in LEARNED
     }
-    line = ("Gibbs policy", *judging.gibbs_curve(data.judge.seen))
+    line = ("Gibbs policy", *judging.gibbs_curve(data.space, data.judge.seen))
     figure = figures.points(
         groups, x_label="entropy (nats)", y_label="total correlation (nats)", line=line
     )

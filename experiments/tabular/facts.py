@@ -6,46 +6,46 @@ import itertools
 
 import numpy as np
 
-from nas.data.table import DATA_SETS, SPACE, AccuracyTable
+from nas.data.table import ScoreTable
 from nas.evaluation.correlations import spearman
 from nas.report.tables import Column, Empty, Row
 from nas.report.tables import Table as Printed
 
 
-def facts_tables(table: AccuracyTable, command: str) -> list[Printed]:
+def facts_tables(table: ScoreTable, command: str) -> list[Printed]:
     """A table of facts by data set, and one of rank correlations between data sets."""
-    found = {data_set: facts(table, data_set) for data_set in DATA_SETS}
+    data_sets, space = table.data_sets, table.space
+    found = {data_set: facts(table, data_set) for data_set in data_sets}
     rows = [
-        Row([name, *(found[data_set][name] for data_set in DATA_SETS)])
-        for name in found[DATA_SETS[0]]
+        Row([name, *(found[data_set][name] for data_set in data_sets)])
+        for name in found[data_sets[0]]
     ]
     best = [
-        SPACE.format(SPACE.every()[np.argmax(table.accuracy[data_set, "val"])])
-        for data_set in DATA_SETS
+        space.format(space.every()[np.argmax(table.scores[data_set, "val"])])
+        for data_set in data_sets
     ]
     notes = [
-        f"{len(table.classes):,} architectures, {len(np.unique(table.classes)):,} classes that "
-        "compute the same. Accuracies in "
-        "percent, differences in points.",
+        f"{len(table.classes):,} architectures, {table.different:,} classes that compute the same. "
+        "Accuracies in percent, differences in points.",
         "Within a class: deviations from its mean, of architectures that share it with others; "
         "best tenth: by that mean.",
         *(
             f"Best by validation, {data_set}: {text}"
-            for data_set, text in zip(DATA_SETS, best, strict=True)
+            for data_set, text in zip(data_sets, best, strict=True)
         ),
     ]
-    columns = [Column("table"), *(Column(data_set, 3) for data_set in DATA_SETS)]
+    columns = [Column("table"), *(Column(data_set, 3) for data_set in data_sets)]
     pairs = [
         Row(
             [
                 f"{a} and {b}",
                 *(
-                    spearman(table.accuracy[a, split], table.accuracy[b, split])
+                    spearman(table.scores[a, split], table.scores[b, split])
                     for split in ("val", "test")
                 ),
             ]
         )
-        for a, b in itertools.combinations(DATA_SETS, 2)
+        for a, b in itertools.combinations(data_sets, 2)
     ]
     between = [Column("data sets"), Column("validation", 3), Column("test", 3)]
     return [
@@ -56,10 +56,10 @@ def facts_tables(table: AccuracyTable, command: str) -> list[Printed]:
     ]
 
 
-def facts(table: AccuracyTable, data_set: str) -> dict[str, float | Empty]:
+def facts(table: ScoreTable, data_set: str) -> dict[str, float | Empty]:
     """name -> number."""
     valid, test = (
-        np.asarray(table.accuracy[data_set, split], np.float64) for split in ("val", "test")
+        np.asarray(table.scores[data_set, split], np.float64) for split in ("val", "test")
     )
     best, means = int(np.argmax(valid)), table.class_mean(data_set, "test")
     shared = np.bincount(table.classes)[table.classes] > 1
@@ -81,7 +81,7 @@ def facts(table: AccuracyTable, data_set: str) -> dict[str, float | Empty]:
     if not shared.any():
         return found | {"within a class": Empty("no class of two")}
     residuals = [
-        np.asarray(table.accuracy[data_set, split]) - table.class_mean(data_set, split)
+        np.asarray(table.scores[data_set, split]) - table.class_mean(data_set, split)
         for split in ("val", "test")
     ]
     for name, members in (("all", shared), ("best tenth", top)):

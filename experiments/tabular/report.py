@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from experiments.nasbench201 import drawn, figures, judging, settings
-from experiments.nasbench201.drawn import Drawn
-from experiments.nasbench201.study import (
+from experiments.tabular import drawn, figures, judging, settings
+from experiments.tabular.drawn import Drawn
+from experiments.tabular.study import (
     CONDITIONING,
     ENTROPY,
     NEAREST,
@@ -258,7 +258,7 @@ def _comparison_table(data, tests, command) -> Table:
 
 
 def _conditioning_table(data, tests, command) -> Table:
-    curve = judging.gibbs_curve(data.judge.seen)
+    curve = judging.gibbs_curve(data.space, data.judge.seen)
     rows = []
     for name in drawn.LEARNED:
         numbers = data.arms[name].numbers

@@ -5,10 +5,13 @@ theory gives the number.
 import numpy as np
 import pytest
 
-from experiments.nasbench201 import facts, judging
-from experiments.nasbench201.judging import Judge
+from experiments.tabular import facts, judging
+from experiments.tabular.judging import Judge
+from nas.data import cell_table
 from nas.data import table as tables
-from nas.data.table import SPACE
+from nas.data.cell_table import CellTable
+from nas.data.table import POINTS, SPACE
+from nas.spaces.recurrent import RecurrentSpace
 
 COUNT = len(SPACE.every())
 
@@ -16,7 +19,7 @@ COUNT = len(SPACE.every())
 def judge(seen, test):
     """A data set of which only the first architectures are any good."""
     pad = np.zeros(COUNT - len(seen))
-    return Judge(np.concatenate([seen, pad]), np.concatenate([test, pad]))
+    return Judge(np.concatenate([seen, pad]), np.concatenate([test, pad]), POINTS)
 
 
 def test_regret_by_hand():
@@ -29,7 +32,7 @@ def test_regret_by_hand():
 
 def test_the_top_is_one_in_a_hundred():
     test = np.arange(COUNT, dtype=float)
-    found = Judge(test, test)
+    found = Judge(test, test, POINTS)
     assert found.in_top(np.array([[COUNT - 157, COUNT - 156, COUNT - 1]])).tolist() == [
         [False, True, True]
     ]
@@ -43,9 +46,24 @@ def test_a_class_is_judged_by_its_mean():
     classes = np.concatenate([[0, 0], 1 + np.arange(COUNT - 2)])
     test = np.zeros(COUNT, np.float32)
     test[:3] = 90, 50, 75
-    table = tables.AccuracyTable({("cifar100", "val"): test, ("cifar100", "test"): test}, classes)
+    table = tables.ScoreTable(
+        SPACE, {("cifar100", "val"): test, ("cifar100", "test"): test}, classes, POINTS
+    )
     found = Judge.of(table, "cifar100")
     assert found.regret(np.array([[0], [1], [2]])).ravel().tolist() == [5, 5, 0]
+
+
+def test_regret_in_bits_by_hand():
+    space = RecurrentSpace(num_nodes=2)
+    decisions = cell_table.canonical_cells(space)
+    bits = np.full((len(decisions), 2), 3.0)  # of two seeds
+    measured = {measure: bits.copy() for measure in cell_table.MEASURES}
+    measured["validation"][:3] = [[2.5, 2.75], [2.25, 2.5], [2.75, 3]]
+    measured["test"][:3] = [[2, 2.25], [2.125, 2.375], [1.5, 1.75]]
+    table = cell_table.score_table(CellTable(2, (0, 1), {}, decisions, measured))
+    found = Judge.of(table, "kjv")
+    assert found.unit.name == "bits a character"
+    assert found.regret(np.array([[5, 2, 0, 1, 2]])).tolist() == [[1.375, 0, 0.5, 0.625, 0.625]]
 
 
 def log_probs(joint):
@@ -56,30 +74,30 @@ def test_entropy_and_total_correlation_by_hand():
     joint = np.zeros(SPACE.num_choices)
     joint[0, 0, 0, 0, 0, 0] = joint[1, 1, 2, 0, 0, 0] = 1  # three decisions that share one bit
     assert judging.entropy(log_probs(joint).ravel()) == pytest.approx(np.log(2))
-    assert judging.policy_total_correlation(log_probs(joint).ravel()) == pytest.approx(
+    assert judging.policy_total_correlation(SPACE, log_probs(joint).ravel()) == pytest.approx(
         2 * np.log(2)
     )
     assert judging.entropy(np.full(COUNT, -np.log(COUNT))) == pytest.approx(6 * np.log(5))
-    assert judging.policy_total_correlation(np.full(COUNT, -np.log(COUNT))) == pytest.approx(
+    assert judging.policy_total_correlation(SPACE, np.full(COUNT, -np.log(COUNT))) == pytest.approx(
         0, abs=1e-9
     )
 
 
 def test_gibbs_policies_of_single_effects_need_no_conditioning():
-    single = tables.synthetic_table(0, 0.0).accuracy["cifar10", "test"]
-    entropies, correlations = judging.gibbs_curve(single)
+    single = tables.synthetic_table(0, 0.0).scores["cifar10", "test"]
+    entropies, correlations = judging.gibbs_curve(SPACE, single)
     assert np.all(np.diff(entropies) >= 0) and entropies[-1] == pytest.approx(
         6 * np.log(5), abs=1e-6
     )
     np.testing.assert_allclose(correlations, 0, atol=1e-3)  # accuracies are single precision
-    pairs = tables.synthetic_table(0, 1.0).accuracy["cifar10", "test"]
-    assert judging.gibbs_curve(pairs)[1].max() > 0.3
+    pairs = tables.synthetic_table(0, 1.0).scores["cifar10", "test"]
+    assert judging.gibbs_curve(SPACE, pairs)[1].max() > 0.3
 
 
 def test_gibbs_policies_of_two_decisions_by_hand():
     every = SPACE.every()
     accuracy = 10.0 * ((every[:, 0] == 0) & (every[:, 1] == 0))
-    curve = judging.gibbs_curve(accuracy)
+    curve = judging.gibbs_curve(SPACE, accuracy)
     beta = 4.0
     joint = np.ones((5, 5))
     joint[0, 0] = np.exp(10 / beta)
@@ -95,10 +113,10 @@ def test_gibbs_policies_of_two_decisions_by_hand():
 
 
 def test_the_uniform_sample_has_no_two_of_one_class():
-    table = tables.AccuracyTable({}, SPACE.canonical_class(SPACE.every()))
+    table = tables.ScoreTable(SPACE, {}, SPACE.canonical_class(SPACE.every()), POINTS)
     rows = judging.uniform_sample(table, 400)
     assert len(set(table.classes[rows])) == 400
-    alone = judging.uniform_sample(tables.AccuracyTable({}, np.arange(COUNT)), 400)
+    alone = judging.uniform_sample(tables.ScoreTable(SPACE, {}, np.arange(COUNT), POINTS), 400)
     assert (
         len(set(alone)) == 400 and abs(SPACE.every()[alone].mean() - 2) < 0.15
     )  # uniform: mean 2, standard error .03
@@ -109,10 +127,30 @@ def test_pair_measures_by_hand():
     rows = SPACE.index(np.array([none, conv, pool]))
     test = np.zeros(COUNT)
     test[rows] = 10, 60, 35
-    found = judging.pair_measures(rows, test)
+    found = judging.pair_measures(SPACE, rows, test)
     assert found[judging.OVERLAP].tolist() == [5, 5, 5]
     assert found[judging.EDIT].tolist() == [3, 3, 1]
     assert found[judging.ACCURACY].tolist() == [50, 25, 25]
+
+
+def test_pair_measures_of_cells_by_hand():
+    """A node with two children, a chain, and the chain with another first activation."""
+    space = RecurrentSpace(num_nodes=3)
+    rows = space.index(np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [1, 0, 0, 1, 0]]))
+    test = np.zeros(len(space.every()))
+    test[rows] = -2.25, -2, -3
+    found = judging.pair_measures(space, rows, test)
+    assert found[judging.OVERLAP].tolist() == [3, 2, 3]  # the first parent is no decision
+    assert found[judging.EDIT].tolist() == [3, 4, 1]
+    assert found[judging.ACCURACY].tolist() == [0.25, 0.75, 1]
+
+
+def test_total_correlation_where_choices_differ_in_number():
+    space = RecurrentSpace(num_nodes=3)
+    joint = np.zeros(space.num_choices)
+    joint[0, 0, 1, 0, 3] = joint[2, 0, 1, 1, 3] = 1  # two decisions that share a bit
+    found = judging.policy_total_correlation(space, log_probs(joint).ravel())
+    assert found == pytest.approx(np.log(2))
 
 
 # Predictions.
@@ -196,7 +234,9 @@ def test_facts_by_hand():
     valid, test = np.full(COUNT, 20.0), np.full(COUNT, 20.0)
     valid[:3], test[:3] = (80, 78, 70), (60, 64, 63)
     found = facts.facts(
-        tables.AccuracyTable({("cifar10", "val"): valid, ("cifar10", "test"): test}, classes),
+        tables.ScoreTable(
+            SPACE, {("cifar10", "val"): valid, ("cifar10", "test"): test}, classes, POINTS
+        ),
         "cifar10",
     )
     assert found["best by validation: validation"] == 80 and found["best by validation: test"] == 60

@@ -4,28 +4,39 @@ import dataclasses
 import pathlib
 import time
 
-from experiments.nasbench201 import facts, peers, peers_report, report, seeds, settings, tuning
-from experiments.nasbench201.judging import Judge
-from experiments.nasbench201.study import Study
-from experiments.nasbench201.study import sweep as run_sweep
+from experiments.tabular import facts, peers, peers_report, report, seeds, settings, tuning
+from experiments.tabular.judging import Judge
+from experiments.tabular.study import Study
+from experiments.tabular.study import sweep as run_sweep
 from experiments.writing import Written
 from nas import progress, runs
+from nas.data import cell_table
 from nas.data import table as tables
+from nas.data.table import ScoreTable
 from nas.errors import UserError
 from nas.report.tables import Column, Row, Table
 
 TITLE = "What a memory does to a search, on a table of all architectures"
 
 
-def read(name: str) -> tables.AccuracyTable:
-    """The table that --table names: a file, or synthetic:STRENGTH (synthetic alone: 0.5).
+def read(name: str) -> ScoreTable:
+    """The table that --table names: of cell_table.PACKAGED, a file of accuracies or cells, or
+    synthetic:STRENGTH (synthetic alone: 0.5).
 
     Raises:
       UserError: the file cannot be used, or no strength in 0..1.
     """
     kind, _, strength = name.partition(":")
     if kind != "synthetic":
-        return tables.read_table(name)
+        path = cell_table.PACKAGED.get(name, pathlib.Path(name))
+        if name in cell_table.PACKAGED and not path.exists():
+            raise UserError(
+                f"--table: {path} is missing; `python -m experiments.every_cell --config=full` "
+                "writes a table.csv.gz, which --table reads as well"
+            )
+        if cell_table.holds_cells(path):
+            return cell_table.score_table(cell_table.read_cells(path))
+        return tables.read_table(path)
     try:
         return tables.synthetic_table(0, float(strength or 0.5))
     except ValueError:  # a UserError is one, too
@@ -34,13 +45,28 @@ def read(name: str) -> tables.AccuracyTable:
         ) from None
 
 
+def read_accuracies(name: str) -> ScoreTable:
+    """The same where only a table of NAS-Bench-201 will do.
+
+    Raises:
+      UserError: as `read`, or the table is of another space.
+    """
+    table = read(name)
+    if table.space != tables.SPACE:
+        raise UserError(
+            f"--table: {name} holds cells; experiments.study_nasbench201, and --tune of "
+            "experiments.study_table, need accuracies of NAS-Bench-201"
+        )
+    return table
+
+
 def convert(source: str, target: pathlib.Path) -> None:
     """Writes the table of an official NATS-Bench file to `target`."""
     tables.write_table(tables.convert_nats_bench(source), target)
     print(f"written: {target}")
 
 
-def study(table: tables.AccuracyTable, size_name: str, folder: pathlib.Path) -> None:
+def study(table: ScoreTable, size_name: str, folder: pathlib.Path) -> None:
     """All strategies on the data sets of a size, and the report."""
     size, command = settings.SIZES[size_name], runs.command()
     found = Study(table, size, folder / "pieces")
@@ -90,17 +116,17 @@ def sweep(folder: pathlib.Path) -> None:
     written.finish(dataclasses.asdict(size))
 
 
-def tune(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
+def tune(table: ScoreTable, folder: pathlib.Path) -> None:
     """The grid of settings on CIFAR-10."""
     size = settings.TUNING
     evolved = sum(t <= p for p in settings.POPULATIONS for t in settings.TOURNAMENTS)
     epochs = (len(settings.TUNED) + evolved) * size.updates // size.epoch
     with progress.track("tuning", total=epochs, unit="epoch") as advance:
-        printed = tuning.tune(Judge.of(table, settings.TUNING_SET), size, runs.command(), advance)
+        printed = tuning.tune(table, size, runs.command(), advance)
     Written(folder, "", "", "").section("", {"tuning": printed})
 
 
-def tune_peers(table: tables.AccuracyTable, names: list[str], folder: pathlib.Path) -> None:
+def tune_peers(table: ScoreTable, names: list[str], folder: pathlib.Path) -> None:
     """Every trial of every arm, and the settings to be chosen."""
     runner, tried = peers.Runner(table, folder / "pieces"), {}
     with progress.track("tuning", total=len(names), unit="arm") as advance:
@@ -115,7 +141,7 @@ def tune_peers(table: tables.AccuracyTable, names: list[str], folder: pathlib.Pa
 
 
 def compare_peers(
-    table: tables.AccuracyTable, names: list[str], size: peers.Size, folder: pathlib.Path
+    table: ScoreTable, names: list[str], size: peers.Size, folder: pathlib.Path
 ) -> None:
     """These arms on the data sets of a size, and the report."""
     command = runs.command()
@@ -124,14 +150,15 @@ def compare_peers(
         folder,
         command,
         "What a controller is compared with",
-        "Every accuracy is looked up, nothing but one arm pays twice.",
+        "Every score is looked up, nothing but one arm pays twice.",
     )
-    total = len(size.data_sets) * sum(len(peers.ARMS[name].budgets) for name in names)
+    budgets = {name: runner.budgets(name) for name in names}
+    total = len(size.data_sets) * sum(map(len, budgets.values()))
     with progress.track("searches", total=total, unit="search") as advance:
         for data_set in size.data_sets:
             found = {}
             for name in names:
-                for budget in reversed(peers.ARMS[name].budgets):
+                for budget in reversed(budgets[name]):
                     found[name, budget] = runner.run(name, budget, data_set, size.seeds)
                     advance(1)
             judge = Judge.of(table, data_set)
@@ -141,21 +168,21 @@ def compare_peers(
     written.finish({"seeds": size.seeds, "chosen": peers.CHOSEN})
 
 
-def time_seeds(table: tables.AccuracyTable, folder: pathlib.Path) -> None:
+def time_seeds(table: ScoreTable, folder: pathlib.Path) -> None:
     """Seed-updates a second of every arm: one seed, 50 side by side (vmap), 50 one after another
     (map), on all devices.
     """
     size, rows = settings.SIZES["quick"], []
-    accuracy = table.accuracy[settings.TUNING_SET, "val"]
+    rewards, space = table.rewards(settings.TUNING_SET), table.space
     for name in settings.STRATEGIES:
-        config = settings.configure(name, size)
-        parts = seeds.components(config)
+        config = settings.configure(name, size, space)
+        parts = seeds.components(config, space)
         rates = []
         for count, mapped in ((1, True), (size.piece, False), (size.piece, True)):
             program, elapsed = seeds.program(config, parts, mapped=mapped), []
             for _ in range(4):  # the first compiles; the fastest counts
                 started = time.perf_counter()
-                seeds.run(program, parts, range(count), accuracy, 1)
+                seeds.run(program, parts, range(count), rewards, 1)
                 elapsed.append(time.perf_counter() - started)
             rates.append(count * size.epoch / min(elapsed[1:]))
         rows.append(Row([settings.TITLES[name], *rates]))

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.nasbench201 import judging, kept, seeds, settings
+from experiments.tabular import judging, kept, seeds, settings
 from nas import config as configs
 from nas.config import Config
 from nas.controllers import build_policy
-from nas.data import table as tables
-from nas.data.table import SPACE
+from nas.data.table import ScoreTable
 from nas.evaluation import correlations, overlap
+from nas.spaces import SearchSpace
 
 RECONSTRUCT, NEXT = "memory", "memory_next"  # arms
 DOUBLE_SOFTMAX = "double softmax"
@@ -78,15 +78,15 @@ def memory(size: int, period: int, setting: str, value: str, **changed) -> Varia
     return Variant(setting, value, {"strategy": {"memory": held}}, **changed)
 
 
-def configure(arm: str, variant: Variant, size: settings.Size) -> Config:
+def configure(arm: str, variant: Variant, size: settings.Size, space: SearchSpace) -> Config:
     """The configuration of an arm with the variant's setting changed."""
-    return configs.override(settings.configure(arm, size), variant.fields)
+    return configs.override(settings.configure(arm, size, space), variant.fields)
 
 
 class Bench(NamedTuple):
     """Where variants are measured, and how long."""
 
-    table: tables.AccuracyTable
+    table: ScoreTable  # of NAS-Bench-201
     size: settings.Size
     folder: pathlib.Path  # of finished pieces
 
@@ -95,7 +95,7 @@ class Bench(NamedTuple):
         with the operations in common, and two numbers of the policy in nats, both exact. What was
         measured before is read.
         """
-        config = configure(arm, variant, self.size)
+        config = configure(arm, variant, self.size, self.table.space)
         epochs = max(1, round(self.size.updates * variant.longer / self.size.epoch))
         described = [
             dataclasses.asdict(config),
@@ -114,16 +114,17 @@ class Bench(NamedTuple):
         return found
 
     def _search(self, config, variant, epochs):
-        parts = seeds.components(config)
+        space = self.table.space
+        parts = seeds.components(config, space)
         run_seeds = np.arange(_FIRST_SEED, _FIRST_SEED + self.size.seeds, dtype=np.uint32)
-        seen = self.table.accuracy[settings.TUNING_SET, "val"]
-        policies = seeds.run(seeds.program(config, parts), parts, run_seeds, seen, epochs).policy
-        uniform = SPACE.every()[judging.uniform_sample(self.table, settings.OWN_SAMPLES)]
+        rewards = self.table.rewards(settings.TUNING_SET)
+        policies = seeds.run(seeds.program(config, parts), parts, run_seeds, rewards, epochs).policy
+        uniform = space.every()[judging.uniform_sample(self.table, settings.OWN_SAMPLES)]
         policy = config.policy
         if not variant.tanh:
             temperature = _TANH_OFF * policy["temperature"]
             policy = policy | {"tanh_constant": _TANH_OFF, "temperature": temperature}
-        read = build_policy(policy, SPACE)
+        read = build_policy(policy, space)
 
         @jax.jit
         def describe(seed, params):
@@ -132,15 +133,15 @@ class Bench(NamedTuple):
                 read.score(params, decisions).embedding(variant.reading)
                 for decisions in (uniform, own)
             ]
-            return seeds.every_log_prob(read, params), own, *states
+            return seeds.every_log_prob(space, read, params), own, *states
 
         found = {name: [] for name in (UNIFORM, OWN, CONDITIONING, ENTROPY)}
         for s, seed in enumerate(run_seeds):
             params = jax.tree.map(lambda leaf, s=s: leaf[s], policies)
             log_probs, own, *states = map(np.asarray, describe(seed, params))
             for name, decisions, state in zip((UNIFORM, OWN), (uniform, own), states, strict=True):
-                operations = overlap.common_decisions(SPACE, decisions, "operation")
+                operations = overlap.common_decisions(space, decisions, "operation")
                 found[name].append(correlations.spearman(correlations.distances(state), operations))
-            found[CONDITIONING].append(judging.policy_total_correlation(log_probs))
+            found[CONDITIONING].append(judging.policy_total_correlation(space, log_probs))
             found[ENTROPY].append(judging.entropy(log_probs))
         return {name: np.array(values) for name, values in found.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.nasbench201.variants import (
+from experiments.tabular.variants import (
     CONDITIONING,
     ENTROPY,
     NEXT,

@@ -1,7 +1,8 @@
 """What a controller is compared with that is meant to search well, and what it needs itself: every
 arm with the settings that were best for 100, 300 and 1,000 queries.
 
-Settings are chosen on CIFAR-100, of as many for each arm, by regret averaged over the queries:
+Settings are chosen on CIFAR-100 of NAS-Bench-201, of as many for each arm, by regret averaged over
+the queries, and are those of every table:
 
     python -m experiments.study_table --table=nasbench201.csv.gz --tune
 
@@ -19,12 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.nasbench201 import judging, kept, seeds, settings
-from experiments.nasbench201.judging import Judge
+from experiments.tabular import judging, kept, seeds, settings
+from experiments.tabular.judging import Judge
 from nas import config as configs
 from nas.config import Config
 from nas.controllers import POLICIES
-from nas.data.table import SPACE, AccuracyTable
+from nas.data.table import ScoreTable
+from nas.errors import UserError
+from nas.spaces import SearchSpace
 from nas.strategies import STRATEGIES
 
 BUDGETS = (100, 300, 1000)  # queries
@@ -33,14 +36,20 @@ TUNING_SET = "cifar100"
 TUNING_SEEDS = tuple(range(1000, 1010))  # no seed of a reported run
 CLEAN = ("cifar10", "imagenet")  # nothing was chosen on them
 
-RIDGE, OVERLAP = "ridge", "common operations"  # measures of what a state encodes
+# Measures of what a state encodes, as finished pieces name them.
+RIDGE, OVERLAP = "ridge", "common operations"
 
 
 class Size(NamedTuple):
     """How much is run with the settings that were chosen."""
 
     seeds: int
-    data_sets: tuple[str, ...]
+    data_sets: tuple[str, ...]  # of NAS-Bench-201
+
+    def of(self, table: ScoreTable) -> "Size":
+        """The same on the data sets of a table: all of one that has other ones."""
+        shared = tuple(name for name in self.data_sets if name in table.data_sets)
+        return self._replace(data_sets=shared or table.data_sets)
 
 
 SIZES = {"quick": Size(50, CLEAN), "full": Size(200, (*CLEAN, TUNING_SET))}
@@ -138,7 +147,7 @@ _TRACED = {
 }
 
 
-def configure(arm: Arm, setting: Setting) -> Config:
+def configure(arm: Arm, setting: Setting, space: SearchSpace) -> Config:
     """The configuration of an arm with a setting."""
     fields = dict(arm.strategy) | dict(setting)
     name = fields.pop("name")
@@ -146,11 +155,8 @@ def configure(arm: Arm, setting: Setting) -> Config:
     if "capacity" in memory:
         memory["refresh_size"] = 1  # a memory of the best is not refreshed
     base = configs.from_dict(
-        {
-            "task": "nasbench201",
-            "space": {},
-            "data": {},
-            "network": {},
+        settings.groups(space)
+        | {
             "policy": configs.choose(POLICIES, {}, arm.policy, "policy") | {"name": arm.policy},
             "strategy": configs.choose(STRATEGIES, {}, name, "strategy"),
             "search": {
@@ -164,12 +170,26 @@ def configure(arm: Arm, setting: Setting) -> Config:
 
 
 class Runner:
-    """Runs arms on a table and keeps what is finished."""
+    """Runs arms on a table and keeps what is finished.
 
-    def __init__(self, table: AccuracyTable, folder: pathlib.Path):
+    Raises:
+      UserError: the table has not more different architectures than the least number of queries.
+    """
+
+    def __init__(self, table: ScoreTable, folder: pathlib.Path):
         self._table, self._folder = table, folder
         self._digest = kept.digest(table)
+        self._budgets = tuple(budget for budget in BUDGETS if budget < table.different)
+        if not self._budgets:
+            least = f"more than {min(BUDGETS)} different architectures"
+            raise UserError(f"--table: must have {least}, got {table.different}")
         folder.mkdir(parents=True, exist_ok=True)
+
+    def budgets(self, arm: str) -> tuple[int, ...]:
+        """The numbers of queries of an arm, without those that all different architectures would
+        not fill.
+        """
+        return tuple(budget for budget in ARMS[arm].budgets if budget in self._budgets)
 
     def tune(self, arm: str) -> np.ndarray:
         """[trials, S, Q] regret on the tuning set."""
@@ -187,7 +207,7 @@ class Runner:
 
         RIDGE and OVERLAP, [S], are there for a policy with a state, after the most queries.
         """
-        chosen = CHOSEN[arm]
+        chosen = {number: CHOSEN[arm][number] for number in self.budgets(arm)}
         longest = max(b for b, other in chosen.items() if other == chosen[budget])
         fixed, traced = _parted(chosen[budget])
         found = self._search(arm, fixed, [traced], range(count), data_set, longest)
@@ -195,13 +215,13 @@ class Runner:
 
     def _search(self, name, setting, traced, run_seeds, data_set, budget):
         arm = ARMS[name]
-        config = configure(arm, setting)
+        config = configure(arm, setting, self._table.space)
         described = [dataclasses.asdict(config), traced, list(run_seeds), budget, self._digest]
         digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
         path = self._folder / f"{data_set}-{name}-{budget}-{digest}.npz"
         if (saved := kept.read(path, described)) is not None:
             return saved
-        parts, program = _program(config)
+        parts, program = _program(config, self._table.space)
         weights = {
             weight: np.repeat([trial[field] for trial in traced], len(run_seeds))
             for field, weight in _TRACED.items()
@@ -211,23 +231,23 @@ class Runner:
             program,
             parts,
             np.tile(np.array(run_seeds, np.uint32), len(traced)),
-            self._table.accuracy[data_set, "val"],
+            self._table.rewards(data_set),
             budget // EPOCH,
             weights=weights,
         )
         arrays = {"queries": found.queries.astype(np.int16)}
-        if parts.policy.state_width and len(traced) == 1 and budget == max(BUDGETS):
+        if parts.policy.state_width and len(traced) == 1 and budget == max(self._budgets):
             arrays |= self._encodes(program, run_seeds, found.policy, data_set)
         kept.write(path, described, arrays)
         return arrays
 
     def _encodes(self, program, run_seeds, policy, data_set) -> dict[str, np.ndarray]:
-        judge = Judge.of(self._table, data_set)
+        judge, space = Judge.of(self._table, data_set), self._table.space
         rows = judging.uniform_sample(self._table, settings.UNIFORM_SAMPLE)
         compared = rows[: settings.OWN_SAMPLES]
-        pairs = judging.pair_measures(compared, judge.test)
+        pairs = judging.pair_measures(space, compared, judge.test)
         lanes = np.array(run_seeds, np.uint32), policy
-        states = np.asarray(program.describe(lanes, SPACE.every()[rows]).embedding)
+        states = np.asarray(program.describe(lanes, space.every()[rows]).embedding)
         found = []
         for state in states[: len(run_seeds)]:
             ridge, _ = judging.prediction(state, judge.test[rows])
@@ -237,8 +257,8 @@ class Runner:
 
 
 @functools.cache
-def _program(config):
-    parts = seeds.components(config)
+def _program(config, space):
+    parts = seeds.components(config, space)
     return parts, seeds.program(config, parts)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 from scipy.spatial.distance import cdist, squareform
 from scipy.special import entr, logsumexp
 
-from nas.data.table import SPACE, AccuracyTable
+from nas.data.table import ScoreTable, Unit
 from nas.evaluation import conditioning, correlations, overlap
 from nas.evaluation.edit_distance import pairwise_edit_distance
+from nas.spaces import SearchSpace
 
 FOLDS = 5
 RIDGES = np.logspace(-4, 3, 15)  # times the number of architectures
@@ -22,15 +23,17 @@ TOP = 0.01  # the share of architectures that counts as the top
 class Judge(NamedTuple):
     """A data set, as searches see it and as they are judged."""
 
-    seen: np.ndarray  # [15625] percent, validation
-    test: np.ndarray  # [15625] percent, mean of the class on the test split
+    seen: np.ndarray  # [n] scores, validation
+    test: np.ndarray  # [n] scores, mean of the class on the test split
+    unit: Unit  # of scores
 
     @classmethod
-    def of(cls, table: AccuracyTable, data_set: str) -> "Judge":
-        return cls(table.accuracy[data_set, "val"], table.class_mean(data_set, "test"))
+    def of(cls, table: ScoreTable, data_set: str) -> "Judge":
+        seen, test = table.scores[data_set, "val"], table.class_mean(data_set, "test")
+        return cls(seen, test, table.unit)
 
     def incumbents(self, queries: np.ndarray) -> np.ndarray:
-        """[S, Q]: of the first q queries [S, Q] the one with the best validation accuracy, the
+        """[S, Q]: of the first q queries [S, Q] the one with the best validation score, the
         earliest of equals.
         """
         seen = self.seen[queries]
@@ -40,8 +43,8 @@ class Judge(NamedTuple):
         return np.take_along_axis(queries, position, axis=1)
 
     def regret(self, queries: np.ndarray) -> np.ndarray:
-        """[S, Q] points by which the incumbent's class is worse on the test split than the best
-        class.
+        """[S, Q] by how much, in `unit`, the incumbent's class is worse on the test split than the
+        best class.
         """
         return self.test.max() - self.test[self.incumbents(queries)]
 
@@ -59,21 +62,21 @@ def distinct(queries: np.ndarray) -> np.ndarray:
 
 
 def entropy(log_probs: np.ndarray) -> float:
-    """Nats, of the log probabilities [15625] of all architectures."""
+    """Nats, of the log probabilities [n] of all architectures."""
     return float(entr(np.exp(np.asarray(log_probs, np.float64))).sum())
 
 
-def policy_total_correlation(log_probs: np.ndarray) -> float:
-    """Nats, of the log probabilities [15625] of all architectures, normalised first."""
+def policy_total_correlation(space: SearchSpace, log_probs: np.ndarray) -> float:
+    """Nats, of the log probabilities [n] of all architectures, normalised first."""
     log_probs = np.asarray(log_probs, np.float64)
     return conditioning.total_correlation(
-        np.exp(log_probs - logsumexp(log_probs)).reshape(SPACE.num_choices)
+        np.exp(log_probs - logsumexp(log_probs)).reshape(space.num_choices)
     )
 
 
-def gibbs_curve(accuracy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`conditioning.gibbs_curve` of accuracies [15625]."""
-    return conditioning.gibbs_curve(np.reshape(accuracy, SPACE.num_choices))
+def gibbs_curve(space: SearchSpace, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`conditioning.gibbs_curve` of scores [n]."""
+    return conditioning.gibbs_curve(np.reshape(scores, space.num_choices))
 
 
 def gibbs_total_correlation(
@@ -83,25 +86,25 @@ def gibbs_total_correlation(
     return np.interp(entropies, *curve, left=np.nan)
 
 
-def uniform_sample(table: AccuracyTable, n: int) -> np.ndarray:
+def uniform_sample(table: ScoreTable, n: int) -> np.ndarray:
     """int32[n]: architectures drawn uniformly, those left out whose class was drawn before."""
     order = np.random.default_rng(201).permutation(len(table.classes))
     first = np.sort(np.unique(table.classes[order], return_index=True)[1])
     return order[first[:n]].astype(np.int32)
 
 
-def pair_measures(rows: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> [P]: common operations, exact edit distance of the pruned graphs and |difference| of
-    accuracy, of all pairs.
+def pair_measures(space: SearchSpace, rows: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    """name -> [P]: common decisions of every kind, exact edit distance of the graphs and
+    |difference| of scores, of all pairs.
 
     Args:
-      rows: [n] architectures.
-      test: [15625] percent.
+      rows: [k] architectures.
+      test: [n] scores.
     """
-    decisions = SPACE.every()[rows]
+    decisions = space.every()[rows]
     return {
-        OVERLAP: overlap.common_decisions(SPACE, decisions, "operation"),
-        EDIT: squareform(pairwise_edit_distance(SPACE, decisions), checks=False),
+        OVERLAP: overlap.common_decisions(space, decisions, *dict.fromkeys(space.kinds)),
+        EDIT: squareform(pairwise_edit_distance(space, decisions), checks=False),
         ACCURACY: overlap.feature_difference(test[rows]),
     }
 
