@@ -55,6 +55,7 @@ def main():
     jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices
     device.select_device(FLAGS.platform)
     from experiments.tabular import peers, program
+    from nas.data import cell_table
 
     known = peers.ARMS if FLAGS.tune else peers.CHOSEN
     if unknown := sorted(set(FLAGS.arms) - set(known)):
@@ -65,7 +66,7 @@ def main():
     wanted = {*FLAGS.arms, peers.LOCAL_SEARCH} if FLAGS.arms else set(known)
     names = [name for name in known if name in wanted]
     kind, started = FLAGS.table.partition(":")[0], time.perf_counter()
-    name = kind if kind in ("synthetic", "recurrent4") else "table"
+    name = kind if kind in ("synthetic", *cell_table.PACKAGED) else "table"
     folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", f"study_table_{name}"))
     if FLAGS.tune:
         program.tune_peers(program.read_accuracies(FLAGS.table), names, folder)
