@@ -3,7 +3,7 @@ NAS-Bench-201, or the recurrent cells of a few nodes.
 
 Runs local search, regularised evolution, random search and controllers, each with the settings that
 were best for 100, 300 and 1,000 queries on CIFAR-100 of NAS-Bench-201, prints tables and one
-sentence a data set, writes them as CSV, PNG and report/index.html.
+sentence a data set, writes them as CSV, Markdown, PNG and report/index.html.
 """
 
 import pathlib
