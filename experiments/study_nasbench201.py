@@ -2,7 +2,7 @@
 architectures of NAS-Bench-201.
 
 Runs random search, regularised evolution and the arms of the controller over many seeds, prints
-tables and one sentence a question, writes them as CSV, PNG and report/index.html.
+tables and one sentence a question, writes them as CSV, Markdown, PNG and report/index.html.
 `--table=synthetic` needs no data: it runs all strategies on generated tables of rising interaction;
 `--table=synthetic:0.5` the whole study on one of them.
 """
