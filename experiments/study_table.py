@@ -3,11 +3,7 @@ NAS-Bench-201, or the recurrent cells of a few nodes.
 
 Runs local search, regularised evolution, random search and controllers, each with the settings that
 were best for 100, 300 and 1,000 queries on CIFAR-100 of NAS-Bench-201, prints tables and one
-<<<<<<< HEAD
-sentence a data set, writes them as CSV, PNG and report/index.html.
-=======
 sentence a data set, writes them as CSV, Markdown, PNG and report/index.html.
->>>>>>> tabular
 """
 
 import pathlib
@@ -59,10 +55,7 @@ def main():
     jax.config.update("jax_num_cpu_devices", available_cores())  # seeds are spread over devices
     device.select_device(FLAGS.platform)
     from experiments.tabular import peers, program
-<<<<<<< HEAD
-=======
     from nas.data import cell_table
->>>>>>> tabular
 
     known = peers.ARMS if FLAGS.tune else peers.CHOSEN
     if unknown := sorted(set(FLAGS.arms) - set(known)):
@@ -73,11 +66,7 @@ def main():
     wanted = {*FLAGS.arms, peers.LOCAL_SEARCH} if FLAGS.arms else set(known)
     names = [name for name in known if name in wanted]
     kind, started = FLAGS.table.partition(":")[0], time.perf_counter()
-<<<<<<< HEAD
-    name = kind if kind in ("synthetic", "recurrent4") else "table"
-=======
     name = kind if kind in ("synthetic", *cell_table.PACKAGED) else "table"
->>>>>>> tabular
     folder = pathlib.Path(FLAGS.workdir or pathlib.Path("runs", f"study_table_{name}"))
     if FLAGS.tune:
         program.tune_peers(program.read_accuracies(FLAGS.table), names, folder)
