@@ -26,11 +26,10 @@ class PackedGraphs(NamedTuple):
     predecessors: np.ndarray  # [n, M] int64
     # [n, M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
     twins: np.ndarray
-    labels: (
-        np.ndarray
-    )  # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
+    # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
+    labels: np.ndarray
     num_forced: int  # number of forced labels
-    step: int  # distances of a pair are a multiple of this apart
+    step: int  # distances that a pair can have differ by multiples of this
 
 
 def pack(
@@ -86,7 +85,7 @@ def pack(
         successors |= adjacency[:, :, node].astype(np.int64) << node
         predecessors |= adjacency[:, node, :].astype(np.int64) << node
     find_twins(successors, predecessors, lanes, twins)
-    # With one label the number of mismatches is fixed, and a common edge more saves two.
+    # With one label the number of mismatches is fixed, and each further common edge saves two.
     step = 2 if np.sum((in_use >= len(forced)) & (in_use < dummy)) <= 1 else 1
     return PackedGraphs(sizes, successors, predecessors, twins, lanes, len(forced), step)
 
