@@ -22,9 +22,8 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
     one to test.
     """
 
-    VERSION = tfds.core.Version(
-        "1.0.0"
-    )  # a new split or text needs a new version: prepared data is found by it
+    # Prepared data is found by the version: a new split or text needs a new one.
+    VERSION = tfds.core.Version("1.0.0")
     SHA256 = {  # of the text of the splits
         "train": "4d559f908b62e24108be4a4c4fcec7152a2ad5b63d975284e78feb44c8e2fb7e",
         "validation": "91d8c266d98d183fbd2f07040b505aa2e7283838523856189bd84bfaf4127479",
@@ -62,7 +61,7 @@ def chapters() -> list[str]:
     """The text of every chapter, its verses as lines.
 
     Raises:
-      UserError: the text is not installed, or is another.
+      UserError: the text is not installed, or is another version.
     """
     verses = [json.loads(line) for line in read_text(_path(), FILE_SHA256).splitlines()]
     return ["\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)]

@@ -61,7 +61,7 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
 
     @staticmethod
     def words(text: str) -> list[str]:
-        """What stands between white space; a line end is a word of its own."""
+        """What white space separates; a line end is a word of its own."""
         return _WORDS.findall(text)
 
 
