@@ -1,5 +1,5 @@
-"""What benchmarks time of the shared weights: steps of training, their forward pass, and rewards,
-each compiled, with all that it needs beside it.
+"""What benchmarks time of the shared weights: training steps, forward passes and rewards, each
+compiled and with all its inputs.
 """
 
 import itertools
@@ -27,10 +27,10 @@ SETTING = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16"}  # n
 
 
 class Operation(NamedTuple):
-    """What is timed."""
+    """A call that is timed."""
 
     call: Callable[[], Any]
-    count: int  # of what is timed in one call
+    count: int  # how many of the operations one call makes
     compile_seconds: float
     bytes: int  # arguments, results and temporary arrays, as XLA plans them
 
@@ -85,8 +85,8 @@ def forward(point: Point, matmul: str) -> Operation:
 
 
 def rewards(point: Point, matmul: str, architectures: int, *, together: int) -> Operation:
-    """The rewards of A architectures on one window, so many of them as one batch where an
-    accelerator computes.
+    """The rewards of A architectures on one window; on an accelerator, `together` of them are one
+    batch.
     """
     _, source, state, decisions, batch = _setting(
         point, matmul, architectures=architectures, together=together
@@ -154,7 +154,7 @@ def _setting(point, matmul, *, deferred=True, architectures=16, together=1):
 
 
 def _compile(jitted, *arguments):
-    """The compiled function, the seconds that took, and the bytes it needs at most."""
+    """The compiled function, the seconds that compiling took, and the most bytes it needs."""
     start = time.perf_counter()
     compiled = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start
