@@ -92,7 +92,7 @@ def make_all(
       UserError: a job cannot be submitted.
       Interrupted: SIGTERM or Ctrl-C; all jobs are cancelled, so that searches save.
     """
-    running: dict[str, _Submitted] = {}  # by number of the job
+    running: dict[str, _Submitted] = {}  # number of a job -> the job
     with received_signals() as received:
         try:
             while (running or ledger.waiting) and not received:
@@ -135,7 +135,7 @@ class _Submitted:
         if self.job.paths.result_pickle.exists():
             try:
                 return self.job.result()
-            except Exception as error:  # of several kinds, from before the job began its piece
+            except Exception as error:  # any kind, raised before the job began its piece
                 return one_line(error)
         if known is None or known.get(self.job.job_id, "COMPLETED") not in _ENDED:
             self._gone_since = None
@@ -205,7 +205,7 @@ def _submit(executor, piece, tries):
     spec = sys.modules["__main__"].__spec__
     try:
         job = executor.submit(Job(piece, sys.argv, spec.name if spec else "", []))
-    except Exception as error:  # of several kinds, each with the message of sbatch
+    except Exception as error:  # any kind, with the message of sbatch
         raise UserError(f"--engine=slurm: sbatch refuses {piece.name}: {one_line(error)}") from None
     return {job.job_id: _Submitted(piece, job, tries)}
 

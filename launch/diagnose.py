@@ -125,7 +125,7 @@ def _numbers(name, *shape):
     """The array of a flag, checked to be of this shape; a letter stands for any size from 1 on.
 
     Log-probabilities may be -inf; all other numbers must be finite. Embeddings keep their
-    precision, which tells differences from rounding errors.
+    precision, by which differences are told from rounding errors.
     """
     import numpy as np
 

@@ -16,7 +16,7 @@ class Piece(NamedTuple):
     function: Callable[..., Any]  # at the top of a module, so that another process finds it
     arguments: tuple = ()
     options: dict[str, Any] = {}
-    # in any unit, the same for all pieces: gives the piece its part of the time left
+    # its share of all the work, in any unit that all pieces use: for the estimate of the time left
     work: float = 1.0
     # names of pieces whose results it reads; those made in the same call come before it
     after: tuple[str, ...] = ()

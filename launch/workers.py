@@ -148,7 +148,7 @@ class Worker:
 
 
 def _make_all(ledger, display, free, received):
-    running: dict[Any, Worker] = {}  # by what reports on its process: its end, its messages
+    running: dict[Any, Worker] = {}  # its process's end, and its messages -> it
     stopping = False
     while running or (ledger.waiting and not stopping):
         while not stopping and free and (piece := ledger.next()):

@@ -26,7 +26,7 @@ from nas.errors import UserError, one_line
 from nas.files import replacing
 
 FOLDER = "checkpoints"
-_MANIFEST = "files.json"  # in a checkpoint's folder: size and CRC-32 of its files when it was saved
+_MANIFEST = "files.json"  # size and CRC-32 of a checkpoint's files when it was saved
 
 
 class Checkpoints:

@@ -72,7 +72,7 @@ class SearchConfig:
 class EvaluationConfig:
     """What validations and `launch.evaluate` read and compare."""
 
-    architectures: int = 100  # in each evaluation set
+    architectures: int = 100  # number in each evaluation set
     # Most pairs that are compared in a set, since memory grows with them. If there are more, only
     # pairs within blocks of architectures are compared.
     pairs: int = 500_000
@@ -109,7 +109,7 @@ class TrainingConfig:
     architecture: str = ""  # decisions as text, or a baseline's name; empty in a search
     epochs: int = 10  # passes over the training split
     learning_rate: float = 10.0
-    schedule: str = "decay"  # of the learning rate; "cosine" falls to zero and never averages
+    schedule: str = "decay"  # how the rate falls; "cosine": to zero, without averaging
     momentum: float = 0.0  # Nesterov's; 0: none
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on, until averaging begins
@@ -133,7 +133,7 @@ class Config:
 
     task: str  # a name in nas.tasks.TASKS, or module:attribute of a user's own task
     seed: int = 0
-    precision: str = "float32"  # of matrix products on accelerators; tf32 has 11-bit factors
+    precision: str = "float32"  # matrix products on accelerators; tf32: 11-bit factors
     space: Settings
     data: Settings
     network: Settings

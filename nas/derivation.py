@@ -16,7 +16,7 @@ from nas.errors import UserError
 from nas.runs import Run
 from nas.types import stacked
 
-_SLICES = 8  # of each half of the validation split, at most
+_SLICES = 8  # most slices of each half of the validation split
 
 
 class Derived(NamedTuple):

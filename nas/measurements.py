@@ -47,7 +47,7 @@ class Measurements(NamedTuple):
     """What was measured of one run."""
 
     controllers: dict[str, Measured]  # TRAINED, and UNTRAINED if asked for
-    best_loss: float  # of the best validated architecture, on the whole validation split
+    best_loss: float  # best validated architecture, on the whole validation split
 
 
 def evaluation(config: Config, architectures: int = 0, pairs: int = 0) -> EvaluationConfig:
@@ -127,8 +127,8 @@ def measure(
 
 
 def _stamp(run):
-    """Numbers that tell a checkpoint from all others that this run directory, or one like it, ever
-    held.
+    """Numbers that distinguish a checkpoint from all others that this run directory, or one like
+    it, ever held.
     """
     return [
         run.config.seed,

@@ -60,7 +60,7 @@ class Run:
     task: Task
     policy: Policy
     reward: Reward
-    state: steps.SearchState  # from the newest intact checkpoint
+    state: steps.SearchState  # the newest intact checkpoint's
     progress: dict[str, int]
 
     @property

@@ -113,7 +113,7 @@ class _Search(NamedTuple):
     writer: logs.Writer | None
     scored: Scored | None
     advance: Callable  # reports steps that are done
-    signals: list[int]  # those received
+    signals: list[int]  # numbers of the signals received
 
 
 class _At(NamedTuple):

@@ -31,9 +31,9 @@ class Metric(NamedTuple):
     The better of two architectures has the smaller loss and the smaller shown number.
     """
 
-    name: str  # of the shown number, such as "error (%)"
+    name: str  # name of the shown number, such as "error (%)"
     loss: str  # name of the loss itself, such as "error"
-    unit: str  # of the loss, such as "nats a token"
+    unit: str  # unit of the loss, such as "nats a token"
     reward: str  # what a reward is, such as "accuracy"
     shown: Callable[[np.ndarray], np.ndarray]  # loss -> shown number, elementwise
     digits: int  # decimals of the shown number
@@ -58,7 +58,7 @@ class Stream(Protocol):
     """
 
     length: int  # batches in a pass
-    examples: int  # in a batch: images, or tokens to be predicted
+    examples: int  # examples in a batch: images, or tokens to be predicted
 
     def take(self, first: int, count: int) -> Any:
         """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
@@ -90,7 +90,7 @@ class Splits(NamedTuple):
 class Data(Protocol):
     """A data set, cut into batches; its fields are the group `data`."""
 
-    name: str  # for sentences and titles
+    name: str  # name in sentences and titles
     batch: int  # rows of a training batch
     eval_batch: int  # rows of a batch for rewards and validation
 
@@ -113,7 +113,7 @@ class Network(Protocol):
     """A network with shared weights; its fields are the group `network`."""
 
     baselines: tuple[str, ...]  # names that `model` takes besides architectures
-    compared: tuple[str, ...]  # those baselines that a study of searches trains
+    compared: tuple[str, ...]  # baselines that a study of searches trains
     # Spearman's correlations of the distance of states with "labelled edges" and "performance" that
     # Adam and Lorraine (2019) report with their memory; empty: they did not search this task.
     published: Mapping[str, float]

@@ -37,14 +37,14 @@ class TrainState:
     params: Params
     average: Params  # mean of the iterates since averaging began; before that, the last iterate
     averaged: Array  # [] int32; number of iterates in that mean
-    velocity: Params  # of Nesterov's momentum; (): no momentum
+    velocity: Params  # velocity of Nesterov's momentum; (): no momentum
 
 
 class Result(NamedTuple):
     """What a finished run found."""
 
-    loss: float  # on the validation split, best epoch
-    test_loss: float  # of the same parameters
+    loss: float  # validation loss of the best epoch
+    test_loss: float  # test loss of the same parameters
     best_epoch: int
     test_reward: float | None  # mean on the test split; None: the loss is all there is to report
     averaging_from: int | None  # first epoch of averaged SGD; None: there was none

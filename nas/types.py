@@ -152,7 +152,7 @@ class Model(NamedTuple):
     loss: Loss
     # (params, batches [W, B, ...]) -> [] validation loss
     evaluate: Callable[[Params, Batch], Array]
-    width: int  # of its layers
+    width: int  # width of its layers
     # (params, batches [W, B, ...]) -> [] mean reward; None: the loss is all there is to report
     reward: Callable[[Params, Batch], Array] | None = None
     # path of an array in params -> whether weight decay applies to it

@@ -27,9 +27,9 @@ class Size(NamedTuple):
 
     platform: str
     point: Point  # the shapes of `ptb_paper`
-    side: int  # of the square matrices of the large product
+    side: int  # rows and columns of the large product's matrices
     copied: int  # float32 numbers that are copied
-    updates: int  # of the controller, in one call
+    updates: int  # controller updates in one call
     moderate: int  # width of the cells whose numbers are compared with the CPU's
     text: dict[str, Any]  # changes to presets of text
     images: dict[str, Any]

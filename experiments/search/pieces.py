@@ -46,7 +46,7 @@ class Alone(NamedTuple):
 
     result: training.Result
     epochs: np.ndarray  # [E] validation loss at the end of each epoch
-    seconds: float  # of all steps and validations
+    seconds: float  # all steps and validations together
 
 
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:

@@ -16,7 +16,7 @@ SOURCES = {
     "mnist": "nas.data.mnist",  # 5,000 digits of 28 x 28, which come with the installation
     "digits": "nas.data.digits",  # 1,797 of 8 x 8, likewise
     "cifar10": "nas.data.cifar10",  # downloaded, or from --raw_dir
-    "arrays": "nas.data.user_images",  # of the user's own, from --raw_dir
+    "arrays": "nas.data.user_images",  # the user's own, from --raw_dir
 }
 SPLITS = ("train", "validation", "test")
 
@@ -105,7 +105,7 @@ class ImageData:
       UserError: a value that its field does not allow; names the field.
     """
 
-    source: str = "mnist"  # of SOURCES
+    source: str = "mnist"  # one of SOURCES
     downscale: int = 2  # side of the squares that are averaged into one pixel; 1: not averaged
     size: int = 14  # height and width that the network reads
     channels: int = 1

@@ -23,7 +23,7 @@ from nas.spaces.space import MAX_NODES
 from nas.tasks import Task
 
 TOTAL = "total overlap"
-EDIT_DISTANCE = "edit distance"  # in its primary definition
+EDIT_DISTANCE = "edit distance"  # the primary definition
 EDIT_DISTANCES = {  # name -> arguments that define it
     EDIT_DISTANCE: {},
     "edit distance, labels ignored": {"labelled": False},

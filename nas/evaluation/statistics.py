@@ -51,8 +51,8 @@ class Mantel(NamedTuple):
 class VarianceComponents(NamedTuple):
     """Where the spread of values in groups comes from, as standard deviations."""
 
-    within: float  # of a value about the mean of its group
-    between: float  # of the groups' means, less what `within` adds to it
+    within: float  # spread of values about the mean of their group
+    between: float  # spread of the groups' means, less what `within` adds to it
     # within^2 / (within^2 + between^2): share in the variance of one value of each group; limits
     # over resampled groups
     share: Interval

@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from nas.report.layout import layered
 from nas.report.style import new_figure, style, text_width
 
-# of boxes, so that even yellow can be used
+# colours of boxes, so that even yellow can be used
 _COLORS = (
     "#0072B2",
     "#E69F00",

@@ -21,7 +21,7 @@ from nas.files import write_atomic
 from nas.report.tables import Table, TableCell
 
 _SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less
-_DPI = 192  # of raster images: twice the 96 pixels that a browser gives an inch
+_DPI = 192  # dots per inch of raster images: twice the 96 of a browser
 # colours of a PNG: a third of the bytes of full colour, and no visible difference in a plot
 _COLORS = 128
 _CARDS_PER_ROW = {2: 2, 4: 2}  # number of figures -> figures in a row; otherwise three

@@ -20,9 +20,9 @@ class Layout(NamedTuple):
     counted in layers.
     """
 
-    layer: dict[Hashable, int]  # of each node
-    across: dict[Hashable, float]  # centre of each node
-    # for each edge, `across` in every layer between its ends
+    layer: dict[Hashable, int]  # node -> its layer
+    across: dict[Hashable, float]  # node -> its centre
+    # edge -> `across` in every layer between its ends
     lanes: dict[tuple[Hashable, Hashable], list[float]]
     breadth: float
 

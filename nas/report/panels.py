@@ -23,7 +23,7 @@ _POSITION = "position of the decision"
 _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
 _DENSITY_WIDTHS = (0, _WIDTH, 5.2, 7.0)  # inches, by number of columns
-_LEVELS = 30  # of distances, in a density
+_LEVELS = 30  # bins of distances in a density
 _MOST_VALUES = 40  # whole numbers with at most this many values get a column each
 _LEAST = 0.005  # nats; an axis reaches at least this far, so that rounding errors are invisible
 _COLORS = "cividis"  # the same to the colour-blind, and in grey
@@ -44,7 +44,7 @@ class Panel(NamedTuple):
 
     curves: Sequence[Curve]
     y_label: str
-    # of the axis; None: what the curves need, from zero to at least _LEAST
+    # ends of the y axis; None: what the curves need, from zero to at least _LEAST
     limits: tuple[float, float] | None = None
 
 

@@ -19,7 +19,7 @@ from nas.spaces.space import ABSENT, Graphs, SearchSpace
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-_NONE, _SKIP = 0, 1  # in OPERATIONS
+_NONE, _SKIP = 0, 1  # indices in OPERATIONS
 _POINTS = 4
 _ZERO = "#"
 

@@ -43,17 +43,17 @@ class ReinforceSettings:
     supervised_weight: float = 0.0  # lambda; 0 is ENAS
     policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
     entropy_weight: float = 1e-4
-    baseline_decay: float = 0.95  # of the exponential moving average of rewards
+    baseline_decay: float = 0.95  # decay of the exponential moving average of rewards
     learning_rate: float = 1e-3  # Adam
     adam_beta1: float = 0.9  # decay of Adam's mean of gradients; ENAS' image searches: 0
     adam_epsilon: float = 1e-8  # ENAS' image searches: 1e-3
-    skip_weight: float = 0.0  # of the skip penalty; 0: no penalty
+    skip_weight: float = 0.0  # weight of the skip penalty; 0: no penalty
     skip_target: float = 0.4  # probability of a skip at which the penalty is zero
     archive: int = 0  # architectures scored most recently, not proposed again; 0: no archive
     candidates: int = 8  # drawn for each proposal if there is an archive
     mutations: float = 0.0  # share of proposals that are the memory's with one decision changed
     screening: str = "none"  # how candidates are ranked; see nas/strategies/screening.py
-    value_weight: float = 1.0  # of the loss of the value head, which screening="value" trains
+    value_weight: float = 1.0  # weight of the value head's loss, with screening="value"
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):

@@ -7,8 +7,8 @@
   one_hot    ridge regression on the decisions, one-hot
   pairs      the same, on all pairs of decisions too
 
-The last three know nothing of what the policy has learned: they are controls. Predicted are normal
-scores of the ranks of rewards.
+The last three know nothing of what the policy has learned: they are controls. The predicted number
+is the normal score of a reward's rank.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from nas.types import Array
 
 KINDS = ("none", "value", "state", "untrained", "one_hot", "pairs")
 WITH_STATE = ("value", "state", "untrained")
-_PENALTY = 0.15  # of the squared weights; features are scaled to rows of mean squared norm one
-_STEPS = 30  # of conjugate gradients
+_PENALTY = 0.15  # factor of the squared weights, where rows of features have mean squared norm 1
+_STEPS = 30  # steps of conjugate gradients
 
 
 def normal_scores(archive: Archive) -> Array:

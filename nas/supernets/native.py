@@ -29,6 +29,7 @@ _ROOT = _HEADER.parents[2]  # the folder that the sources' #include paths start 
 def load(source: pathlib.Path, **macros: str) -> ctypes.CDLL:
     """The compiled library of a source, kept in the user's cache; if that cannot be written, no
     file is left behind.
+
     Args:
       macros: name -> value, defined for the compiler.
 

@@ -13,7 +13,7 @@ from nas.evaluation.edit_distance.search import cost_dtype, find_twins
 from nas.spaces import Graphs
 from nas.spaces.space import ABSENT, MAX_NODES
 
-MAX_NODES_BOUNDS = 64  # of bounds: sets of nodes are bits of an int64
+MAX_NODES_BOUNDS = 64  # most nodes for bounds: sets of nodes are bits of an int64
 
 
 class PackedGraphs(NamedTuple):

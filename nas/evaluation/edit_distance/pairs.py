@@ -13,7 +13,7 @@ from nas.errors import UserError
 from nas.evaluation.edit_distance.graphs import PackedGraphs, refined_colours, token_for
 from nas.evaluation.edit_distance.search import Workspace, make_workspace, search_pairs
 
-_BLOCK = 256  # pairs given to a thread at a time, which takes milliseconds for cells
+_BLOCK = 256  # pairs given to a thread at a time; those of cells take it milliseconds
 _UNLIMITED = 1 << 62
 
 

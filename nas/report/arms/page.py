@@ -29,7 +29,7 @@ _REST = (
     "comparisons test a claim; everything else is exploratory."
 )
 _TOTAL_OVERLAP = "total overlap (decisions)"
-_DPI = 150  # of the PNG files
+_DPI = 150  # dots per inch of PNG files
 _POINTS = 1000  # architectures of a figure that has a point for each
 _SECTIONS = {  # heading -> tables
     "The paper's table beside ours": ("summary",),

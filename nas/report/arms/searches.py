@@ -25,7 +25,7 @@ class Searched:
     """What the searches of one arm left behind; each list has one entry per seed."""
 
     title: str
-    # of the first seed; name -> (steps [n], values [n])
+    # the first seed's; name -> (steps [n], values [n])
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
     # name -> (epochs [E], values [E]), at the end of each epoch
     epochs: list[dict[str, tuple[np.ndarray, np.ndarray]]]

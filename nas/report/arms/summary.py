@@ -32,7 +32,7 @@ MEMORY = ("memory", "memory_next")  # the paper's regulariser in its two reading
 ONE_SEED = "one seed cannot tell"
 _STATISTIC = ("Spearman", "L2")  # keys of `correlations.paper_protocol`
 _INTERVAL = re.compile(r"\[[^]]*\]")
-_RESAMPLES = 400  # of the architectures, if there is one seed
+_RESAMPLES = 400  # resamples of the architectures, if there is one seed
 _NAMED = 3  # most arms whose best cells are listed
 
 
@@ -41,8 +41,8 @@ class Measure(NamedTuple):
 
     name: str
     which: str  # one of `samples.SETS`; "own": by the paper's protocol
-    key: str  # in `MeasuredArm.correlations`; with "own": in `correlations.protocol`
-    sign: int  # of the correlation if states follow it: -1 for a similarity, 1 for a difference
+    key: str  # its name in `MeasuredArm.correlations`; with "own": in `correlations.protocol`
+    sign: int  # sign of r if states follow it: -1 for a similarity, 1 for a difference
     paper: float | None = None  # what the paper reports with its memory (Adam and Lorraine 2019)
 
 

@@ -115,7 +115,7 @@ def num_parameters(wiring: Wiring, decisions: np.ndarray) -> int:
 
 
 def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: float) -> Model:
-    """A baseline, as wide as brings it nearest to `wanted` parameters."""
+    """A baseline with the width that brings it nearest to `wanted` parameters."""
     image = jnp.zeros((1, shape.size, shape.size, shape.channels))
 
     def module(width):

@@ -110,8 +110,8 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
         if axis_name is None:
             velocity = wiring.gather(state.velocity, use)
         else:
-            # On several devices each trained its own architecture, and all weights move that any of
-            # them uses.
+            # On several devices each trained its own architecture, and all weights that any of them
+            # uses move.
             counted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), active)
             active, gradient = mean_over_devices(
                 tuple(wiring.spread(state.params, use, of) for of in (counted, gradient)), axis_name

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from nas.types import Array, Params
 
-_EPSILON = 1e-5  # of normalisation
+_EPSILON = 1e-5  # added to the variance in normalisation
 
 
 class Norm(NamedTuple):

@@ -32,7 +32,7 @@ class Use(NamedTuple):
 class Wiring(NamedTuple):
     """A network of one space, as pure functions."""
 
-    name: str  # of its function in networks.cc
+    name: str  # name of its function in networks.cc
     init: Callable[[Array], Params]  # key -> shared weights
     use: Callable[[Array], Any]  # decisions [T] -> the tree of weights, with a Use for every array
     # (used weights, decisions, images [B, H, W, channels]) -> [B, C] what the last layer reads

@@ -37,7 +37,7 @@ _FUNCTIONS = {
 class Predictor(NamedTuple):
     """A language model as pure functions of tokens and masks."""
 
-    config: LanguageModelSettings  # with the width of this model
+    config: LanguageModelSettings  # its width is this model's
     init: Callable[[Array], Params]  # key -> params
     initial_carry: Callable[[int], Any]  # rows B -> carry before the first token
     # (params, tokens [B, steps + 1], carry, dropout) -> [] nats a token, carry
@@ -47,7 +47,7 @@ class Predictor(NamedTuple):
 def build(
     space: RecurrentSpace, config: LanguageModelSettings, vocabulary: int, architecture: str
 ) -> Model:
-    """The cell whose decisions are given as text, or a baseline of the width of `baseline_width`.
+    """The cell whose decisions are given as text, or a baseline as wide as `baseline_width` says.
 
     Raises:
       UserError: `architecture` is neither a baseline nor decisions of the space.
@@ -179,8 +179,8 @@ def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products:
     """The width at which a baseline has a number of parameters nearest to that of a cell with
     `width`.
 
-    One more in a baseline's width W adds V + products (4 W + 3) parameters: the numbers differ by
-    half of that at most, as a rule by less than one in a hundred.
+    One unit more in a baseline's width W adds V + products (4 W + 3) parameters: the numbers differ
+    by half of that at most, as a rule by less than one in a hundred.
 
     Args:
       products: number of the baseline's products of the state with a matrix [H, H].

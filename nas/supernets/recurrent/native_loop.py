@@ -20,7 +20,7 @@ from nas.supernets import native
 from nas.types import Array
 
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-# columns of a packed matrix are padded to a multiple of the longest vector of any CPU
+# columns of a packed matrix are padded to a multiple of this, the longest vector of any CPU
 _LANES = 16
 _ONE_AT_A_TIME = threading.Lock()
 

@@ -23,7 +23,7 @@ class LanguageModelSettings:
     warmup_epochs: int = 0  # epochs in which the rate rises in equal steps; full in the next one
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on
-    # of the operands of matrix products, or bfloat16; sums, weights and states are float32
+    # operands of matrix products, float32 or bfloat16; sums, weights and states are float32
     matmul: str = "float32"
     clip: float = 0.25  # global norm of the gradient of the weights in use
     reward_chunk: int = 1  # architectures scored as one batch on accelerators; on CPUs always one
