@@ -148,7 +148,7 @@ class Worker:
 
 
 def _make_all(ledger, display, free, received):
-    running: dict[Any, Worker] = {}  # its process's end, and its messages -> it
+    running: dict[Any, Worker] = {}  # end of its process, and its messages -> worker
     stopping = False
     while running or (ledger.waiting and not stopping):
         while not stopping and free and (piece := ledger.next()):

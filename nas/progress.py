@@ -2,6 +2,7 @@
 
 The library writes nothing to a terminal. A program listens and shows what is reported; where nobody
 listens, as in a test or a notebook, reports go nowhere:
+
     with progress.track("derivation", total=1000, unit="cell") as advance:
         for cell in cells:
             ...

@@ -58,8 +58,8 @@ class RecurrentSpace(SearchSpace):
         return {"loose ends": self.loose_ends(decisions).sum(axis=1)}
 
     def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Architectures that compute the same function with their nodes numbered otherwise; all
-        copies are equally likely.
+        """Architectures that compute the same function with their nodes numbered differently;
+        all copies are equally likely.
 
         Node 0 stays, and parents come before their children. The next node is drawn from those
         whose parent is numbered, with a probability in proportion to the number of its descendants
