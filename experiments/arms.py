@@ -38,9 +38,9 @@ class Arm:
         return config.override(chosen, self.settings)
 
 
-# Lambda, by supervised loss. Adam follows the larger gradient: with 1 the policy's drowns that of
-# the reconstruction, and the state hardly changes. Chosen on seeds 100 to 102 of kjv_quick, which
-# no table reports.
+# Lambda, by supervised loss. Adam follows the larger gradient: with 1 that of the policy drowns
+# that of the reconstruction, and the state hardly changes. Chosen on seeds 100 to 102 of kjv_quick,
+# which no table reports.
 _WEIGHTS = {"reconstruct": 30.0, "next_decision": 1.0}
 # With this weight the policy ends at 18.2 and 16.0 nats on seeds 100 and 101; that of the arm
 # `memory` ends at 15.4 and 18.1.

@@ -18,7 +18,8 @@ def mesh(devices: int | None = None) -> Mesh:
 def over_lanes(
     fn: Callable[..., Any], mapped: bool, mesh: Mesh, donated: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """`fn(lane, common)` for lanes stacked on a leading axis; the last fills up the last share.
+    """`fn(lane, common)` for lanes stacked on a leading axis; copies of the last lane fill up the
+    last share.
 
     Args:
       mapped: whether the lanes of a device run one after another, not side by side.

@@ -2,8 +2,8 @@
 parameters.
 
 Why old: trained on its own fresh samples a controller could lower the supervised loss by making its
-samples easier to predict (Adam & Lorraine 2019). The other sources in this list
-are controls for that argument:
+samples easier to predict (Adam & Lorraine 2019). The other sources in this list are controls for
+that argument:
 
   old        sampled from the parameters of `lag` epochs ago, at each refresh
   shuffled   as old, but each position is permuted over the sequences of a refresh: only the

@@ -22,7 +22,7 @@ from nas.supernets.recurrent.settings import LanguageModelSettings
 from nas.types import Array, Batch, Reward
 
 PRECISION = PRECISIONS | {"bfloat16": PRECISIONS["float32"]}  # for products of float32
-DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # operands
+DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 SETTING = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16"}  # network.matmul
 
 

@@ -39,7 +39,7 @@ def search(
       UserError, Interrupted: as `nas.runs.finish`.
     """
     devices = parallel.choose_devices(options.get("parallel", ""))
-    unread = TrainingConfig(architecture=base.training.architecture)  # a search refuses any
+    unread = TrainingConfig(architecture=base.training.architecture)  # kept: a search refuses any
     base = dataclasses.replace(base, training=unread)
     folders = {name: [root / f"{name}-seed{seed}" for seed in seeds] for name in names}
     searched = [
