@@ -73,7 +73,7 @@ def define_flags(default_config: str | None = None) -> None:
 
 
 def define_device_flags() -> None:
-    """Defines the flags of scripts that train: on how many devices, of how many processes."""
+    """Defines the flags of scripts that train: how many devices and processes they use."""
     device.define_parallel_flag()
     processes.define_flags()
 

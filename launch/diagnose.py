@@ -1,15 +1,15 @@
 """Reports on a controller of any make, from arrays: does it know what it is building? Needs neither
 JAX nor a run.
 
-Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in
+Reads, for n architectures in a search space of T decisions (n at least 10, in the same order in
 every file):
 
   --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ...;
                  activations f_i in 0..3 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1;
                  nasbench201: operations 0..4 of the six edges.
   --embeddings   [n, H] numbers: the controller's hidden state after the last decision.
-  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the most
-                 choices; -inf where there is no such choice.
+  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the
+                 largest number of choices; -inf where there is no such choice.
   --performance  [n] numbers, on any scale: log perplexity, accuracy, ...
 
 Each is a .npy file, or an .npz file with one array or with an array of the flag's name. Written
@@ -18,8 +18,8 @@ with numpy:
   numpy.savez("decisions.npz", decisions=decisions)
   numpy.save("embeddings.npy", hidden[:, -1])
 
-Writes index.html, its tables (.csv) and its figures (.png) into --out. Of more than 200
-architectures the first 200 are compared pair by pair; all are probed.
+Writes index.html, its tables (.csv) and its figures (.png) into --out. If there are more than
+200 architectures, the first 200 are compared pair by pair; all are probed.
 """
 
 import pathlib

@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved; `code` is the exit code that says so."""
+    """The run was asked to stop and has saved; `code` is the exit code to end with."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)

@@ -51,8 +51,8 @@ def products(point: Point) -> dict[str, Product]:
 
 
 def used_products(operation: str) -> dict[str, int]:
-    """How often an operation makes each of `products`: step, plain step, forward, or "reward
-    of A".
+    """How often an operation computes each of `products`; operations are "step", "plain step",
+    "forward" and "reward of A".
     """
     if operation in ("step", "plain step"):
         return dict.fromkeys(products(Point(1, 1, 1, 1, 1)), 1)

@@ -14,7 +14,7 @@ from nas.errors import UserError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid"), "test": ("test",)}
 ENDINGS = (".txt", ".txt.gz")
-BLOCK = 100  # lines that go into one split together, where there is one file
+BLOCK = 100  # lines that go into one split together, if there is a single file
 _WORDS = re.compile(r"\n|\w+|[^\w\s]")
 
 

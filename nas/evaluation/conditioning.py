@@ -100,7 +100,6 @@ def gibbs_curve(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
       scores: [c_1, ..., c_T] float, higher is better, one axis per decision; not all alike.
-      scores: [c_1, ..., c_T] float, higher is better, one axis a decision; not all alike.
     """
     scores = np.asarray(scores, np.float64) - np.max(scores)
     found = []

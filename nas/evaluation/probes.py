@@ -8,14 +8,14 @@ import numpy as np
 
 from nas.evaluation.rounding import constant_columns
 
-_PENALTIES = 10.0 ** np.arange(-9, 4)  # per training example, of standardised features
+_PENALTIES = 10.0 ** np.arange(-9, 4)  # penalties per training example, for standardised features
 
 
 class Probe(NamedTuple):
     """Held-out accuracy, by position; its standard error is sqrt(accuracy (1 - accuracy) / n)."""
 
-    accuracy: np.ndarray  # [T] 0..1, of the probe
-    majority: np.ndarray  # [T] 0..1, of the most frequent choice of the training folds
+    accuracy: np.ndarray  # [T] 0..1, accuracy of the probe
+    majority: np.ndarray  # [T] 0..1, accuracy of the most frequent choice of the training folds
 
 
 def probe_accuracy(

@@ -104,7 +104,7 @@ def equivalence_bound(values, level: float = 0.05) -> float:
     """The smallest bound at which `equivalence_p` of values [S] is at most `level`: what "no
     correlation" then means.
 
-    It speaks of the mean over seeds for the architectures that were compared, not of others.
+    It is about the mean over seeds for the architectures that were compared, not for others.
     """
     mean, error = _mean_and_error(_seeds(values))
     return abs(mean) + error * _t_quantile(1 - level, values)
@@ -343,7 +343,7 @@ def _varies(values):
 
 
 def _standard_ranks(values):
-    """Mid-ranks less their mean, of norm one."""
+    """Mid-ranks less their mean, scaled to norm one."""
     centred = rankdata(values) - (len(values) + 1) / 2
     return centred / np.linalg.norm(centred)
 

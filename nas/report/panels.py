@@ -26,7 +26,7 @@ _DENSITY_WIDTHS = (0, _WIDTH, 5.2, 7.0)  # inches, by number of columns
 _LEVELS = 30  # bins of distances in a density
 _MOST_VALUES = 40  # whole numbers with at most this many values get a column each
 _LEAST = 0.005  # nats; an axis reaches at least this far, so that rounding errors are invisible
-_COLORS = "cividis"  # the same to the colour-blind, and in grey
+_COLORS = "cividis"  # looks the same to the colour-blind, and in grey
 
 
 class Curve(NamedTuple):

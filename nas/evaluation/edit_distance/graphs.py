@@ -143,8 +143,8 @@ def pack_networkx(
 
 
 def refined_colours(packed: PackedGraphs) -> np.ndarray:
-    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour takes in its
-    neighbours', theirs, ...
+    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour depends on those
+    of its neighbours, on those of their neighbours, and so on.
     """
     num_nodes = packed.successors.shape[1]
     colours = _mix(packed.labels[:, :num_nodes].astype(np.uint64))

@@ -1,4 +1,4 @@
-"""Many pairs of graphs at once: isomorphic ones are compared once, blocks go to several threads."""
+"""Compares many pairs of graphs: isomorphic graphs once, blocks of pairs in several threads."""
 
 import os
 import queue

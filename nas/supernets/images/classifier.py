@@ -81,8 +81,8 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
     """Shared weights as a source of rewards.
 
     Training is SGD on one batch and one architecture, with Nesterov's momentum, the gradient
-    clipped by its global norm. A reward is the accuracy on one validation batch, a validation loss
-    the cross-entropy, which has no ties.
+    clipped by its global norm. A reward is the accuracy on one validation batch; a validation loss
+    is the cross-entropy, which has no ties.
     """
 
     def init(key: Array) -> ClassifierState:

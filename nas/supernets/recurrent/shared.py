@@ -148,7 +148,7 @@ def loss(
       used: weights from `gather`.
       tokens: [B, steps + 1] int32.
       hidden: [B, H] state before the first token.
-      max_norm: L2 norm to which the state of each sequence is clipped; 0: not.
+      max_norm: L2 norm to which the state of each sequence is clipped; 0: not clipped.
       matmul: how operands of matrix products are rounded, as in products.py.
 
     Returns:
