@@ -3,8 +3,8 @@
 Cells are character models of the King James text. Of cells that compute the same function only one
 is trained; for some, a relabelled copy is trained too, which shows whether numbering matters.
 Finished blocks are kept: after a kill the same command continues. Prints how far seeds agree and
-what the table says, and writes table.csv.gz, CSV, PNG and report/index.html. `--cells=96` trains a
-sample, to judge a recipe before it is used for all.
+what the table says, and writes table.csv.gz, CSV, Markdown, PNG and report/index.html. `--cells=96`
+trains a sample, to judge a recipe before it is used for all.
 """
 
 import dataclasses

@@ -33,7 +33,7 @@ def main():
     measured = measure(run, cells=FLAGS.cells, copies=FLAGS.copies, seed=FLAGS.seed)
     save_arrays(workdir / "isomorphs.npz", measured)
     result = table(measured, run.task.metric, runs.command(), seed=FLAGS.seed)
-    result.csv(workdir / "isomorphs.csv")
+    result.save(workdir, "isomorphs")
     print(result.text())
 
 

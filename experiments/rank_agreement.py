@@ -4,8 +4,8 @@ that noise allows.
 Two strata of cells are scored by the shared weights of two searches and trained from scratch with
 two seeds: cells drawn uniformly, and the best tenth, under shared weights, of ten times as many. No
 measurement can agree better with another than with its own repetition. Prints the table, writes
-CSV, PNG and report/index.html; finished pieces are kept, also those of experiments.table_search in
-the same folder.
+CSV, Markdown, PNG and report/index.html; finished pieces are kept, also those of
+experiments.table_search in the same folder.
 """
 
 import pathlib

@@ -4,8 +4,8 @@ refresh period.
 On a generated table of architectures (see nas/tables.py), where many seeds are cheap. Every variant
 is searched with both supervised objectives: `reconstruct` is to shape the state, so its columns
 show how distances of states follow the operations in common; `next_decision` is to make the policy
-look back, so its columns show what the policy does, exactly. Prints tables, writes CSV, PNG and
-report/index.html; finished variants are kept.
+look back, so its columns show what the policy does, exactly. Prints tables, writes CSV, Markdown,
+PNG and report/index.html; finished variants are kept.
 """
 
 import pathlib

@@ -4,9 +4,9 @@ test split.
 For every strategy and seed: a search, the cells derived from it, and the best of them trained from
 scratch, beside those of random search and successive halving without shared weights, a cell drawn
 at random and an LSTM with as many parameters. Shared weights also score the cells of the other
-strategies. Prints tables, writes CSV, PNG and report/index.html; finished pieces are kept,
-interrupted ones continue. The searches are kept even if another recipe for training from scratch is
-asked for, such as --config.training.epochs=4.
+strategies. Prints tables, writes CSV, Markdown, PNG and report/index.html; finished pieces are
+kept, interrupted ones continue. The searches are kept even if another recipe for training from
+scratch is asked for, such as --config.training.epochs=4.
 """
 
 import dataclasses

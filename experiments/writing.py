@@ -1,4 +1,4 @@
-"""How a driver says what it found: printed, as CSV and PNG, and as one page."""
+"""How a driver says what it found: printed, as CSV, Markdown and PNG, and as one page."""
 
 import json
 import pathlib
@@ -14,8 +14,8 @@ from nas.report.tables import Table
 
 
 class Written:
-    """Prints tables and sentences, writes them as CSV, and figures as PNG; the report at the
-    end.
+    """Prints tables and sentences, writes tables as CSV and Markdown, figures as PNG; the report at
+    the end.
     """
 
     def __init__(self, folder: pathlib.Path, command: str, title: str, summary: str):
@@ -30,7 +30,7 @@ class Written:
         self._report.section(heading)
         for name, table in printed.items():
             print(table.text(), flush=True)
-            table.csv(self._folder / f"{name}.csv")
+            table.save(self._folder, name)
             self._report.table(table)
 
     def answer(

@@ -18,7 +18,7 @@ with numpy:
   numpy.savez("decisions.npz", decisions=decisions)
   numpy.save("embeddings.npy", hidden[:, -1])
 
-Writes index.html, its tables (.csv) and its figures (.png) into --out. If there are more than
+Writes index.html, its tables (.csv, .md) and its figures (.png) into --out. If there are more than
 200 architectures, the first 200 are compared pair by pair; all are probed.
 """
 

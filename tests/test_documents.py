@@ -6,6 +6,8 @@ import shlex
 
 import pytest
 
+from experiments import results
+from nas.errors import UserError
 from tests.forked import run_forked
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -86,6 +88,51 @@ def test_commands_have_the_flags_that_are_named(module, user_environment):
     known = set(re.findall(r"--[\w.]+(?==)|--\w+", " ".join(process.stdout for process in helps)))
     flags = {flag.partition("=")[0] for arguments in asked for flag in arguments}
     assert {flag for flag in flags if flag.startswith("--")} - known <= {"--help"}
+
+
+def test_results_show_what_drivers_wrote():
+    assert results.refreshed(results.PAGE) == text("experiments/RESULTS.md")
+
+
+def test_results_name_no_folder_of_a_machine():
+    for path in results.PAGE.parent.glob("results/*.md"):
+        assert not re.search(r"(?<![\w.])/\w", path.read_text()), path
+
+
+def page_of(folder, shown, **files):
+    (folder / "results").mkdir()
+    for name, table in files.items():
+        (folder / "results" / f"{name}.md").write_text(table)
+    (folder / "RESULTS.md").write_text(shown)
+    return folder / "RESULTS.md"
+
+
+TABLE = "| a |\n| --- |\n| 1 |\n"
+SHOWN = f"Prose.\n\n<!-- table: results/a.md -->\n{TABLE}<!-- end -->\n\n| by hand |\n"
+
+
+def test_tables_of_results_are_those_of_their_files(tmp_path):
+    page = page_of(tmp_path, SHOWN, a=TABLE)
+    assert results.refreshed(page) == SHOWN
+    (tmp_path / "results" / "a.md").write_text(TABLE.replace("1", r"2 \1"))
+    assert results.refreshed(page) == SHOWN.replace("1", r"2 \1")
+    page.write_text(SHOWN.replace(TABLE, ""))  # a new table needs its two comments only
+    assert results.refreshed(page) == SHOWN.replace("1", r"2 \1")
+
+
+@pytest.mark.parametrize(
+    ("shown", "files", "said"),
+    [
+        (SHOWN, {}, "no file: results/a.md"),
+        (SHOWN, {"a": TABLE, "b": TABLE}, "not shown: results/b.md"),
+        (SHOWN.replace("<!-- end -->", ""), {"a": TABLE}, "lacks its other half"),
+        (SHOWN + "<!-- end -->\n", {"a": TABLE}, "lacks its other half"),
+        (SHOWN.replace("<!-- end -->", "") + SHOWN, {"a": TABLE}, "lacks its other half"),
+    ],
+)
+def test_tables_that_results_cannot_show_are_named(tmp_path, shown, files, said):
+    with pytest.raises(UserError, match=said):
+        results.refreshed(page_of(tmp_path, shown, **files))
 
 
 def test_the_example_runs_as_it_stands(user_environment, tmp_path):

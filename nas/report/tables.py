@@ -1,5 +1,5 @@
-"""One description of a table for the terminal, CSV and HTML, so that a number is formatted in one
-place.
+"""One description of a table for the terminal, CSV, Markdown and HTML, so that a number is
+formatted in one place.
 """
 
 import csv
@@ -52,7 +52,8 @@ class TableCell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table: `text` for the terminal, `csv` for a file; `nas.report.html` renders the same cells.
+    """A table: `text` for the terminal, `csv` and `markdown` for files; `nas.report.html` renders
+    the same cells.
 
     Raises:
       ValueError: a row whose length is not the number of columns, or a cell that is neither a
@@ -118,6 +119,23 @@ class Table:
         writer.writerow(column.name for column in self.columns)
         writer.writerows([cell.text for cell in row] for row in self.cells())
         return write_atomic(path, buffer.getvalue())
+
+    def markdown(self) -> str:
+        """The table as GitHub shows it, with title, notes and command."""
+        lines = [
+            [column.name for column in self.columns],
+            ["---" if column.digits is None else "---:" for column in self.columns],
+            *([cell.text for cell in row] for row in self.cells()),
+        ]
+        escaped = ([text.replace("|", r"\|") for text in line] for line in lines)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+        command = [f"Made by: `{self.command}`"] if self.command else []
+        return "\n\n".join([f"**{self.title}**", table, *self.notes, *command]) + "\n"
+
+    def save(self, folder: pathlib.Path, name: str) -> None:
+        """Writes NAME.csv and NAME.md."""
+        self.csv(folder / f"{name}.csv")
+        write_atomic(folder / f"{name}.md", self.markdown())
 
 
 def _format(column: Column, value: str | float | Empty) -> TableCell:

@@ -350,7 +350,8 @@ def test_a_killed_program_goes_on_to_the_same_table(quick_environment, tmp_path)
     assert table.decisions.shape == (108, 5) and table.seeds == (0, 1)
     assert table.settings["recipe"]["width"] == 4
     assert "skipped_updates" in table.settings
-    for name in ("gate.csv", "facts.csv", "best.csv", "best_01.png", "report/index.html"):
+    tables = [f"{name}{suffix}" for name in ("gate", "facts", "best") for suffix in (".csv", ".md")]
+    for name in (*tables, "best_01.png", "report/index.html"):
         assert (whole / name).stat().st_size > 0
     assert "Do seeds agree? 104 cells, 2 seeds" in found.stdout
 

@@ -137,14 +137,18 @@ def test_the_page(complete, blank_figures, tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     expected = {
         "correlations.csv",
+        "correlations.md",
         "probes.csv",
+        "probes.md",
         "distance-overlap.png",
         "distance-edit_distance.png",
         "index.html",
     }
     expected |= {"embeddings-components.png", "embeddings-probes.png"}
     if complete:
-        expected |= {"performance.csv", "conditioning.csv", "distance-performance.png"}
+        added = "performance", "conditioning"
+        expected |= {f"{name}{of}" for name in added for of in (".csv", ".md")}
+        expected |= {"distance-performance.png"}
         expected |= {"policy-conditioning.png", "policy-certainty.png"}
     assert names == expected and len(tables) == (4 if complete else 2)
     assert (tmp_path / "out" / "index.html").read_text().count("<img") == sum(

@@ -223,7 +223,7 @@ def test_the_page_holds_every_table_and_figure_which_stand_beside_it(blank_figur
         {"seeds": "0,1"},
     )
     text, names = page.read_text(), {path.name for path in page.parent.iterdir()}
-    assert {f"{name}.csv" for name in tables} <= names
+    assert {f"{name}{suffix}" for name in tables for suffix in (".csv", ".md")} <= names
     drawn = {name.removesuffix(".png") for name in names if name.endswith(".png")}
     with_state = {
         f"{kind}-{arm}"

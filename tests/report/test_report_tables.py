@@ -82,6 +82,45 @@ def test_csv_holds_the_same_cells(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["table.csv"]
 
 
+def test_markdown_is_a_table_of_github():
+    assert (
+        make_table().markdown()
+        == """**Correlations**
+
+| Policy | Common activations | Perplexity | Edit distance |
+| --- | ---: | ---: | ---: |
+| PG, only | -0.404 | 66.2 | not computed |
+| PG + memory | +0.250 | 73.0 | another study |
+| Chance | +0.000 | undefined | -1.500 |
+
+100 architectures.
+
+Made by: `python -m launch.evaluate --workdir runs/a`
+"""
+    )
+
+
+def test_markdown_keeps_bars_within_their_cells():
+    table = Table("Sizes", [Column("|a|"), Column("p", 4)], [Row(["x|y", 0.00004])])
+    assert (
+        table.markdown()
+        == r"""**Sizes**
+
+| \|a\| | p |
+| --- | ---: |
+| x\|y | <0.0001 |
+"""
+    )
+
+
+def test_a_saved_table_is_csv_and_markdown(tmp_path):
+    table = make_table()
+    table.save(tmp_path / "new", "table")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"table.csv", "table.md"}
+    assert (tmp_path / "new" / "table.csv").read_text() == table.csv(tmp_path / "t").read_text()
+    assert (tmp_path / "new" / "table.md").read_text() == table.markdown()
+
+
 @pytest.mark.parametrize(
     "cells, message", [(["a"], "1 cells for 2 columns"), (["a", None], "column 'x' holds None")]
 )

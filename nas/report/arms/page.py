@@ -101,9 +101,9 @@ def write_report(
 
 
 def add_table(report: Report, folder: pathlib.Path, name: str, table: Table) -> None:
-    """Adds a table to the page and writes it as NAME.csv."""
+    """Adds a table to the page and writes it as NAME.csv and NAME.md."""
     report.table(table, _anchor(name))
-    table.csv(folder / f"{name}.csv")
+    table.save(folder, name)
 
 
 def add_figures(
