@@ -58,8 +58,8 @@ def write_report(
     sentences: Sequence[str] = (),
     found: Sequence[Answer] = (),
 ) -> pathlib.Path:
-    """Writes the page to `path`; beside it tables as NAME.csv, figures as NAME-ARM.png, and
-    states.png with all arms.
+    """Writes the page to `path`; beside it tables as NAME.csv and NAME.md, figures as NAME-ARM.png,
+    and states.png with all arms.
 
     Returns `path`.
 
