@@ -1,5 +1,5 @@
-"""The arms of every table and study: what is compared, as settings of one search. The one registry
-of them.
+"""The only registry of arms: what the tables and studies compare, each arm as settings of one
+search.
 
 An arm that is not here does not appear in any table. Yardsticks that are not controllers (the
 untrained one, one-hot decisions, random projections) need no run and are computed by the
@@ -38,11 +38,12 @@ class Arm:
         return config.override(chosen, self.settings)
 
 
-# Lambda. Adam follows the larger gradient: with 1 the policy's drowns that of the reconstruction,
-# and the state hardly changes. Chosen on seeds 100 to 102 of kjv_quick, which no table reports.
+# Lambda, by supervised loss. Adam follows the larger gradient: with 1 that of the policy drowns
+# that of the reconstruction, and the state hardly changes. Chosen on seeds 100 to 102 of kjv_quick,
+# which no table reports.
 _WEIGHTS = {"reconstruct": 30.0, "next_decision": 1.0}
-# The policy ends at 18.2 and 16.0 nats on seeds 100 and 101, that of the arm `memory` at 15.4 and
-# 18.1.
+# With this weight the policy ends at 18.2 and 16.0 nats on seeds 100 and 101; that of the arm
+# `memory` ends at 15.4 and 18.1.
 _ENTROPY_WEIGHT = 0.003
 
 
@@ -95,16 +96,16 @@ ARMS = {
 
 
 def training_steps(plan: SearchConfig) -> float:
-    """Steps of one cell that have the arithmetic of a search: a step costs three rewards, forward,
-    and backward twice.
+    """Training steps of one cell with as much arithmetic as a search: a step costs three rewards,
+    one forward and two backward.
     """
     rewards = max(0, plan.epochs - plan.warmup_epochs) * plan.controller_steps * plan.architectures
     return plan.epochs * plan.shared_steps + rewards / 3
 
 
 class _WeightsOnly(Arm):
-    """An arm without controller phases: their arithmetic goes into further steps of the shared
-    weights, in whole chunks.
+    """An arm without controller phases: what they would compute goes into further steps of the
+    shared weights, in whole chunks.
     """
 
     def configure(self, base: Config, seed: int) -> Config:
@@ -117,8 +118,8 @@ class _WeightsOnly(Arm):
         return super().configure(dataclasses.replace(base, search=planned), seed)
 
 
-# What a search can be run with: the arms, and strategies that have no policy to evaluate or another
-# plan.
+# What a search can be run with: the arms, and others that have no policy to evaluate or another
+# plan of steps.
 STRATEGIES = ARMS | {
     "evolution": Arm("regularised evolution", {"strategy": {"name": "evolution"}}),
     "weights": _WeightsOnly("uniform policy, weights only", ARMS["uniform"].settings),

@@ -1,7 +1,7 @@
-"""All that a GPU can tell in nine minutes: how fast, how right, and what works at all.
+"""All that a GPU can show in nine minutes: how fast, how right, and what works at all.
 
-Stages run one after the other, what would be missed most first, each in a process of its own with a
-time limit; if one fails or is cut off, the others run. After every stage gpu_check.json and
+Stages run one after the other, the most important first, each in a process of its own with a time
+limit; if one fails or is cut off, the others run. After every stage gpu_check.json and
 gpu_check.html in --out hold all results so far; log.txt has what stages printed, and
 shared_step.xplane.pb.gz the trace of a step. --small runs the same at toy size on a machine without
 a GPU. `bash launch/gpu_check.sh` starts this, also where nothing can be downloaded.
@@ -64,7 +64,7 @@ def _stages():
     if unknown := [name for name in FLAGS.stages if name not in known]:
         raise UserError(f"--stages: unknown stage {unknown[0]!r}; choose from {', '.join(known)}")
     chosen = [stage for stage in plan.STAGES if not FLAGS.stages or stage.name in FLAGS.stages]
-    # A processor may be busy with other things, and its time is not precious.
+    # A CPU may be busy with other things, and its time is not precious.
     return [stage._replace(cap=FLAGS.seconds) for stage in chosen] if FLAGS.small else chosen
 
 
@@ -75,13 +75,13 @@ def _stage_command(stage, file):
 
 
 def _environment(cache):
-    """That of the stages: programs compiled by one are there for the next."""
+    """The environment of the stages: programs compiled by one are there for the next."""
     environment = os.environ | {
         "PYTHONUNBUFFERED": "1",
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    if FLAGS.small:  # without C++ what XLA compiles serves, as on a GPU; it need not be fast
+    if FLAGS.small:  # without C++, as on a GPU, XLA's code is used; it need not be fast
         quick = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
         environment |= {"CXX": "no-compiler", "XLA_FLAGS": quick}
     return environment

@@ -1,10 +1,10 @@
 """Ground truth of the recurrent space: every cell of 3 or 4 nodes trained alone.
 
-Cells are character models of the King James text. Of cells that compute the same one is trained,
-and of some a relabelled copy too, which tells whether numbering matters. Finished blocks are kept:
-the same command goes on where a run was killed. Prints how far seeds agree and what the table says,
-and writes table.csv.gz, CSV, Markdown, PNG and report/index.html. `--cells=96` trains a sample, to
-judge a recipe before it is used for all.
+Cells are character models of the King James text. Of cells that compute the same function only one
+is trained; for some, a relabelled copy is trained too, which shows whether numbering matters.
+Finished blocks are kept: after a kill the same command continues. Prints how far seeds agree and
+what the table says, and writes table.csv.gz, CSV, Markdown, PNG and report/index.html. `--cells=96`
+trains a sample, to judge a recipe before it is used for all.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""The isomorph test: how much of the spread of cells under shared weights is the sharing's own
-artefact?
+"""The isomorph test: how much of the spread of cells under shared weights is an artefact of
+sharing?
 
 Relabelled copies of a cell compute the same function with other matrices of the shared weights.
-Trained alone they would be equal; what their losses differ by tells nothing of the cell.
-Needs only the run directory of a search.
+Trained alone they would be equal, so that differences between their losses say nothing about the
+cell. Needs only the run directory of a search.
 """
 
 from absl import flags
@@ -38,10 +38,10 @@ def main():
 
 
 def measure(run, *, cells, copies, seed):
-    """Set -> [cells, copies] losses of relabelled copies under the run's shared weights, on
-    its validation windows.
+    """Set -> [cells, copies] losses of relabelled copies under the run's shared weights, on its
+    validation windows.
 
-    Cells of fewer different copies are left out.
+    Cells with fewer distinct copies are left out.
     """
     import jax
     import numpy as np
@@ -80,7 +80,7 @@ def measure(run, *, cells, copies, seed):
 
 
 def table(measured, metric, command, *, seed=0):
-    """The variance components of each set, once more without cells a copy of which does no better
+    """The variance components of each set, and again without cells of which a copy does no better
     than guessing.
     """
     import numpy as np
@@ -90,7 +90,7 @@ def table(measured, metric, command, *, seed=0):
 
     rows = []
     for name, values in measured.items():
-        learned = np.all(values < metric.guessing, axis=1)  # False where a value is not a number
+        learned = np.all(values < metric.guessing, axis=1)  # False for NaN
         chosen = (
             {name: values}
             if learned.all()

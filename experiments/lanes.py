@@ -11,17 +11,18 @@ _AXIS = "lanes"
 
 
 def mesh(devices: int | None = None) -> Mesh:
-    """So many devices; None: all."""
+    """A mesh of `devices` devices; None: all."""
     return Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
 
 
 def over_lanes(
     fn: Callable[..., Any], mapped: bool, mesh: Mesh, donated: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """`fn(lane, common)` for lanes stacked on a leading axis; the rest of a last share is repeated.
+    """`fn(lane, common)` for lanes stacked on a leading axis; copies of the last lane fill up the
+    last share.
 
     Args:
-      mapped: whether lanes run one after another on a device, not side by side.
+      mapped: whether the lanes of a device run one after another, not side by side.
       donated: arguments whose memory the results may take.
     """
 

@@ -1,11 +1,11 @@
 """Do shared weights rank cells as training them alone does? Rank correlations, with the ceilings
 that noise allows.
 
-Cells drawn uniformly, and as many of the best tenth of ten times as many under shared weights, are
-scored by the shared weights of two searches and trained from scratch with two seeds. No measurement
-agrees better with another than with its own repetition. Prints the table, writes CSV, Markdown, PNG
-and report/index.html; finished pieces are kept, also those of experiments.table_search in the same
-folder.
+Two strata of cells are scored by the shared weights of two searches and trained from scratch with
+two seeds: cells drawn uniformly, and the best tenth, under shared weights, of ten times as many. No
+measurement can agree better with another than with its own repetition. Prints the table, writes
+CSV, Markdown, PNG and report/index.html; finished pieces are kept, also those of
+experiments.table_search in the same folder.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from s
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
 side_by_side.define_flags()
 FLAGS = flags.FLAGS
-_CELLS_KEY = 2203  # of the cells, the same for all settings
+_CELLS_KEY = 2203  # seed of the cells, the same for all settings
 
 
 def main():

@@ -3,7 +3,7 @@ with and without the memory?
 
 Runs a search for every arm and seed (finished ones are kept, interrupted ones continue), evaluates
 them, prints what was found beside the paper's figures and writes the report, which holds all
-tables. The shared weights of the arm `uniform`, where it is asked for, also measure the
+tables. The shared weights of the arm `uniform`, if it is among the arms, also measure the
 architectures of all other arms.
 """
 
@@ -56,7 +56,7 @@ def main():
         then=lambda folders: reporting.evaluations(folders, configs),
         **common.run_options(),
     )
-    if opened[names[0]]:  # in the process that writes
+    if opened[names[0]]:  # only in the process that writes
         arms = {name: (ARMS[name].title, runs) for name, runs in opened.items()}
         reporting.report(root, arms, verbose=FLAGS.verbose)
 

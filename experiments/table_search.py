@@ -5,8 +5,8 @@ For every strategy and seed: a search, the cells derived from it, and the best o
 scratch, beside those of random search and successive halving without shared weights, a cell drawn
 at random and an LSTM with as many parameters. Shared weights also score the cells of the other
 strategies. Prints tables, writes CSV, Markdown, PNG and report/index.html; finished pieces are
-kept, interrupted ones continue. The searches are kept as well where another recipe is asked for:
---config.training.epochs=4.
+kept, interrupted ones continue. The searches are kept even if another recipe for training from
+scratch is asked for, such as --config.training.epochs=4.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ flags.DEFINE_integer(
 )
 side_by_side.define_flags()
 FLAGS = flags.FLAGS
-_AGAIN = 1000  # added to a seed that trains once more
+_AGAIN = 1000  # added to a seed to train a second time
 
 
 def main():
@@ -80,7 +80,7 @@ def main():
     alone = [without_sharing.random_cells(config, run.splits.train.length) for config in configs]
     random = f"random search, no sharing (best of {len(alone[0])})"
     halving = f"successive halving, no sharing (of {FLAGS.halved})"
-    # Title -> for each seed its candidates: seed of training and architecture.
+    # Title -> for each seed its candidates: (seed of training, architecture).
     without = {
         tables.DRAWN: [[one] for one in zip(seeds, drawn, strict=True)],
         tables.AGAIN: [[(seed + _AGAIN, cell)] for seed, cell in zip(seeds, drawn, strict=True)],

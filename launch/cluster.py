@@ -1,9 +1,9 @@
-"""Pieces of a study as jobs of Slurm, which submitit submits.
+"""Makes the pieces of a study as jobs of Slurm, which submitit submits.
 
-A job makes its piece in a process of `launch.workers`, as a worker of this machine would. Where
-Slurm takes its nodes away or its time is over, the piece saves, the job queues again by itself and
-the piece continues. One that fails is submitted once more. How far it is stands in a file beside
-its output, in WORKDIR/slurm/JOB.
+A job makes its piece in a process of `launch.workers`, as a worker of this machine would. If Slurm
+takes its nodes away or its time is over, the piece saves, the job queues again by itself and the
+piece continues. A piece that fails is submitted once more. Each job reports its progress in a file
+beside its output, in WORKDIR/slurm/JOB.
 """
 
 import importlib.machinery
@@ -31,13 +31,13 @@ from nas.progress import Status
 from nas.signals import received_signals
 
 FLAGS = flags.FLAGS
-_TRIES = 2  # of a piece that fails
-_POLL = 3.0  # seconds between two questions to Slurm, about all jobs
-_OFTEN = 2.0  # seconds between two writings of a job about its progress
-_WARNING = 120  # seconds before the end of its time in which a job saves ...
-_SAVING = 60  # ... of which its process may take so many
-_PATIENCE = 120  # seconds in which Slurm ends a job after it has stopped its processes
-_LATE = 20  # seconds by which a file of a job may appear here after the job is gone
+_TRIES = 2  # times that a piece is submitted if it fails
+_POLL = 3.0  # seconds between two queries to Slurm, each about all jobs
+_OFTEN = 2.0  # seconds between two reports of a job on its progress
+_WARNING = 120  # seconds before the end of its time at which a job saves ...
+_SAVING = 60  # ... and how many of these its process may take
+_PATIENCE = 120  # seconds in which Slurm ends a job after stopping its processes
+_LATE = 20  # seconds by which a job's file may appear late, after the job is gone
 _REQUEUES = 1000  # times that a job may reach the end of its time
 _STATUS = "status.json"
 _ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "TIMEOUT")
@@ -45,10 +45,10 @@ _ENDED += ("OUT_OF_MEMORY",)
 
 
 def open_engine() -> Callable[[Ledger, Display], None]:
-    """What makes pieces as jobs of Slurm; it raises Interrupted where a signal ended it.
+    """The function that makes pieces as jobs of Slurm; it raises Interrupted if a signal ended it.
 
     Raises:
-      UserError: names what is missing here.
+      UserError: something is missing on this machine; names it.
     """
     import jax
 
@@ -79,20 +79,20 @@ def make_all(
     poll: float = _POLL,
     late: float = _LATE,
 ) -> None:
-    """Submits pieces as soon as what they read is there, until all are made or failed.
+    """Submits pieces as soon as the results that they read are there, until all are made or failed.
 
     Args:
-      executor: of submitit.
-      states: numbers of jobs -> number -> state of those that the cluster still knows; None: it
-        did not answer.
-      poll: seconds between two questions.
-      late: seconds for which the result of a job that is gone is waited for.
+      executor: submitit's.
+      states: numbers of jobs -> {number: state} of those that the cluster still knows; None: it did
+        not answer.
+      poll: seconds between two queries.
+      late: seconds to wait for the result of a job that is gone.
 
     Raises:
       UserError: a job cannot be submitted.
       Interrupted: SIGTERM or Ctrl-C; all jobs are cancelled, so that searches save.
     """
-    running: dict[str, _Submitted] = {}  # by number of the job
+    running: dict[str, _Submitted] = {}  # number of a job -> the job
     with received_signals() as received:
         try:
             while (running or ledger.waiting) and not received:
@@ -131,11 +131,11 @@ class _Submitted:
         self._shown = None
 
     def outcome(self, known, late):
-        """Why the job has not made its piece, empty if it has; None while that is open."""
+        """Why the job has not made its piece, empty if it has made it; None while it is open."""
         if self.job.paths.result_pickle.exists():
             try:
                 return self.job.result()
-            except Exception as error:  # of several kinds, before the job came to its piece
+            except Exception as error:  # any kind, raised before the job began its piece
                 return one_line(error)
         if known is None or known.get(self.job.job_id, "COMPLETED") not in _ENDED:
             self._gone_since = None
@@ -149,7 +149,7 @@ class _Submitted:
         return (known or {}).get(self.job.job_id) == "CANCELLED"
 
     def show(self, display, state):
-        """Tells what the job has told of itself, else how it stands in the queue."""
+        """Shows what the job has reported of itself, or else its state in the queue."""
         if state and state != "RUNNING":
             display.tell(self.piece.name, Status(-1, "queue", "job", 0, 1, {"job": state}, True))
             self._shown = None
@@ -165,11 +165,11 @@ class _Submitted:
 
 
 class Job(NamedTuple):
-    """What a job does; submitit calls it, and `checkpoint` where the job has to make room."""
+    """What a job does; submitit calls it, and `checkpoint` when the job has to make room."""
 
     piece: Piece
-    argv: list[str]  # of the program that submitted it, whose flags the piece reads
-    program: str  # its module; empty where it is a file
+    argv: list[str]  # command line of the program that submitted it; the piece reads its flags
+    program: str  # module of that program; empty if it is a file
     worker: list  # the process that makes the piece, while it runs
 
     def __call__(self) -> str:
@@ -185,9 +185,9 @@ class Job(NamedTuple):
                 _follow(worker, submitit.JobEnvironment().paths.folder / _STATUS)
                 if not worker.was_stopped:
                     return worker.reason()
-                # By Slurm, which ends this job too; or by someone else, and then it goes on.
+                # By Slurm, which ends this job too; or by someone else, and then the piece goes on.
                 time.sleep(_PATIENCE)
-        except Exception as error:  # also of submitit, when a job is queued no more
+        except Exception as error:  # also submitit's, when a job may not queue again
             traceback.print_exc()
             return one_line(error)
 
@@ -205,13 +205,13 @@ def _submit(executor, piece, tries):
     spec = sys.modules["__main__"].__spec__
     try:
         job = executor.submit(Job(piece, sys.argv, spec.name if spec else "", []))
-    except Exception as error:  # of several kinds, all of them with what sbatch said
+    except Exception as error:  # any kind, with the message of sbatch
         raise UserError(f"--engine=slurm: sbatch refuses {piece.name}: {one_line(error)}") from None
     return {job.job_id: _Submitted(piece, job, tries)}
 
 
 def _follow(worker, path):
-    """Keeps what the worker tells in a file, until it ends."""
+    """Keeps the worker's latest report in a file, until the worker ends."""
     last = 0.0
 
     def tell(status):
@@ -232,7 +232,7 @@ def _follow(worker, path):
 
 
 def _main_module(program, path):
-    """A stand-in for the program, which a process of `multiprocessing` begins by importing."""
+    """A stand-in for the program: a process of `multiprocessing` begins by importing it."""
     main = types.ModuleType("__main__")
     main.__file__ = path
     main.__spec__ = importlib.machinery.ModuleSpec(program, None) if program else None
@@ -250,7 +250,7 @@ def _parameters():
         "cpus_per_task": FLAGS.cpus,
         "ntasks_per_node": 1,
         "signal_delay_s": _WARNING,
-        "srun_args": [f"--cpus-per-task={FLAGS.cpus}"],  # which srun does not take from sbatch
+        "srun_args": [f"--cpus-per-task={FLAGS.cpus}"],  # srun does not take this from sbatch
         "additional_parameters": {"requeue": True},
     }
     parameters |= {"partition": FLAGS.partition} if FLAGS.partition else {}
@@ -258,7 +258,7 @@ def _parameters():
 
 
 def _states(numbers):
-    """Number of a job -> its state, of those that Slurm knows; None where it does not answer."""
+    """Number of a job -> its state, for jobs that Slurm knows; None if it does not answer."""
     command = ["squeue", "-h", "-t", "all", "-o", "%i %T", "-j", ",".join(numbers)]
     asked = subprocess.run(command, capture_output=True, text=True)
     if asked.returncode:

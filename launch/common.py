@@ -30,7 +30,7 @@ _HELP = {
     **dict.fromkeys(("--help", "-help", "-h", "-?", "--helpshort"), False),
     "--helpfull": True,
 }
-# What the system refuses is for the user to mend; any other OSError is a bug until shown otherwise.
+# Refusals of the system, which the user can fix; any other OSError is a bug until shown otherwise.
 _REFUSALS = (
     errno.EACCES,
     errno.EPERM,
@@ -45,9 +45,9 @@ _REFUSALS = (
 def define_flags(default_config: str | None = None) -> None:
     """Defines the flags that scripts share; call it once, at the top level of a script.
 
-    --workdir and --platform; and, where `default_config` names one, --raw_dir, --data_dir and
+    --workdir and --platform; and, if `default_config` names one, --raw_dir, --data_dir and
     --config=NAME (a file of `launch/configs`) or --config=FILE, with any field settable as
-    --config.FIELD=VALUE. A run knows where its data is.
+    --config.FIELD=VALUE. Scripts without a configuration open a run, which knows where its data is.
     """
     has_config = default_config is not None
     if has_config:
@@ -73,13 +73,13 @@ def define_flags(default_config: str | None = None) -> None:
 
 
 def define_device_flags() -> None:
-    """Defines the flags of scripts that train: on how many devices, of how many processes."""
+    """Defines the flags of scripts that train: how many devices and processes they use."""
     device.define_parallel_flag()
     processes.define_flags()
 
 
 def define_verbose_flag() -> None:
-    """Defines --verbose, of scripts that print an answer and write a report."""
+    """Defines --verbose, for scripts that print an answer and write a report."""
     flags.DEFINE_bool("verbose", False, "Print all tables of the report before the answer.")
 
 
@@ -107,11 +107,11 @@ def workdir() -> pathlib.Path:
 
 
 def decisions(space: Any) -> Any:
-    """The decisions [T] that --decisions, a flag of the script, gives for a search space; None
-    where it is empty.
+    """The decisions [T] that the script's flag --decisions gives for a search space; None if the
+    flag is empty.
 
     Raises:
-      UserError: they are not of the space.
+      UserError: they are not decisions of the space.
     """
     try:
         return space.parse(FLAGS.decisions) if FLAGS.decisions else None
@@ -120,10 +120,10 @@ def decisions(space: Any) -> Any:
 
 
 def seeds() -> list[int]:
-    """The whole numbers of --seeds, a flag of the script, each once.
+    """The whole numbers of the script's flag --seeds, each once.
 
     Raises:
-      UserError: there are none, or others.
+      UserError: there are none, or one is no whole number.
     """
     if not FLAGS.seeds or not all(seed.isascii() and seed.isdigit() for seed in FLAGS.seeds):
         raise UserError(
@@ -136,10 +136,11 @@ def seeds() -> list[int]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Parses the flags, checks the configuration, calls `main()` and exits with what it returns.
 
-    What the user can mend ends with one line on standard error and exit code 2, Ctrl-C with 130, a
-    pipe that nobody reads any more with 141, and `Interrupted` with its line and code (75 for 0 in
-    a job of Slurm, which would count as completed); a bug keeps its traceback. A process of several
-    is watched by a parent of its own, which says what became of it when it cannot.
+    Errors that the user can fix end with one line on standard error and exit code 2, Ctrl-C ends
+    with code 130, a pipe that nobody reads any more with 141, and `Interrupted` with its message
+    and code (in a job of Slurm with 75 for 0, which would count as completed). A bug keeps its
+    traceback. In a run of several processes each is watched by a parent of its own, which explains
+    an end that the process itself cannot explain.
     """
     try:
         try:
@@ -149,7 +150,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         if not (closed := [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]):
             raise
-        for stream in closed:  # or the interpreter would try once more, and complain
+        for stream in closed:  # else the interpreter would try to write once more, and complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         processes.end(128 + signal.SIGPIPE)
 
@@ -205,16 +206,13 @@ def _parse(argv):
     if configuration.is_defined():
         configuration.config()
     if FLAGS["verbosity"].using_default_value:
-        FLAGS.verbosity = (
-            -1
-        )  # warnings; absl's own choice lets libraries write over the progress bar
+        # Warnings only: absl's default lets libraries write over the progress bar.
+        FLAGS.verbosity = -1
     return rest
 
 
 def _explain(message):
-    """absl's message, with what would be right where absl only quotes the conversion that
-    failed.
-    """
+    """absl's message, with what would be right if absl only quotes the conversion that failed."""
     if match := re.match(
         r"flag --([\w.]+)=(.*?): (invalid literal|could not convert|\('Non-boolean)",
         message,
@@ -225,14 +223,13 @@ def _explain(message):
 
 
 def _message(error):
-    """What the user can do about it; None if it is a bug."""
+    """What the user can do about an error; None if it is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return f"{error.filename or 'the system'}: {error.strerror}"
-    if processes.SUPERVISED in os.environ and re.search(
-        "gloo|nccl", str(error), re.IGNORECASE
-    ):  # what connects the processes
+    # gloo and NCCL connect the processes of a run.
+    if processes.SUPERVISED in os.environ and re.search("gloo|nccl", str(error), re.IGNORECASE):
         return processes.LOST
     return None
 

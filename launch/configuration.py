@@ -25,7 +25,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent / "configs"
 def define_flag(default: str) -> None:
     """Defines --config; call it at the top level of a script."""
     parser = ConfigParser(default)
-    # Neither default nor arguments yet: they would be parsed here, overrides and all, unguarded.
+    # No default and no arguments yet: they would be parsed here, where errors are not caught.
     config_flags.DEFINE_config_file(
         "config",
         None,
@@ -37,7 +37,7 @@ def define_flag(default: str) -> None:
 
 
 def is_defined() -> bool:
-    """Whether --config is the flag of `define_flag`; a study of other settings may have its own."""
+    """Whether --config is the flag of `define_flag`; a study may have another --config."""
     return "config" in FLAGS and isinstance(FLAGS["config"].parser, ConfigParser)
 
 
@@ -61,10 +61,10 @@ def names() -> list[str]:
 
 
 def config_first(arguments: list[str]) -> list[str]:
-    """The arguments, started by the last --config or the default: overrides may stand anywhere.
+    """The arguments with the last --config, or the default, in front: overrides may be anywhere.
 
     Raises:
-      UserError: an override of a field that does not exist (ml_collections does not say which do).
+      UserError: an override of an unknown field (ml_collections does not say which fields exist).
     """
     parser = FLAGS["config"].parser
     chosen, others, fields, remaining = parser.default, [], [], iter(arguments)
@@ -80,7 +80,7 @@ def config_first(arguments: list[str]) -> list[str]:
     parser.arguments[:] = [f"--config={chosen}", *others]
     try:
         values = parser.parse(chosen).to_dict() if fields else {}
-    except UserError:  # which parsing the flag explains
+    except UserError:  # parsing the flag explains it
         fields = []
     for name in fields:
         _check_field(name, values)
@@ -90,7 +90,7 @@ def config_first(arguments: list[str]) -> list[str]:
 class ConfigParser(flags.ArgumentParser):
     """Reads a configuration file into a complete ConfigDict, so that every field can be overridden.
 
-    A policy or strategy that is named by an override brings the settings of its own.
+    A policy or strategy that is named by an override brings its own settings.
     """
 
     def __init__(self, default: str):
@@ -100,7 +100,7 @@ class ConfigParser(flags.ArgumentParser):
     def parse(self, argument: str) -> ml_collections.ConfigDict:
         path = _find(argument)
         if path.parent != FOLDER and str(path.parent.resolve()) not in sys.path:
-            sys.path.append(str(path.parent.resolve()))  # a task of one's own lies beside it
+            sys.path.append(str(path.parent.resolve()))  # a user's own task is beside it
         values = dataclasses.asdict(nas.config.from_dict(_read(path)))
         for group in ("policy", "strategy"):
             name = _override(self.arguments, f"{group}.name")
@@ -113,7 +113,7 @@ class ConfigParser(flags.ArgumentParser):
 
 
 def _override(arguments, field):
-    """The value that the command line gives to a field; None: none."""
+    """The value that the command line gives to a field; None: it gives none."""
     found, remaining = None, iter(arguments)
     for argument in remaining:
         if match := re.fullmatch(rf"--?config\.{re.escape(field)}(=.*)?", argument, re.DOTALL):

@@ -69,7 +69,7 @@ def _rows(task, derived):
     from nas.report.tables import Empty, Row
 
     rows = []
-    with np.errstate(over="ignore"):  # of architectures that have diverged
+    with np.errstate(over="ignore"):  # architectures that have diverged overflow
         shown, held_out = (task.metric.shown(of) for of in (derived.loss, derived.held_out))
     for i, decisions in enumerate(derived.decisions):
         lasted = derived.examples[i] == derived.examples[0]

@@ -44,29 +44,27 @@ def select_device(platform: str) -> list[Any]:
       platform: one of PLATFORMS, or empty for JAX's own choice.
 
     Raises:
-      UserError: no such device; names what there is. Or GPUs that Slurm gave to this node would
-        stay unused, and `platform` does not ask for another device.
+      UserError: there is no such device; names those that there are. Or GPUs that Slurm gave to
+        this node would stay unused, and `platform` does not ask for another device.
     """
     import jax
 
     if processes.is_one_of_many():
         processes.join()
     if "jobs" in flags.FLAGS and flags.FLAGS.jobs > 1:
-        # The processes of `launch.workers` have the GPU's memory; this one takes what it needs.
+        # The GPU's memory is for the processes of `launch.workers`; this one takes what it needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if platform:
-        # Not "gpu": JAX then also demands the devices of other makers. None is its own choice,
-        # which is checked below.
+        # Not "gpu": JAX would then also demand devices of other makers. None lets JAX choose, and
+        # its choice is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
     if not jax.config.jax_compilation_cache_dir and (folder := user_cache("jax")):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     try:
         devices = jax.devices()
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # the second where JAX_PLATFORMS names nothing that is there
+    except (RuntimeError, AssertionError) as error:
+        # AssertionError if JAX_PLATFORMS names no device that is there.
         asked = jax.config.jax_platforms
         reason = (
             f"JAX_PLATFORMS={asked}: there is no such device here"

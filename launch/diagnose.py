@@ -1,15 +1,15 @@
 """Reports on a controller of any make, from arrays: does it know what it is building? Needs neither
 JAX nor a run.
 
-Reads, of n architectures in a search space of T decisions (n at least 10, in the same order in
+Reads, for n architectures in a search space of T decisions (n at least 10, in the same order in
 every file):
 
   --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ...;
                  activations f_i in 0..3 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1;
                  nasbench201: operations 0..4 of the six edges.
   --embeddings   [n, H] numbers: the controller's hidden state after the last decision.
-  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the most
-                 choices; -inf where there is no such choice.
+  --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the
+                 largest number of choices; -inf where there is no such choice.
   --performance  [n] numbers, on any scale: log perplexity, accuracy, ...
 
 Each is a .npy file, or an .npz file with one array or with an array of the flag's name. Written
@@ -18,8 +18,8 @@ with numpy:
   numpy.savez("decisions.npz", decisions=decisions)
   numpy.save("embeddings.npy", hidden[:, -1])
 
-Writes index.html, its tables (.csv, .md) and its figures (.png) into --out. Of more than 200
-architectures the first 200 are compared pair by pair; all are probed.
+Writes index.html, its tables (.csv, .md) and its figures (.png) into --out. If there are more than
+200 architectures, the first 200 are compared pair by pair; all are probed.
 """
 
 import pathlib
@@ -43,9 +43,9 @@ define_path("log_probs", "File of log-probabilities [n, T, K]; empty: none.")
 define_path("performance", "File of performances [n]; empty: none.")
 define_path("out", "Folder for the report.", folder=True)
 FLAGS = flags.FLAGS
-_LEAST = 10  # architectures
-_SUM = 1e-3  # by which probabilities may miss one
-_LARGEST = 1e100  # whose square is finite
+_LEAST = 10  # fewest architectures
+_SUM = 1e-3  # most by which a sum of probabilities may differ from 1
+_LARGEST = 1e100  # largest number allowed: its square is finite
 
 
 def main():
@@ -59,7 +59,7 @@ def main():
             raise UserError(f"--{name}: must name a {'folder' if name == 'out' else 'file'}")
     space = _space()
     arrays = _read(space)
-    from nas.report import diagnosis  # here: what is wrong with the files is said sooner
+    from nas.report import diagnosis  # imported here, so that errors in the files come sooner
 
     page = pathlib.Path(FLAGS.out, "index.html")
     command = shlex.join(["python", "-m", "launch.diagnose", *sys.argv[1:]])
@@ -82,8 +82,8 @@ def _space():
 
 
 def _read(space):
-    """Decisions, embeddings, log-probabilities and performance, checked; the last two None where
-    there are none.
+    """Decisions, embeddings, log-probabilities and performance, checked; the last two are None if
+    there is no file.
     """
     import numpy as np
 
@@ -122,10 +122,10 @@ def _read(space):
 
 
 def _numbers(name, *shape):
-    """The array of a flag, of the shape; a letter in it stands for any size from 1 on.
+    """The array of a flag, checked to be of this shape; a letter stands for any size from 1 on.
 
-    Log-probabilities may be -inf, nothing else may be anything but finite. Embeddings keep their
-    precision, by which it is told what differs by rounding alone.
+    Log-probabilities may be -inf; all other numbers must be finite. Embeddings keep their
+    precision, by which differences are told from rounding errors.
     """
     import numpy as np
 

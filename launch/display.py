@@ -1,8 +1,8 @@
-"""Shows how far a program is, on standard error: a line for each piece of work, and one for all
-together.
+"""Shows how far a program is, on standard error: a line for whatever is running, and one for all
+of it together.
 
 A terminal that is wide enough gets lines that move; a pipe, a file and a narrow terminal get plain
-ones, every half minute.
+lines, every half minute.
 """
 
 import collections
@@ -20,18 +20,19 @@ from nas.progress import Status
 NARROW = 72  # columns; with fewer, lines that move would be cut off
 PERIOD = 30.0  # seconds between plain lines
 _REFRESH = 0.25  # seconds between movements
-_LABEL = 28  # columns of a label at most
-_RECENT = 20.0  # seconds that a rate is measured over ...
-_BRIEF = 1.0  # ... at least
+_LABEL = 28  # most columns of a label
+_RECENT = 20.0  # seconds over which a rate is measured ...
+_BRIEF = 1.0  # ... and fewest seconds for a rate
 
 
 class Display:
-    """What is running, by label; a context manager. Whatever thread or process works, one thread
-    draws.
+    """Draws what is running, one row per label; a context manager. Any thread or process may do the
+    work; one thread draws.
 
     Args:
-      plan: label -> work of every piece of the program, in any unit; tells how far all of them are
-        together. Without a plan labels come and go, and the display ends with the last of them.
+      plan: label -> work of each piece of the program, in any unit, from which the display shows
+        how far all of them are together. Without a plan labels come and go, and the display ends
+        with the last of them.
     """
 
     def __init__(self, plan: Mapping[str, float] | None = None):
@@ -54,7 +55,7 @@ class Display:
             self._draw(last=True)
 
     def tell(self, label: str, status: Status) -> None:
-        """Takes what some work tells of itself; `label` names the row."""
+        """Takes a report on some work; `label` names its row."""
         with self._lock:
             self._rows.setdefault(label, _Row()).take(status)
             if not self._plan and not any(row.running for row in self._rows.values()):
@@ -83,7 +84,7 @@ class Display:
             with self._lock:
                 try:
                     self._draw()
-                except BrokenPipeError:  # nobody reads; the program finds out itself when it prints
+                except BrokenPipeError:  # nobody reads; the program notices when it prints
                     return
 
     def _draw(self, last=False):
@@ -118,7 +119,7 @@ class Display:
         return lines
 
     def _fraction(self):
-        """Of the plan that is done; None without a plan."""
+        """Fraction of the plan that is done; None without a plan."""
         if not self._plan:
             return None
         done = sum(self._plan[label] for label in self._finished)
@@ -136,15 +137,15 @@ class Display:
 
 
 class _Row:
-    """The work of one piece that is running: the outermost says how far it is, the innermost what
-    it does.
+    """The row of a label: of the work that is running, the outermost shows how far it is, the
+    innermost what it is doing.
     """
 
     def __init__(self):
         self.running: dict[int, Status] = {}
-        self._outermost = None  # of them, or the last that ended
+        self._outermost = None  # outermost running work, or the last that ended
         self._recent = collections.deque()  # (time, units done) of the innermost work
-        self._counted = None  # its number
+        self._counted = None  # number of the innermost work
 
     def take(self, status):
         if status.running:
@@ -180,7 +181,7 @@ class _Row:
         return ", ".join(parts)
 
     def _rate(self):
-        """Units a second of late; 0 while it cannot be told."""
+        """Units per second over the last seconds; 0 while it is unknown."""
         if len(self._recent) < 2:
             return 0.0
         (start, before), (end, done) = self._recent[0], self._recent[-1]
@@ -214,7 +215,7 @@ def _live():
     import rich.console
     import rich.live
 
-    # What other code writes meanwhile appears above; to a file it goes as it is.
+    # Other output appears above the lines; output to a file goes there unchanged.
     console = rich.console.Console(stderr=True, highlight=False)
     return rich.live.Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
 
@@ -236,6 +237,6 @@ def _grid(lines, fraction):
 
 @contextlib.contextmanager
 def shown() -> Iterator[None]:
-    """Shows the work of this process while the block runs, each in a row of its own."""
+    """Shows the work of this process while the block runs, each kind in its own row."""
     with Display() as display, progress.listening(lambda status: display.tell(status.name, status)):
         yield

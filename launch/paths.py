@@ -1,4 +1,4 @@
-"""Flags that name files and folders: what they say is resolved here, before anything is written."""
+"""Flags that name files and folders: paths are resolved here, before anything is written."""
 
 import os
 import re
@@ -13,7 +13,7 @@ def define_path(
 
     Args:
       absolute: whether a relative path is made absolute, because it is read from other folders too.
-      folder: whether a file in its place is refused.
+      folder: whether the path of an existing file is refused.
     """
     parser = _PathParser(absolute, folder)
     flags.DEFINE(parser, name, default, help, serializer=flags.ArgumentSerializer())

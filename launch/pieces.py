@@ -1,5 +1,5 @@
-"""A piece of a study: a function that leaves its result in files. Whoever reads them does what is
-missing.
+"""Pieces of a study: calls that leave their results in files. Whoever reads the results makes the
+pieces that are missing.
 """
 
 import signal
@@ -12,20 +12,18 @@ from nas.errors import Interrupted, UserError
 class Piece(NamedTuple):
     """A call whose result is kept in files."""
 
-    name: str  # shown while it runs; no two pieces of a call of `run` have the same
-    function: Callable[..., Any]  # of a module, so that another process finds it
+    name: str  # shown while it runs; unique among the pieces of a call of `run`
+    function: Callable[..., Any]  # at the top of a module, so that another process finds it
     arguments: tuple = ()
     options: dict[str, Any] = {}
-    work: float = (
-        1.0  # beside that of the other pieces, in any unit: how much of the time left is its
-    )
-    after: tuple[
-        str, ...
-    ] = ()  # names of pieces whose results it reads: those that are made stand before it
+    # its share of all the work, in any unit that all pieces use: for the estimate of the time left
+    work: float = 1.0
+    # names of pieces whose results it reads; those made in the same call come before it
+    after: tuple[str, ...] = ()
 
 
 class Ledger:
-    """What becomes of the pieces of a call: which may begin, and which failed."""
+    """Keeps track of the pieces of a call: which may begin, and which have failed."""
 
     def __init__(self, pieces: Sequence[Piece]):
         self.waiting = list(pieces)
@@ -35,18 +33,18 @@ class Ledger:
         self._dropped: list[str] = []
 
     def next(self) -> Piece | None:
-        """Takes the first piece that waits for no other."""
+        """Takes the first piece that waits for no other one; None if there is none."""
         ready = (one for one in self.waiting if self._unmade.isdisjoint(one.after))
         if piece := next(ready, None):
             self.waiting.remove(piece)
         return piece
 
     def made(self, piece: Piece) -> None:
-        """The piece has left its result."""
+        """Notes that the piece has left its result."""
         self._unmade.remove(piece.name)
 
     def failed(self, piece: Piece, reason: str) -> None:
-        """The piece has left none, so that those that read it cannot begin."""
+        """Notes that the piece has left no result, so that the pieces that read it cannot begin."""
         self._failed[piece.name] = reason
         lost = {piece.name}
         while dropped := [one for one in self.waiting if not lost.isdisjoint(one.after)]:
@@ -55,7 +53,7 @@ class Ledger:
             self.waiting = [one for one in self.waiting if one not in dropped]
 
     def check(self) -> None:
-        """Raises what failed, when all are done.
+        """Raises an error if pieces have failed; for when all others are done.
 
         Raises:
           UserError: names every piece that failed, its reason, and what could not begin.

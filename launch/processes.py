@@ -16,8 +16,8 @@ from absl import flags
 from nas.errors import UserError
 
 FLAGS = flags.FLAGS
-HEARTBEAT = 30  # seconds after which a silent process of a run is lost
-SUPERVISED = "NAS_SUPERVISED"  # set for the child of `supervise`: number of its parent
+HEARTBEAT = 30  # seconds after which a silent process of a run counts as lost
+SUPERVISED = "NAS_SUPERVISED"  # set for the child of `supervise` to the process id of its parent
 LOST = (
     "another process of this run was lost or never came, and this one ended with it; start all "
     "again with the same --workdir: the run continues from its last checkpoint"
@@ -58,9 +58,9 @@ def join():
     import jax
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Without `local_device_ids` JAX would take one device of a node, wherever Slurm is.
-    # Those that are done wait for process 0, which may have much to evaluate still; it is missed if
-    # it is lost.
+    # Without `local_device_ids` JAX would take a single device of the node wherever Slurm runs.
+    # Processes that are done wait for process 0, which may still have much to evaluate; its loss
+    # would be noticed.
     options = {
         "heartbeat_timeout_seconds": HEARTBEAT,
         "initialization_timeout": 60,
@@ -83,18 +83,17 @@ def join():
         }
     try:
         jax.distributed.initialize(**options)
-    except (RuntimeError, ValueError) as error:  # no cluster to detect, or the others did not come
+    except (RuntimeError, ValueError) as error:  # there is no cluster, or the others did not come
         raise UserError(
             f"--coordinator={FLAGS.coordinator}: cannot join the run: {str(error).splitlines()[0]}"
         ) from None
 
 
 def local_devices(environ: Mapping[str, str]) -> list[int]:
-    """Numbers of the devices, of those that it sees, that this process takes for itself; empty: all
-    of them.
+    """Numbers of the devices that this process takes, among those that it sees; empty: all.
 
-    All, but where several processes of a node see the same devices and each takes the one of its
-    number.
+    It takes all, unless several processes of a node see the same devices: then each takes the one
+    with its own number.
     """
     seen = environ.get("CUDA_VISIBLE_DEVICES")
     processes = _processes_of_node(environ)
@@ -107,10 +106,11 @@ def check_devices(environ: Mapping[str, str], platform: str, count: int) -> None
     """Checks that no GPU that Slurm gave to this node stays unused.
 
     Args:
-      platform: of the devices of this process, so many.
+      platform: platform of this process's devices.
+      count: number of this process's devices.
 
     Raises:
-      UserError: some would; it says how many, and what to do.
+      UserError: some would stay unused; says how many, and what to do.
     """
     given = int(environ.get("SLURM_GPUS_ON_NODE") or 0)
     used = count * _processes_of_node(environ) if platform == "gpu" else 0
@@ -128,15 +128,15 @@ def stopped_code(environ: Mapping[str, str]) -> int:
     """Exit code of a program that has saved because SIGTERM asked for it: 75 in a job of Slurm,
     for which 0 would mean that all is done, else 0.
 
-    The main process alone says so, since srun ends the others with it; it may still be saving when
+    Only the main process returns 75, since srun then ends the others; it may still be saving when
     they are done.
     """
     return 75 if "SLURM_JOB_ID" in environ and environ.get("SLURM_PROCID", "0") == "0" else 0
 
 
 def announce(parallel: str, rows: int) -> None:
-    """Says on standard error how many processes and devices there are, and which of so many rows
-    of a batch each device trains on; nothing where there is one device.
+    """Prints on standard error how many processes and devices there are, and which of the `rows`
+    rows of a batch each device trains on; prints nothing if there is one device.
 
     Args:
       parallel: as for `nas.parallel.choose_devices`.
@@ -152,7 +152,7 @@ def announce(parallel: str, rows: int) -> None:
     text = f"{count} process{'es' * (count > 1)}, {there} {jax.default_backend()} devices"
     if devices.total == 1:
         text += f", of which one is used (--parallel={parallel})"
-    elif rows % there == 0:  # or it is refused
+    elif rows % there == 0:  # otherwise the run will be refused
         share = rows // there
         spans = [f"{n} on {_span(n * share, share)}" for n in (0, 1, there - 1)]
         between = ", ..., " if there > 3 else ", "
@@ -164,8 +164,8 @@ def announce(parallel: str, rows: int) -> None:
 
 
 def supervise():
-    """Runs this command in a child and returns its exit code; explains an abort, of which the child
-    cannot speak.
+    """Runs this command in a child and returns its exit code; explains an abort, which the child
+    itself cannot explain.
     """
     child = subprocess.Popen(sys.orig_argv, env=os.environ | {SUPERVISED: str(os.getpid())})
     handlers = {
@@ -175,16 +175,14 @@ def supervise():
     code = child.wait()
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    if code in (
-        -signal.SIGABRT,
-        -signal.SIGSEGV,
-    ):  # the second where the traceback of the first meets running threads
+    # SIGSEGV if the traceback of an abort meets running threads.
+    if code in (-signal.SIGABRT, -signal.SIGSEGV):
         raise UserError(LOST)
     return code if code >= 0 else 128 - code
 
 
 def _processes_of_node(environ):
-    """How many processes of this step of Slurm run on this node; 1 elsewhere."""
+    """Number of processes of this Slurm step on this node; 1 elsewhere."""
     counts = []
     for part in filter(None, environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(",")):
         number, nodes = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()  # 8, or 8(x2)
@@ -197,8 +195,8 @@ def _span(first, count):
 
 
 def _end_with_parent():
-    """Ends this process once its parent was killed: whoever kills the one that they started means
-    this one.
+    """Ends this process once its parent has been killed: whoever kills the process that they
+    started means this one too.
     """
     while os.getppid() == int(os.environ[SUPERVISED]):
         time.sleep(1)
@@ -206,8 +204,8 @@ def _end_with_parent():
 
 
 def end(code: int) -> None:
-    """Ends; one of many at once, since JAX would first wait for the others, who wait for this
-    one.
+    """Ends this process. One of several ends at once: JAX would first wait for the others, which
+    wait for this one.
     """
     if SUPERVISED not in os.environ:
         sys.exit(code)

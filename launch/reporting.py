@@ -20,7 +20,7 @@ from nas.report.arms.searches import Searched, best_table
 from nas.report.arms.tables import study_tables
 from nas.runs import Run
 
-COMMON = "uniform"  # the arm whose shared weights measure the architectures of all
+COMMON = "uniform"  # the arm whose shared weights also measure the architectures of all arms
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     """Measures the runs, writes `folder`/report and prints the answer; returns the page's path.
 
     Args:
-      arms: key, as in `experiments.arms` -> title, one run a seed, the same seeds in each. The
+      arms: key, as in `experiments.arms` -> title, one run per seed, the same seeds in each. The
         untrained controller is measured under the weights of the first arm that has a hidden state.
         Where `COMMON` is among them, its shared weights of the same seed measure the architectures
         of every arm as well.
@@ -112,13 +112,13 @@ def evaluations(
     *,
     architectures: int = 0,
 ) -> list[Piece]:
-    """The measurements that `report` would make of runs which may still have to be searched; they
-    are kept.
+    """Pieces for the measurements that `report` would make of runs, which may still have to be
+    searched; the measurements are kept.
 
     Args:
-      folders: key -> run directory of each seed, keys as for `report`. Its piece begins after those
-        of the folders' names.
-      configs: key -> configuration of a run, its seed aside.
+      folders: key -> run directory of each seed, keys as for `report`. A piece begins after the
+        pieces with the names of the folders that it reads.
+      configs: key -> configuration of a run, whatever its seed.
       architectures: as for `report`.
     """
     lender = _lender(
@@ -158,7 +158,7 @@ def _ran(arms: dict[str, tuple[str, list[Run]]], spent: float, width: int | None
     """One sentence: arms, epochs, corpus, seeds, and the seconds of all searches together.
 
     Args:
-      width: characters in which it should fit; arms for which there is no room are counted.
+      width: characters in which it should fit; arms for which there is no room are only counted.
     """
     every = [run for _, seeds in arms.values() for run in seeds]
     seeds = list(dict.fromkeys(str(run.config.seed) for run in every))
@@ -196,7 +196,7 @@ def _searched(title: str, seeds: list[Run], lines: list[list[dict]], best: list[
     if shared := logs.curves(lines[0], "shared").get("loss"):
         curves["shown"] = shared[0], seeds[0].task.metric.shown(shared[1])
     has_memory = seeds[0].config.strategy.get("supervised_weight", 0) > 0
-    if not has_memory:  # the supervised loss is then not computed
+    if not has_memory:  # then the supervised loss is not computed
         curves.pop("supervised_loss", None)
     return Searched(
         title,

@@ -1,8 +1,8 @@
 """Searches for architectures: trains shared weights and a controller in turn, and keeps everything
 in a run directory.
 
-Run again with the same --workdir it continues where it stopped. How long a search of many steps
-will take is measured first.
+Run again with the same --workdir, it continues where it stopped. Before a search of many steps it
+measures how long the search will take.
 """
 
 import shlex

@@ -1,5 +1,5 @@
-"""Pieces of a study side by side: in processes of this machine (launch.workers), or as jobs of a
-cluster (launch.cluster).
+"""Makes pieces of a study side by side: in processes of this machine (launch.workers), or as jobs
+of a cluster (launch.cluster).
 
 launch.pieces says what a piece is.
 """
@@ -18,8 +18,8 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Defines --jobs, --engine and how jobs of a cluster are asked for; call it at the top level of
-    a script that has pieces.
+    """Defines --jobs, --engine and the flags of a cluster's jobs; call it at the top level of a
+    script that has pieces.
     """
     flags.DEFINE_integer(
         "jobs",
@@ -55,15 +55,15 @@ def define_flags() -> None:
 
 
 def run(pieces: Sequence[Piece]) -> None:
-    """Makes the pieces as --engine and --jobs say, and shows how far they are, each and all of
-    them.
+    """Makes the pieces as --engine and --jobs say, and shows how far each and all of them are.
 
-    One that fails ends none but those that read its result; what failed is raised when the others
-    are done. A signal reaches all of them: searches save and stop. The processes of one search of
-    several end with the first that fails, because the others would wait for it.
+    A piece that fails ends only those that read its result; its failure is raised when the others
+    are done. A signal reaches all pieces: searches save and stop. If several processes run one
+    search, all end with the first that fails, because the others would wait for it.
 
     Raises:
-      UserError: the engine or --jobs cannot be had, or pieces failed; the message names them.
+      UserError: the engine or --jobs is not possible here, or pieces failed; the message names
+        them.
       Interrupted: SIGTERM or Ctrl-C.
     """
     if not pieces:

@@ -1,7 +1,7 @@
 """Trains one architecture from scratch: SGD, then averaged SGD, and the test split once at the end.
 
 Give --decisions, an architecture's numbers as a search prints them, or --baseline. Run again with
-the same --workdir it continues after the last whole epoch; without, the folder is
+the same --workdir, it continues after the last whole epoch. Without --workdir the folder is
 runs/from_scratch/NAME-ARCHITECTURE.
 
 The cell of the ENAS paper: --decisions='0 0 0 1 1 2 1 2 0 2 0 5 1 1 0 6 1 8 1 8 1 8 1'

@@ -1,8 +1,8 @@
-"""Pieces of a study in processes of this machine, each with a share of its cores and GPUs.
+"""Makes pieces of a study in processes of this machine, each with a share of its cores and GPUs.
 
 The products of a small model are too short to occupy several cores: two searches on one core each
-end sooner than one after the other on both. A process of `start` makes one piece, here or in a job
-of a cluster.
+end sooner than one after the other on both. A `Worker` is a process that makes one piece, here or
+in a job of a cluster.
 """
 
 import contextlib
@@ -30,25 +30,24 @@ from nas.signals import received_signals
 FLAGS = flags.FLAGS
 MOST = 4  # pieces at a time, unless more are asked for: each holds data and weights of its own
 _OFTEN = 0.2  # seconds between two messages of a process about its progress
-_GPU_MEMORY = (
-    0.9  # of a GPU that its processes share; the rest is for the program that started them
-)
+# share of a GPU's memory for the pieces on it; the rest is for the program that started them
+_GPU_MEMORY = 0.9
 _STOPPED = 128 + signal.SIGTERM  # exit code of a piece that a signal has stopped
 
 
 class Share(NamedTuple):
-    """What one of several processes has of a machine."""
+    """What one of several processes may use of a machine."""
 
     cores: list[int]  # empty: those of the program that starts it
     environment: dict[str, str]  # variables, set before JAX looks for devices
 
 
 def shares(jobs: int, cores: Sequence[int], gpus: Sequence[str]) -> list[Share]:
-    """Divides cores and GPUs among so many processes: a GPU for each, or its memory where there are
-    fewer.
+    """Divides cores and GPUs among `jobs` processes: each gets a GPU or, if there are fewer, a part
+    of the memory of one.
 
     Args:
-      gpus: as CUDA_VISIBLE_DEVICES names them; none on a CPU.
+      gpus: as CUDA_VISIBLE_DEVICES names them; empty on a CPU.
     """
     found = []
     for number in range(jobs):
@@ -69,10 +68,10 @@ def shares(jobs: int, cores: Sequence[int], gpus: Sequence[str]) -> list[Share]:
 
 
 def count() -> int:
-    """How many pieces this machine makes at a time, as --jobs says.
+    """How many pieces this machine makes at a time, from --jobs.
 
     Raises:
-      UserError: as many cannot be had.
+      UserError: that many are not possible here.
     """
     import jax
 
@@ -86,7 +85,9 @@ def count() -> int:
 
 
 def open_engine(jobs: int) -> Callable[[Ledger, Display], None]:
-    """What makes pieces in so many processes; it raises Interrupted where a signal ended it."""
+    """The function that makes pieces in `jobs` processes; it raises Interrupted if a signal ended
+    it.
+    """
 
     def make_all(ledger, display):
         with received_signals() as received:
@@ -110,7 +111,7 @@ class Worker:
         sender.close()
 
     def read(self, tell: Callable[[Status], None]) -> bool:
-        """Takes one message; whether there may be more."""
+        """Takes one message; returns whether there may be more."""
         try:
             message = self.messages.recv()
         except EOFError:
@@ -122,17 +123,17 @@ class Worker:
         return True
 
     def read_all(self, tell: Callable[[Status], None]) -> None:
-        """Takes what a process that has ended has left."""
+        """Takes all messages that a process has left when it ended."""
         while not self.messages.closed and self.messages.poll() and self.read(tell):
             pass
 
     @property
     def was_stopped(self) -> bool:
-        """Whether a signal that asks for it has ended the process."""
+        """Whether the process was ended by a signal that asks it to stop."""
         return self.process.exitcode in (_STOPPED, -signal.SIGTERM)
 
     def reason(self) -> str:
-        """Why a process that has ended has not made its piece; empty: it has."""
+        """Why a process that has ended has not made its piece; empty if it has."""
         code = self.process.exitcode
         if self._complaint or not code:
             return self._complaint
@@ -147,7 +148,7 @@ class Worker:
 
 
 def _make_all(ledger, display, free, received):
-    running: dict[Any, Worker] = {}  # by what tells of its process: its end, its messages
+    running: dict[Any, Worker] = {}  # end of its process, and its messages -> worker
     stopping = False
     while running or (ledger.waiting and not stopping):
         while not stopping and free and (piece := ledger.next()):
@@ -173,7 +174,7 @@ def _make_all(ledger, display, free, received):
             else:
                 ledger.made(one.piece)
                 display.finish(one.piece.name)
-            break  # what else has happened may be of this piece
+            break  # other events may be of the same piece
         if received and not stopping:
             stopping = True
             for process in {one.process for one in running.values()}:
@@ -202,13 +203,12 @@ def _gpus():
 
 
 def _begin(share, piece, messages):
-    """What a process does; it has read the same command line as its parent, and ends as a program
+    """What a process does. It has read the same command line as its parent, and ends as a program
     does.
     """
     os.environ.update(share.environment)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the parent, which receives it too, tells this process what to do
+    # The parent receives it too, and tells this process what to do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if share.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share.cores)
@@ -221,15 +221,15 @@ def _make(piece, messages):
             device.select_device(FLAGS.platform)
             piece.function(*piece.arguments, **piece.options)
         except Interrupted:
-            return _STOPPED  # whatever code it has for a user: the piece is not made
-        except UserError as error:  # on a line of its own, which only the parent can begin
+            return _STOPPED  # whatever the error's own code: the piece is not made
+        except UserError as error:  # the parent prints it, on a line of its own
             messages.send(str(error))
             return 2
     return 0
 
 
 def _teller(messages):
-    """Sends what work tells of itself, but not every step of what is fast."""
+    """Sends reports on work, but not every step of fast work."""
     last = 0.0
 
     def tell(status):
@@ -242,6 +242,6 @@ def _teller(messages):
 
 
 def _end_with_parent():
-    """Whoever kills the program that they started means its processes as well."""
+    """Ends this process with its parent: whoever kills the program means its processes too."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)

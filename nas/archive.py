@@ -1,5 +1,5 @@
-"""The archive: the architectures last scored, with their rewards. What was scored once need not be
-paid for again, and the best of them can be learned from.
+"""The archive: the architectures scored most recently, with their rewards. A search need not pay
+again for what it has scored, and can learn from the best of it.
 """
 
 import flax.struct
@@ -12,11 +12,11 @@ from nas.types import Array
 
 @flax.struct.dataclass
 class Archive:
-    """A ring of the C architectures last scored."""
+    """A ring buffer of the C architectures scored most recently."""
 
     decisions: Array  # [C, T] int32
-    rewards: Array  # [C] float32; -inf where it was not finite
-    scored: Array  # [] int32; architectures scored so far: the first C of them fill the rows
+    rewards: Array  # [C] float32; -inf where the reward was not finite
+    scored: Array  # [] int32; architectures scored so far; row scored % C is written next
 
 
 def empty(capacity: int, length: int) -> Archive:
@@ -30,10 +30,10 @@ def write(archive: Archive, decisions: Array, rewards: Array, *, field: str) -> 
     """Writes n architectures [n, T] and their rewards [n] over the oldest rows.
 
     Args:
-      field: the setting that says how many rows there are, which an error names.
+      field: name of the setting that gives the number of rows, for the error message.
 
     Raises:
-      UserError: there are fewer rows than n (when it is traced).
+      UserError: there are fewer than n rows (raised when this is traced).
     """
     capacity, n = len(archive.rewards), len(rewards)
     if n > capacity:
@@ -53,8 +53,8 @@ def filled(archive: Archive) -> Array:
 
 
 def look_up(archive: Archive, decisions: Array) -> tuple[Array, Array]:
-    """Whether architectures [n, T] are held, bool[n], and their rewards [n]; -inf if they are
-    not.
+    """Whether the archive holds each of architectures [n, T], bool [n], and their rewards [n], -inf
+    where it does not.
     """
     same = _same(decisions, archive.decisions) & filled(archive)[None]
     return jnp.any(same, axis=1), jnp.max(
@@ -63,9 +63,9 @@ def look_up(archive: Archive, decisions: Array) -> tuple[Array, Array]:
 
 
 def first_new(archive: Archive, candidates: Array, n: int) -> Array:
-    """[n, T]: the first of candidates [M, T] that the archive does not hold, no two alike.
+    """[n, T]: the first of candidates [M, T] that the archive does not hold, each once.
 
-    Where there are fewer than n, repeats follow in the same order.
+    Where there are fewer than n, candidates that are held or repeated follow in the same order.
     """
     earlier = jnp.tri(len(candidates), k=-1, dtype=bool)
     repeats = jnp.any(_same(candidates, candidates) & earlier, axis=1)
@@ -74,7 +74,7 @@ def first_new(archive: Archive, candidates: Array, n: int) -> Array:
 
 
 def best(archive: Archive, n: int) -> tuple[Array, Array]:
-    """The n best that the archive holds, [n, T], best first; and how many of these rows are
+    """The n best architectures of the archive [n, T], best first, and how many of these rows are
     filled, [] int32.
     """
     _, rows = jax.lax.top_k(jnp.where(filled(archive), archive.rewards, -jnp.inf), n)
@@ -82,8 +82,8 @@ def best(archive: Archive, n: int) -> tuple[Array, Array]:
 
 
 def _same(a: Array, b: Array) -> Array:
-    """[n, m] bool: which of [n, T] are which of [m, T]."""
+    """[n, m] bool: whether row i of a [n, T] equals row j of b [m, T]."""
     same = jnp.ones((len(a), len(b)), bool)
-    for t in range(a.shape[1]):  # an array [n, m, T] would be read from memory
+    for t in range(a.shape[1]):  # all T at once would make an array [n, m, T] in memory
         same &= a[:, t, None] == b[None, :, t]
     return same

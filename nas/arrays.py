@@ -1,7 +1,7 @@
-"""Arrays in files of numpy: read whole and checked, or refused in one line. Imports no JAX.
+"""Arrays in numpy files: read whole and checked, or refused with a one-line error. Imports no JAX.
 
-What is saved here is sealed: one array more holds the SHA-256 of all others, so that a file which
-was edited is known.
+Files written here are sealed: one extra array holds the SHA-256 of all others, so that a file that
+was edited is recognised.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from nas.files import replacing
 
 _SEAL = "sha256"
 
-# What numpy, zipfile and the decompressors raise of a file that is cut, changed or of another kind.
+# What numpy, zipfile and the decompressors raise for a file that is cut off, altered or no array.
 _UNREADABLE = (
     AttributeError,
     EOFError,
@@ -42,13 +42,13 @@ _UNREADABLE = (
 
 
 def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndarray]:
-    """name -> array of an npz file; the one array of an npy file has the name "".
+    """name -> array of an npz file; the single array of an npy file has the name "".
 
     Args:
-      sealed: the file is one of `save_arrays`.
+      sealed: whether the file was written by `save_arrays`.
 
     Raises:
-      UserError: there is no such file, or it is not such a file, or damaged, or changed.
+      UserError: the file does not exist, is of another kind, or was damaged or changed.
     """
     wrong = "is damaged" if sealed else "cannot be read"
     try:
@@ -75,7 +75,7 @@ def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndar
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a compressed npz file, all of it or nothing.
+    """Writes a compressed npz file, whole or not at all.
 
     Raises:
       UserError: the disk is full or the folder cannot be written.

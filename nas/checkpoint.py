@@ -1,8 +1,8 @@
-"""Checkpoints: written atomically by orbax beside the work that goes on, verified by a SHA-256 over
-every leaf when they are read.
+"""Checkpoints: written atomically by orbax in a thread while the run goes on, verified by a SHA-256
+over every leaf when they are read.
 
-Storage errors reach the reader as wrong numbers as easily as they reach it as an exception; the
-digest is what turns both into "this checkpoint is damaged", and the one before it is used instead.
+A storage error can show up as an exception or, as easily, as wrong numbers. The digest turns both
+into "this checkpoint is damaged", and the checkpoint before it is used instead.
 """
 
 import concurrent.futures
@@ -26,23 +26,22 @@ from nas.errors import UserError, one_line
 from nas.files import replacing
 
 FOLDER = "checkpoints"
-_MANIFEST = "files.json"  # of a checkpoint: what its files were when it was saved
+_MANIFEST = "files.json"  # size and CRC-32 of a checkpoint's files when it was saved
 
 
 class Checkpoints:
     """The checkpoints of a run directory."""
 
     def __init__(self, workdir: pathlib.Path, keep: int = 1):
-        """Args: keep: how many of the newest stay.
+        """Args: keep: number of newest checkpoints that are kept.
 
         Raises:
           UserError: the folder cannot be made.
         """
-        for name in ("absl", "asyncio"):  # whose tracebacks tell nothing that is not raised as well
+        for name in ("absl", "asyncio"):  # their tracebacks only repeat what is raised
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        alone = (
-            jax.process_index()
-        )  # one process reads and writes; the others must not be waited for
+        # One process reads and writes: orbax must not wait for the others.
+        alone = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=False,
@@ -59,15 +58,15 @@ class Checkpoints:
         self._alias = _plain_name(self._folder)
         folder = pathlib.Path(self._alias.name, FOLDER) if self._alias else self._folder
         self._manager = ocp.CheckpointManager(folder, options=options)
-        self._damaged = []  # steps that `restore` passed over
+        self._damaged = []  # steps of damaged checkpoints that `restore` skipped
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._saving: concurrent.futures.Future | None = None
-        self._copy: Any = None  # of the state that is being saved
-        self._begun = time.monotonic()  # the last save; before the first: this process
+        self._copy: Any = None  # memory for the state that is being saved
+        self._begun = time.monotonic()  # time of the last save; before the first, of this object
         _hide_late_reads()
 
     def steps(self) -> list[int]:
-        """Steps that are saved, oldest first.
+        """Steps that have a checkpoint, oldest first.
 
         Raises:
           UserError: as `wait`.
@@ -76,22 +75,22 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def reserve(self, template: Any) -> None:
-        """Begins to get the memory that `save` copies to: its pages are what takes time.
+        """Begins to allocate the memory that `save` copies the state to, which takes time.
 
         Args:
-          template: a pytree of arrays or shapes, as they will be saved.
+          template: a pytree of arrays or shapes like the state that will be saved.
         """
         self.wait()
         self._saving = self._thread.submit(self._reserve, template)
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Begins to save a pytree of arrays and a JSON-able dictionary, which replace a checkpoint
-        of the same step and damaged ones.
+        """Begins to save a pytree of arrays and a JSON-able dictionary. They replace a checkpoint
+        of the same step, and damaged ones.
 
-        The arrays are copied before it returns; a thread writes them.
+        The arrays are copied before this returns; a thread writes the copy.
 
         Raises:
-          UserError: as `wait`, of the save before.
+          UserError: as `wait`, for the save before this one.
         """
         self.wait()
         if self._copy is None or _shapes(self._copy) != _shapes(state):
@@ -101,11 +100,11 @@ class Checkpoints:
         self._saving = self._thread.submit(self._write, step, self._copy, progress)
 
     def wait(self) -> None:
-        """Until what was begun is saved.
+        """Waits until the save that was begun is on disk.
 
         Raises:
-          UserError: the disk is full or the folder cannot be written; older checkpoints are as they
-            were.
+          UserError: the disk is full or the folder cannot be written; older checkpoints stay
+            intact.
         """
         saving, self._saving = self._saving, None
         if saving:
@@ -116,7 +115,7 @@ class Checkpoints:
         return time.monotonic() - self._begun
 
     def check(self) -> None:
-        """As `wait`, of a save that has ended already."""
+        """Raises what a finished save has raised, as `wait` does, without waiting."""
         if self._saving and self._saving.done():
             self.wait()
 
@@ -125,9 +124,8 @@ class Checkpoints:
 
     def _write(self, step, state, progress):
         try:
-            for old in {step, *self._damaged}.intersection(
-                self._manager.all_steps()
-            ):  # orbax saves nothing below its newest step
+            # orbax saves no step below its newest one.
+            for old in {step, *self._damaged}.intersection(self._manager.all_steps()):
                 self._manager.delete(old)
             self._damaged = []
             self._manager.save(
@@ -147,16 +145,16 @@ class Checkpoints:
             ) from error
 
     def restore(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest intact checkpoint as (state, progress); None where there is none.
+        """The newest intact checkpoint as (state, progress); None if there is no checkpoint.
 
-        A checkpoint is damaged if one of its files has changed or is missing, or its contents do
-        not have their SHA-256. Says so on standard error where one was passed over.
+        A checkpoint is damaged if one of its files has changed or is missing, or if its contents do
+        not match their SHA-256. It is skipped, with a message on standard error.
 
         Args:
           template: a pytree of arrays or shapes with the structure that was saved.
 
         Raises:
-          UserError: there are checkpoints and all are damaged, or one that is whole cannot be read.
+          UserError: all checkpoints are damaged, or an intact one cannot be read.
         """
         shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
         damaged = self._damaged = []
@@ -171,7 +169,7 @@ class Checkpoints:
                 state, saved = restored["state"], restored["progress"]
                 if digest(state, saved["progress"]) != saved["sha256"]:
                     raise ValueError("its contents do not match their SHA-256")
-            except Exception as error:  # whatever orbax makes of it: the files tell what it is
+            except Exception as error:  # orbax raises any kind; the files show whether it is damage
                 if _is_whole(self._folder / str(step)):
                     reason = f"{type(error).__name__}: {one_line(error)}"
                     raise UserError(
@@ -193,7 +191,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Ends when all is saved.
+        """Waits for the save that was begun, then releases everything.
 
         Raises:
           UserError: as `wait`.
@@ -212,7 +210,7 @@ def _shapes(state):
 
 
 def digest(state: Any, progress: dict[str, Any]) -> str:
-    """SHA-256 over paths, shapes, types and bytes of all leaves."""
+    """SHA-256 over `progress` and the paths, shapes, types and bytes of all leaves of `state`."""
     sha = hashlib.sha256(repr(sorted(progress.items())).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         leaf = np.ascontiguousarray(leaf)
@@ -222,9 +220,8 @@ def digest(state: Any, progress: dict[str, Any]) -> str:
 
 
 def _plain_name(folder: pathlib.Path) -> tempfile.TemporaryDirectory | None:
-    """A folder that holds a link to this one, whose path tensorstore would read as a pattern.
-
-    None: there is nothing in its path that it would.
+    """A temporary folder that holds a link to `folder`, for a path that tensorstore would read as a
+    pattern; None if the path has no such characters.
     """
     if not re.search(r"[\[\]\\]", str(folder)):
         return None
@@ -234,7 +231,7 @@ def _plain_name(folder: pathlib.Path) -> tempfile.TemporaryDirectory | None:
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, list[int]]:
-    """File -> its size and CRC-32, of all files of a checkpoint but the manifest."""
+    """File -> its size and CRC-32, for all files of a checkpoint except the manifest."""
     return {
         str(path.relative_to(folder)): [path.stat().st_size, zlib.crc32(path.read_bytes())]
         for path in sorted(folder.rglob("*"))
@@ -249,7 +246,7 @@ def _write_manifest(folder: pathlib.Path) -> None:
 
 
 def _is_whole(folder: pathlib.Path) -> bool:
-    """Whether all files of a checkpoint are there as they were written."""
+    """Whether all files of a checkpoint are as they were written."""
     try:
         return json.loads((folder / _MANIFEST).read_text()) == _checksums(folder)
     except (OSError, ValueError):
@@ -257,8 +254,8 @@ def _is_whole(folder: pathlib.Path) -> bool:
 
 
 def _hide_late_reads():
-    """Hides the tracebacks of reads that go on in other threads after the first of them has failed:
-    that one is enough.
+    """Hides the tracebacks of reads that other threads continue after one read has failed: the
+    error of that one is raised.
     """
     hook = sys.unraisablehook
 

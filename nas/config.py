@@ -1,11 +1,13 @@
 """Every setting of a run. Imports no JAX.
 
-Presets in `launch/configs/` and command-line overrides end here: `from_dict` turns the nested
-dictionary that the flags produce into a `Config`, or raises a `UserError` that names the field.
+Presets in `launch/configs/` and command-line overrides come together here: `from_dict` turns the
+nested dictionary that the flags produce into a `Config`, or raises a `UserError` that names the
+field.
 
-Groups that every run has are dataclasses of this file. The groups `space`, `data`, `network`,
-`policy` and `strategy` are open: the class that a registry names (`nas.tasks`, `nas.controllers`,
-`nas.strategies`) defines and checks their fields, and `read` turns a group into one.
+Groups that have the same fields in every run are dataclasses in this file. The groups `space`,
+`data`, `network`, `policy` and `strategy` are open: a class from a registry (`nas.tasks`,
+`nas.controllers`, `nas.strategies`) defines and checks their fields, and `read` turns the group
+into an instance of that class.
 """
 
 import dataclasses
@@ -15,10 +17,10 @@ from typing import Any, NamedTuple
 
 from nas.errors import UserError
 
-Settings = Mapping[str, Any]  # an open group: field -> number, text, truth value or a group
+Settings = Mapping[str, Any]  # an open group: field -> number, text, bool or a nested group
 OPEN = ("space", "data", "network", "policy", "strategy")
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}  # -> as JAX names them
-_BLOCKS, _LEAST_BLOCK = 10, 10  # of an evaluation: blocks, and architectures of each, at least
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32"}  # our name -> JAX's name
+_BLOCKS, _LEAST_BLOCK = 10, 10  # fewest blocks of an evaluation, and fewest architectures in each
 
 
 def check(field: str, good: bool, wanted: str, value: Any) -> None:
@@ -34,19 +36,19 @@ def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """The alternating loop."""
+    """The loop that alternates between training shared weights and training the controller."""
 
     epochs: int = 10
     warmup_epochs: int = 0  # epochs at the start that train shared weights only
     shared_steps: int = 100  # updates of the shared weights per epoch
     controller_steps: int = 100  # updates of the controller per epoch
     architectures: int = 4  # architectures per controller update
-    chunk: int = 25  # steps per compiled call: what is logged and can be interrupted together
+    chunk: int = 25  # steps per compiled call; a run logs, and can be interrupted, between calls
     valid_architectures: int = 10  # architectures validated at the end of an epoch
     checkpoint_epochs: int = 1  # epochs between checkpoints
-    checkpoint_minutes: float = 0.0  # and, within an epoch, after so many minutes; 0: off
+    checkpoint_minutes: float = 0.0  # minutes after which a run also saves within an epoch; 0: off
     keep: int = 3  # checkpoints kept
-    on_nonfinite: str = "stop"  # stop, or skip: drop a non-finite update, and count it
+    on_nonfinite: str = "stop"  # or "skip": drop a non-finite update, and count it
 
     def __post_init__(self):
         positive = ("epochs", "shared_steps", "controller_steps", "architectures", "chunk")
@@ -70,9 +72,9 @@ class SearchConfig:
 class EvaluationConfig:
     """What validations and `launch.evaluate` read and compare."""
 
-    architectures: int = 100  # per evaluation set
-    # Compared in each set, at most: memory grows with them. Of more, those within blocks of
-    # architectures are.
+    architectures: int = 100  # number in each evaluation set
+    # Most pairs that are compared in a set, since memory grows with them. If there are more, only
+    # pairs within blocks of architectures are compared.
     pairs: int = 500_000
     examples: int = 10_000  # validation examples (tokens, images) that are read; 0: all
 
@@ -86,8 +88,8 @@ class EvaluationConfig:
 
     @property
     def block(self) -> int:
-        """Architectures that are compared with each other: all, or as many as the pairs allow
-        where intervals and tests still have _BLOCKS blocks or more.
+        """Architectures per block, all of which are compared with each other: the whole set, or as
+        many as `pairs` allows while intervals and tests still have at least _BLOCKS blocks.
         """
         n = self.architectures
         if n * (n - 1) // 2 <= self.pairs:
@@ -96,7 +98,7 @@ class EvaluationConfig:
 
     @property
     def compared(self) -> int:
-        """Architectures of a set: those that fill blocks."""
+        """Architectures of a set that are compared: as many as fill whole blocks."""
         return self.architectures // self.block * self.block
 
 
@@ -104,16 +106,16 @@ class EvaluationConfig:
 class TrainingConfig:
     """What `launch.train_from_scratch` trains and how; the model's size is in `network`."""
 
-    architecture: str = ""  # decisions as text, or a baseline of the network; empty in a search
+    architecture: str = ""  # decisions as text, or a baseline's name; empty in a search
     epochs: int = 10  # passes over the training split
     learning_rate: float = 10.0
-    schedule: str = "decay"  # of the rate; cosine: to zero at the end, without averaging
-    momentum: float = 0.0  # Nesterov's
+    schedule: str = "decay"  # how the rate falls; "cosine": to zero, without averaging
+    momentum: float = 0.0  # Nesterov's; 0: none
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on, until averaging begins
     clip: float = 0.25  # global norm of the gradient
-    weight_decay: float = 1e-6  # added to the gradient, times the weights
-    patience: int = 5  # epochs without a better validation loss; then iterates are averaged
+    weight_decay: float = 1e-6  # times the weights, added to the gradient
+    patience: int = 5  # epochs without a better validation loss after which iterates are averaged
 
     def __post_init__(self):
         check("epochs", self.epochs >= 1, "at least 1", self.epochs)
@@ -127,16 +129,16 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run."""
+    """Every setting of one run."""
 
-    task: str  # of nas.tasks.TASKS, or module:attribute of a task of one's own
+    task: str  # a name in nas.tasks.TASKS, or module:attribute of a user's own task
     seed: int = 0
-    precision: str = "float32"  # of accelerators' products; tf32: factors rounded to 11 bits
+    precision: str = "float32"  # matrix products on accelerators; tf32: 11-bit factors
     space: Settings
     data: Settings
     network: Settings
-    policy: Settings  # its `name` is of nas.controllers.POLICIES
-    strategy: Settings  # its `name` is of nas.strategies.STRATEGIES
+    policy: Settings  # its `name` is one of nas.controllers.POLICIES
+    strategy: Settings  # its `name` is one of nas.strategies.STRATEGIES
     search: SearchConfig = dataclasses.field(default_factory=SearchConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
@@ -150,10 +152,11 @@ class Config:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The `Config` of a nested dictionary; open groups are checked when they are read.
+    """The `Config` of a nested dictionary; open groups are checked later, when they are read.
 
     Raises:
-      UserError: an unknown or missing field, or a value that its field does not allow; names it.
+      UserError: an unknown or missing field, or a value that its field does not allow; names the
+        field.
     """
     if "task" not in values and ("nodes" in values or "supernet" in values):
         raise UserError("the configuration was written before tasks: start the run anew")
@@ -164,23 +167,24 @@ def read(kind: type, settings: Settings, group: str) -> Any:
     """The settings of an open group, as the dataclass that defines and checks them.
 
     Raises:
-      UserError: an unknown or missing field, or a value that its field does not allow; names it.
+      UserError: an unknown or missing field, or a value that its field does not allow; names the
+        field.
     """
     return _build(kind, settings, f"{group}.", complete=True)
 
 
 class Registered(NamedTuple):
-    """A thing that a group chooses by `name`."""
+    """An entry of a registry: what a group chooses by its `name`."""
 
-    settings: type  # the dataclass of the other fields
-    make: Callable[..., Any]  # its last argument is an instance of it
+    settings: type  # dataclass of the group's other fields
+    make: Callable[..., Any]  # takes an instance of `settings` as its last argument
 
 
 def chosen(registry: Mapping[str, Registered], settings: Settings, group: str) -> tuple[Any, Any]:
-    """The function that a group names, and its settings.
+    """The function that a group's `name` stands for, and the settings to call it with.
 
     Raises:
-      UserError: no name or an unknown one, or as `read`.
+      UserError: a missing or unknown name, or as `read`.
     """
     entry = _entry(registry, settings.get("name"), group)
     rest = {field: value for field, value in settings.items() if field != "name"}
@@ -190,7 +194,7 @@ def chosen(registry: Mapping[str, Registered], settings: Settings, group: str) -
 def choose(
     registry: Mapping[str, Registered], settings: Settings, name: str, group: str
 ) -> dict[str, Any]:
-    """The group with another name: fields that both have stay, the others are at their defaults.
+    """The group with another name: fields that both entries have stay, others get their defaults.
 
     Raises:
       UserError: an unknown name.
@@ -200,7 +204,7 @@ def choose(
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """`config` with some fields replaced; of a group, those that are named.
+    """`config` with some fields replaced; of a group, only the fields that `changes` names.
 
     Raises:
       UserError: as `from_dict`.
@@ -220,9 +224,9 @@ def difference(ours: Config, theirs: Config) -> list[str]:
 
 
 def obstacles(stored: Config, config: Config) -> list[str]:
-    """The differences for which a run of `stored` cannot be continued as one of `config`.
+    """The differences that keep a run of `stored` from being continued as one of `config`.
 
-    It may get more epochs, and may differ in what changes no number.
+    A continued run may have more epochs, and may differ in settings that change no number.
     """
     given = dataclasses.replace(
         stored.search,
@@ -264,7 +268,7 @@ def _build(cls, values, prefix, complete=False):
 
 
 def _plain(value):
-    """Groups of whatever kind as dictionaries."""
+    """A group of any mapping type, and the groups in it, as plain dictionaries."""
     return {k: _plain(v) for k, v in value.items()} if hasattr(value, "items") else value
 
 
@@ -281,7 +285,7 @@ def _is_required(field):
 
 def _convert(name, kind, value):
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Traced whole numbers are int32; the seed is not among them and has limits of its own.
+    # Whole numbers become int32 when traced, except the seed, whose range `Config` checks.
     if (
         number
         and name != "seed"

@@ -1,9 +1,9 @@
-"""From a finished search to the cell it found: many samples of its strategy, ranked under its
-shared weights.
+"""From a finished search to the cell it found: samples many architectures from its strategy and
+ranks them under its shared weights.
 
-One half of the validation split ranks, by successive halving (Jamieson, Talwalkar 2016); the other
-reports what the ranking is worth: the best of many looks better than it is on what chose it. Test
-data is not read.
+One half of the validation split ranks them, by successive halving (Jamieson, Talwalkar 2016). The
+other half reports how good they are: on the data that chose it, the best of many looks better than
+it is. Test data is not read.
 """
 
 from typing import NamedTuple
@@ -16,38 +16,39 @@ from nas.errors import UserError
 from nas.runs import Run
 from nas.types import stacked
 
-_SLICES = 8  # of each half, at most
+_SLICES = 8  # most slices of each half of the validation split
 
 
 class Derived(NamedTuple):
-    """Different architectures from the best to the worst: those that lasted longer first, equals by
-    their loss.
+    """Distinct architectures, best first: those that lasted more rounds come first, and among
+    equals those with the smaller loss.
     """
 
     decisions: np.ndarray  # [n, T] int32
-    given: np.ndarray  # [n] bool; the user's own
-    examples: np.ndarray  # [n] int; read of the half that ranks
-    loss: np.ndarray  # [n] of these
-    held_out: np.ndarray  # [n] loss of the other half; NaN for those that did not last to the end
-    reward: np.ndarray  # [n] mean reward of the other half; NaN likewise, or if it is not told
+    given: np.ndarray  # [n] bool; True for the user's own architecture
+    examples: np.ndarray  # [n] int; examples read from the half that ranks
+    loss: np.ndarray  # [n] mean loss on these examples
+    held_out: np.ndarray  # [n] loss on the other half; NaN for those that did not last to the end
+    reward: np.ndarray  # [n] mean reward on the other half; NaN likewise, or if it is not shown
     repeated: int  # samples left out because they were drawn before
 
 
 def derive(
     run: Run, architectures: int, *, seed: int = 0, given: np.ndarray | None = None
 ) -> Derived:
-    """Ranks so many samples of the run's strategy as it is now, each of them once.
+    """Draws `architectures` samples from the run's strategy as it is now, and ranks the distinct
+    ones.
 
-    In every round the worse half leaves, and the others are read on twice as many slices of the
-    half of the validation split that ranks: those before and new ones, the same for all
+    In every round the worse half is dropped, and the rest are read on twice as many slices of the
+    ranking half of the validation split: the slices read before and new ones, the same for all
     architectures.
 
     Args:
-      seed: of the samples and of the places.
-      given: [T] an architecture that is ranked with them and lasts to the end.
+      seed: draws the samples and shuffles the slices.
+      given: [T] an architecture that is ranked with the samples and never dropped.
 
     Raises:
-      UserError: the data cannot be read, is too short for two halves, or no loss is finite.
+      UserError: the data cannot be read or is too short for two halves, or no loss is finite.
     """
     strategy = steps.components(run.config).strategy
     sampled = _distinct(
@@ -56,10 +57,10 @@ def derive(
     decisions = sampled if given is None else _distinct(np.concatenate([given[None], sampled]))
     is_given = np.zeros(len(decisions), bool) if given is None else np.arange(len(decisions)) == 0
     ranking, reporting = run.splits.valid.halves(_SLICES, seed)
-    ends = [2**r for r in range(len(ranking).bit_length())]  # slices read when a round ends
-    sizes = [-(-np.sum(~is_given) // end) + np.sum(is_given) for end in ends]  # architectures in it
+    ends = [2**r for r in range(len(ranking).bit_length())]  # slices read by the end of each round
+    sizes = [-(-np.sum(~is_given) // end) + np.sum(is_given) for end in ends]  # ranked in a round
     slices = sum(size * (end - end // 2) for size, end in zip(sizes, ends, strict=True))
-    length = stacked(ranking[0])  # batches of a slice
+    length = stacked(ranking[0])  # batches per slice
     batches = (slices + sizes[-1] * len(reporting)) * length
     totals, read, alive = (
         np.zeros(len(decisions)),
@@ -94,5 +95,5 @@ def derive(
 
 
 def _distinct(decisions):
-    """The rows in their order, each where it stands first."""
+    """The distinct rows, in the order in which they first appear."""
     return decisions[np.sort(np.unique(decisions, axis=0, return_index=True)[1])]

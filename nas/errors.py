@@ -1,5 +1,5 @@
-"""What ends a program without being a bug: the one exception that means "the user can fix this",
-and the wish to stop.
+"""How a program ends other than by a bug: with the one exception that means "the user can fix
+this", or because it was asked to stop.
 
 Everything a user gets wrong (a flag, a file, a decision vector) and everything a run cannot survive
 (a non-finite loss) is raised as `UserError` with a single line that names the thing and says what
@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved; `code` is the exit code that says so."""
+    """The run was asked to stop and has saved; `code` is the exit code to end with."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
@@ -23,9 +23,9 @@ class Interrupted(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line that is not too long."""
-    # tensorstore ends with annotations, which may be as long as a whole specification:
+    """The message of an error in one line, shortened to 250 characters or so."""
+    # tensorstore's messages end with annotations, which may hold a whole specification:
     # [os_error_code='28', ...]
     text = re.sub(r" \[\w+='.*\]$", "", " ".join(str(error).split())) or type(error).__name__
-    # tensorstore's reason comes last
+    # The end is kept because tensorstore gives its reason last.
     return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"

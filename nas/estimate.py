@@ -1,4 +1,4 @@
-"""How long a search will take, from a short one: the same settings, twenty steps of each phase."""
+"""Estimates how long a search will take from a short one: same settings, twenty steps per phase."""
 
 import pathlib
 import sys
@@ -14,15 +14,16 @@ from nas.parallel import choose_devices
 from nas.types import stacked
 
 _STEPS = 20
-_ALL = 60_000  # examples of a validation split that is read whole: 44,000 of kjv, 74,000 of ptb
-_WORTH_IT = 40_000  # steps: of fewer, what is shown meanwhile tells soon enough
+_ALL = 60_000  # examples assumed where a validation split is read whole (kjv: 44,000, ptb: 74,000)
+_WORTH_IT = 40_000  # steps; a shorter search shows soon enough how long it takes
 
 
 def announce(config: Config, workdir: pathlib.Path, **options) -> None:
-    """Says on standard error how long a long search will take, unless `workdir` holds one already.
+    """Prints on standard error how long a search will take, if it is long and not yet begun in
+    `workdir`.
 
-    It is measured in a folder that is removed; compiling is left out. All processes of the search
-    must call it.
+    The short search runs in a temporary folder; the time for compiling is left out. All processes
+    of the search must call this.
 
     Args:
       options: as for `nas.runs.start`.
@@ -33,8 +34,8 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
     devices = choose_devices(options.get("parallel", ""))
     if not is_long(config) or devices.agree(devices.is_main and (workdir / runs.CONFIG).is_file()):
         return
-    # The second epoch compiles nothing. One batch is validated, and the time multiplied: all of
-    # them take minutes.
+    # The first epoch compiles, the second does not. Only one batch is validated and its time
+    # multiplied, since validating on all batches takes minutes.
     plan = {
         "epochs": 2,
         "warmup_epochs": 0,
@@ -56,16 +57,16 @@ def announce(config: Config, workdir: pathlib.Path, **options) -> None:
 
 
 def is_long(config: Config) -> bool:
-    """Whether the measurement is short beside the search."""
+    """Whether the search is so long that the measurement is short beside it."""
     return sum(_steps(config)) >= _WORTH_IT
 
 
 def scaled(lines: Iterable[dict], config: Config, *, batches: int) -> float:
-    """Seconds of the search of `config`, from the lines that a short one has logged after its first
-    epoch.
+    """Seconds that the search of `config` takes, estimated from the lines that a short search has
+    logged after its first epoch.
 
     Args:
-      batches: of validation that are read at the end of an epoch; the short search has read one.
+      batches: validation batches read at the end of an epoch; the short search has read one.
     """
     of_step = {phase: [] for phase in ("shared", "controller", "valid")}
     for line in lines:
@@ -80,7 +81,7 @@ def scaled(lines: Iterable[dict], config: Config, *, batches: int) -> float:
 
 
 def search_examples(config: Config) -> float:
-    """Examples that a search passes through a network; a step of training, forward and backward,
+    """Examples that a search passes through a network; a training step, forward and backward,
     counts as three passes.
     """
     data, plan = tasks.build(config).data, config.search
@@ -91,12 +92,12 @@ def search_examples(config: Config) -> float:
 
 
 def evaluation_examples(config: Config) -> int:
-    """Examples that one evaluation reads; an assumption where it reads all."""
+    """Examples that one evaluation reads; an assumed number where it reads the whole split."""
     return config.evaluation.examples or _ALL
 
 
 def _steps(config):
-    """Of shared weights and controller, in the whole search."""
+    """Steps of the shared weights and of the controller in the whole search."""
     search = config.search
     return search.epochs * search.shared_steps, max(
         0, search.epochs - search.warmup_epochs

@@ -9,8 +9,8 @@ from nas.errors import UserError
 
 
 def write_atomic(path: str | os.PathLike, text: str) -> pathlib.Path:
-    """Writes `text` as UTF-8 beside `path`, then renames: after a crash the old file, or none, is
-    still there.
+    """Writes `text` as UTF-8 beside `path`, then renames: a crash leaves the old file, or none, but
+    never half of one.
 
     Raises:
       UserError: the disk is full or the folder cannot be made or written.
@@ -25,7 +25,7 @@ def write_atomic(path: str | os.PathLike, text: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to, which takes its place once all is written.
+    """Yields a path beside `path` to write to; what is written there replaces `path` in the end.
 
     Raises:
       UserError: the disk is full or the folder cannot be written.
@@ -41,10 +41,10 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Says in one line that `path` cannot be written, where what is inside fails to.
+    """Turns an OSError of the block into a one-line error that `path` cannot be written.
 
     Raises:
-      UserError: as it says.
+      UserError: the block raised an OSError.
     """
     try:
         yield

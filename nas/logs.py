@@ -1,9 +1,9 @@
 """What a run logs: every step as a line of JSON in metrics.jsonl, the last step of each chunk as
 TensorBoard events.
 
-The first line says what a loss and a reward are. Every other is one step of one phase: {"phase":
-"shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the phase over
-the whole run, so (phase, step) names a line.
+The first line says what a loss and a reward are. Every other line is one step of one phase:
+{"phase": "shared" | "controller" | "valid", "epoch": e, "step": s, ...}. `step` counts within the
+phase over the whole run, so (phase, step) identifies a line.
 """
 
 import json
@@ -30,14 +30,14 @@ class Writer:
         """Cuts off the lines of steps that will be run again.
 
         Args:
-          metric: of the run's losses.
-          limits: phase -> first step that this process will log.
+          metric: names the losses and rewards in the first line.
+          limits: phase -> number of the first step that this process will log.
 
         Raises:
           UserError: the disk is full or the folder cannot be written.
         """
-        # Not its SummaryWriter: that writes in a thread, which a full disk ends, and then waits for
-        # the thread for ever.
+        # Not its SummaryWriter: that writes in a thread, which ends when the disk is full, and then
+        # waits for that thread for ever.
         from tensorboardX.event_file_writer import EventsWriter
 
         self._path, folder = workdir / FILE, workdir / "tensorboard"
@@ -57,9 +57,9 @@ class Writer:
         """Logs n steps of a phase.
 
         Args:
-          first_step: step of the first.
+          first_step: number of the first step.
           values: name -> [n] numbers.
-          seconds: wall time that they took together.
+          seconds: wall time of all n steps.
 
         Raises:
           UserError: the disk is full or the folder cannot be written.
@@ -87,14 +87,14 @@ class Writer:
 
 
 def read(workdir: pathlib.Path, done: dict[str, int] | None = None) -> list[dict]:
-    """The steps in a run directory's metrics. Whatever is not the line of a step is left out.
+    """The steps that a run directory's metrics hold. Lines that are not a step are left out.
 
     Args:
-      done: phase -> steps that the run has done. Where some of them are not there, a warning says
-        how many.
+      done: phase -> number of steps that the run has done. If some of them are missing, a warning
+        says how many.
 
     Raises:
-      UserError: the file is there and cannot be read.
+      UserError: the file exists but cannot be read.
     """
     path = workdir / FILE
     try:
@@ -122,7 +122,7 @@ def curves(
     """name -> (steps [n], values [n]) of one phase.
 
     Args:
-      steps: n; the value of a step that has no line is nan. None: as many as there are lines.
+      steps: n; a step that has no line gets the value nan. None: as many as there are lines.
     """
     chosen = [line for line in lines if line["phase"] == phase]
     names = dict.fromkeys(
@@ -141,10 +141,10 @@ def curves(
 
 
 def _end_of_kept(file, limits):
-    """Where the last line ends whose step is below its phase's limit; 0: there is none.
+    """Offset of the end of the last line whose step is below its phase's limit; 0: there is none.
 
-    Lines stand in the order of their steps, so that it is looked for from the end. What follows it
-    will be run again, or is what a kill has left of a line.
+    Lines are in the order of their steps, so the search starts from the end. What follows that line
+    will be run again, or is a line that a kill has cut short.
     """
     if not os.fstat(file.fileno()).st_size:
         return 0
@@ -160,7 +160,7 @@ def _end_of_kept(file, limits):
 
 
 def _line(text):
-    """The line of a step that `text` is, or None."""
+    """`text` parsed, if it is the line of a step; else None."""
     try:
         line = json.loads(text)
         numbers = {name: float(of) for name, of in line.items() if name != "phase"}

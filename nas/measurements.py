@@ -1,10 +1,10 @@
-"""From a run directory to arrays: the architectures that an evaluation compares, their embeddings
-and losses.
+"""Measures a run directory: the architectures that an evaluation compares, with their embeddings
+and losses, as arrays.
 
-Two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of the
-controller. For the controller that the run started from the same is measured under the run's shared
-weights. How each policy decides is measured beside. Saved as evaluation.npz, which later calls
-read.
+There are two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of
+the controller. The untrained controller that the run started from is measured in the same way,
+under the run's shared weights. How each policy decides is measured as well. The arrays are saved as
+evaluation.npz, which later calls read.
 """
 
 import functools
@@ -30,28 +30,28 @@ FILE = "evaluation.npz"
 UNIFORM, OWN = "uniform", "own"
 TRAINED, UNTRAINED = "trained", "untrained"
 _BEHAVIOUR = "behaviour"
-_UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # the same for all runs
-_DRAWN = 1000  # architectures that tell how a policy decides; more are drawn in groups of so many
+_UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # seeds, the same for all runs
+_DRAWN = 1000  # architectures drawn at a time, and those that show how a policy decides
 _GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
 _ALTERED = 200  # uniform sequences whose decisions are altered one by one
 
 
 class Measured(NamedTuple):
-    """One controller."""
+    """What was measured of one controller."""
 
     samples: dict[str, Sample]  # set -> sample
     behaviour: Behaviour
 
 
 class Measurements(NamedTuple):
-    """One run."""
+    """What was measured of one run."""
 
     controllers: dict[str, Measured]  # TRAINED, and UNTRAINED if asked for
-    best_loss: float  # of the best validated architecture, on the whole validation split
+    best_loss: float  # best validated architecture, on the whole validation split
 
 
 def evaluation(config: Config, architectures: int = 0, pairs: int = 0) -> EvaluationConfig:
-    """The evaluation of a configuration, of another number of architectures or pairs unless 0.
+    """The evaluation of a configuration, with another number of architectures or pairs unless 0.
 
     Raises:
       UserError: a number that is not allowed.
@@ -69,12 +69,12 @@ def measure(
     untrained: bool = True,
     common: Run | None = None,
 ) -> Measurements:
-    """Measures a run, or reads what was measured of the same checkpoint.
+    """Measures a run, or reads what was measured before at the same checkpoint.
 
     Args:
       architectures, pairs: of each set; 0: as many as the run's configuration says.
-      untrained: also the controller that the run started from.
-      common: a run whose shared weights also measure the architectures.
+      untrained: whether the controller that the run started from is measured too.
+      common: a run under whose shared weights the architectures are measured as well.
 
     Raises:
       UserError: the data cannot be read, or fewer pairs are asked for than an evaluation needs.
@@ -127,8 +127,8 @@ def measure(
 
 
 def _stamp(run):
-    """What identifies a checkpoint among those that this run directory, or one like it, ever
-    held.
+    """Numbers that distinguish a checkpoint from all others that this run directory, or one like
+    it, ever held.
     """
     return [
         run.config.seed,
@@ -155,7 +155,7 @@ def _load(run, names, stamp):
             for name in names
         }
         return Measurements(controllers, float(saved["best"]))
-    except KeyError:  # of fewer controllers
+    except KeyError:  # saved with fewer controllers
         return None
     except UserError as error:
         if (run.workdir / FILE).exists():
@@ -164,7 +164,7 @@ def _load(run, names, stamp):
 
 
 def _drawn(sample: Callable[[Array, int], Array], seed: int, n: int) -> np.ndarray:
-    """[max(n, _DRAWN), T] draws; the first are the same whatever n."""
+    """[n rounded up to a multiple of _DRAWN, T] draws; the first ones do not depend on n."""
     key = jax.random.key(seed)
     groups = range(max(1, -(-n // _DRAWN)))
     keys = [jax.random.fold_in(key, group) if group else key for group in groups]
@@ -200,7 +200,7 @@ def _behaviour(run: Run, params: Params, own: np.ndarray, uniform: np.ndarray) -
 
 
 def _embedding(trace: Trace, reading: str) -> np.ndarray:
-    """[n, H]; H = 0 without a hidden state."""
+    """[n, H] states that stand for the architectures; H = 0 without a hidden state."""
     return (
         np.zeros((len(trace.log_prob), 0), np.float32)
         if trace.hidden is None

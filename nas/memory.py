@@ -2,21 +2,21 @@
 parameters.
 
 Why old: trained on its own fresh samples a controller could lower the supervised loss by making its
-samples easier to predict (Adam & Lorraine 2019). The sources other than `old` are controls for that
-argument:
+samples easier to predict (Adam & Lorraine 2019). The other sources in this list are controls for
+that argument:
 
   old        sampled from the parameters of `lag` epochs ago, at each refresh
-  shuffled   as old, each position permuted over the sequences of a refresh: their marginals stay,
-             all else goes
+  shuffled   as old, but each position is permuted over the sequences of a refresh: only the
+             marginals stay
   snapshot   sampled afresh at every update, from the parameters that the last refresh of `old` used
   uniform    sampled uniformly, at each refresh
   current    sampled from the current parameters at every update; the samples are constants
   current_with_gradient
              the same, and the gradient also goes through the sampling (score-function term)
 
-And one that is no control but another memory, the priority queue of Abolafia et al. (2018):
+One more source is no control but another memory, the priority queue of Abolafia et al. (2018):
 
-  best       the best of the archive of what was scored, at every update
+  best       the best architectures of the archive, at every update
 """
 
 import dataclasses
@@ -39,11 +39,11 @@ class MemorySettings:
       UserError: a value that its field does not allow; names the field.
     """
 
-    source: str = "old"  # of SOURCES
+    source: str = "old"  # one of SOURCES
     capacity: int = 1000  # sequences held
-    refresh_size: int = 1000  # sequences written per refresh; = capacity: each refresh replaces all
-    refresh_period: int = 1  # epochs between refreshes; 0: filled once
-    lag: int = 1  # epochs between the stored parameters and the refresh
+    refresh_size: int = 1000  # sequences written per refresh; if = capacity, all are replaced
+    refresh_period: int = 1  # epochs between refreshes; 0: a single refresh at the start
+    lag: int = 1  # age in epochs of the parameters that a refresh samples from
     batch: int = 64  # sequences per update
 
     def __post_init__(self):
@@ -86,15 +86,15 @@ def write(memory: Memory, decisions: Array) -> Memory:
 
 
 def sample(memory: Memory, key: Array, n: int) -> Array:
-    """[n, T] rows drawn uniformly with replacement from those that are filled (at least one must
-    be).
+    """[n, T] rows drawn uniformly with replacement from the filled ones, of which there must be at
+    least one.
     """
     return memory.decisions[jax.random.randint(key, (n,), 0, memory.size)]
 
 
 def start_history(params: Params, lag: int) -> Params:
-    """A queue of the parameters at the end of the last `lag` epochs, stacked on a leading axis,
-    oldest first.
+    """A queue that holds `params` `lag` times, stacked on a leading axis [lag, ...]: the parameters
+    at the end of the last `lag` epochs, oldest first.
     """
     return jax.tree.map(lambda leaf: jnp.repeat(leaf[None], lag, axis=0), params)
 

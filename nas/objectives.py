@@ -3,16 +3,16 @@
 L = L_PG + lambda * L_Sup (Adam & Lorraine 2019). L_PG is REINFORCE (Williams 1992) with a
 moving-average baseline and an entropy bonus. For L_Sup there are two readings of the paper:
 
-  next_decision   predict a_t from a_<t, t = 1..T-1, with the policy itself (what its code appears
-                  to do)
-  reconstruct     predict every decision from the state after the last one (what its text speaks of)
+  next_decision   predict a_t from a_<t, t = 1..T-1, with the policy itself (what the paper's code
+                  appears to do)
+  reconstruct     predict every decision from the state after the last one (what its text describes)
 
 one ablation:
 
   double_softmax  as next_decision, but the cross-entropy takes probabilities for logits, as the
                   paper's code appears to do
 
-and what makes a policy repeat its memory, the first decision too (Abolafia et al. 2018):
+and the loss that makes a policy repeat its memory, first decision included (Abolafia et al. 2018):
 
   likelihood      predict every decision a_t from a_<t, t = 0..T-1
 """
@@ -64,8 +64,8 @@ def likelihood_loss(log_prob: Array) -> Array:
 
 
 def double_softmax_loss(log_probs: Array, decisions: Array, mask: Array) -> Array:
-    """`next_decision_loss` with the probabilities in the place of logits: .744 at best where there
-    are four choices.
+    """`next_decision_loss` with probabilities in the place of logits; with four choices it is .744
+    at best.
 
     Args:
       log_probs: [T, K] log p(. | a_<t).
@@ -102,11 +102,11 @@ def reconstruction_loss(decoder: Params, embedding: Array, decisions: Array, mas
 def skip_penalty(log_probs: Array, target: float) -> Array:
     """Mean Kullback-Leibler divergence of the probabilities of skips from a target, nats.
 
-    ENAS (Pham et al. 2018, section 2.3) penalises its macro search so; its code takes a tempered
-    probability, this is the true one.
+    ENAS (Pham et al. 2018, section 2.3) penalises skips in its macro search like this. Its code
+    takes a tempered probability, this function the policy's own.
 
     Args:
-      log_probs: [S, K] log p(. | a_<t) at the S decisions that are skips, of which 1 is yes.
+      log_probs: [S, K] log p(. | a_<t) at the S skip decisions; choice 1 is the skip.
 
     Returns:
       [] loss.
@@ -131,8 +131,8 @@ def start_baseline() -> Baseline:
 
 
 def current_baseline(baseline: Baseline, reward: Array) -> Array:
-    """[] what to subtract from rewards whose mean is `reward`: that mean itself before any
-    update.
+    """[] what to subtract from rewards: the moving average, or `reward`, the mean of these rewards,
+    before any update.
     """
     return jnp.where(baseline.started, baseline.value, reward)
 

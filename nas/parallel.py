@@ -1,10 +1,10 @@
-"""Lays a per-device update over one device (jit), several (pmap), or the devices of several
+"""Runs a per-device update on one device (jit), on several (pmap), or on the devices of several
 processes.
 
 An update is written for one device: `fn(state, carry, batch, common, axis_name) -> state, carry,
 logged`. The state is the same on every device and stays so, since whatever enters it was averaged
 or gathered over the axis; the carry and the rows of the batch are the device's own; `common` is the
-same everywhere; what is logged must be too.
+same on every device, and so must be what is logged.
 """
 
 import dataclasses
@@ -29,19 +29,17 @@ def mean_over_devices(tree: Any, axis_name: str | None) -> Any:
 
 
 def gather_over_devices(tree: Any, axis_name: str | None) -> Any:
-    """Leaves [a, ...] of all devices, one below the other: [D * a, ...], in the order of the
-    devices.
-    """
+    """Leaves [a, ...] of all devices, concatenated in the order of the devices: [D * a, ...]."""
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
 
 
 def device_key(key: Array, axis_name: str | None) -> Array:
-    """A key of this device's own; the same on the only device and on the first of many."""
+    """A key for this device alone; a single device gets the same key as the first of many."""
     return jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))
 
 
 def share(fn: Callable[[Array], Array], values: Array, axis_name: str | None) -> Array:
-    """fn(values) for a function that works row by row, each device computing its share of the rows
+    """fn(values) for a function that works row by row; each device computes a share of the rows
     [n, ...].
     """
     if axis_name is None:
@@ -55,7 +53,7 @@ def share(fn: Callable[[Array], Array], values: Array, axis_name: str | None) ->
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """Where a run computes."""
+    """The devices that a run computes on."""
 
     kind: str  # "jit": one device; "pmap": all of them
     local: int  # devices of this process
@@ -85,11 +83,10 @@ class Devices:
         return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     def lift(self, fn: Callable[..., tuple]) -> Callable[..., tuple]:
-        """The compiled form of `fn(state, carry, batch, common, axis_name)`; state and carry are
-        donated.
+        """Compiles `fn(state, carry, batch, common, axis_name)`; state and carry are donated.
 
-        Called with a state from `replicate`, a carry from `split`, stacked batches of this
-        process's rows (or None) and any tree. Returns state and carry in the same form, and what
+        The result takes a state from `replicate`, a carry from `split`, stacked batches of this
+        process's rows (or None) and any tree. It returns state and carry in the same form, and what
         was logged as numpy arrays.
         """
 
@@ -121,7 +118,7 @@ class Devices:
         )
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """This process's rows (axis `axis` of every leaf), a share for each of its devices."""
+        """This process's rows (axis `axis` of every leaf), divided among its devices."""
         if self.kind == "jit":
             return tree
         return self._place(
@@ -147,7 +144,7 @@ class Devices:
         return multihost_utils.process_allgather(local, tiled=True)
 
     def first(self, tree: Any) -> Any:
-        """One replica."""
+        """The copy on this process's first device."""
         if self.kind == "jit":
             return tree
         return jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
@@ -156,7 +153,7 @@ class Devices:
         """Asserts that all devices of all processes hold the same state, bit for bit.
 
         Raises:
-          RuntimeError: they do not; names the first leaf that differs. It is a bug of an update.
+          RuntimeError: they do not, which is a bug of an update; names the first leaf that differs.
         """
         if self.kind == "jit":
             return
@@ -186,8 +183,8 @@ class Devices:
         return multihost_utils.broadcast_one_to_all(tree)
 
     def _place(self, tree: Any) -> Any:
-        """Leaves [local, ...] as a lifted function returns them: given host arrays first, it would
-        be compiled twice.
+        """Puts leaves [local, ...] on the devices as a lifted function returns them: if it were
+        given host arrays first, it would be compiled twice.
         """
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()[: self.local]), (AXIS,))
         return jax.device_put(
@@ -196,11 +193,11 @@ class Devices:
 
 
 def choose_devices(kind: str = "") -> Devices:
-    """All devices (pmap) where there are several, else the one there is (jit); `kind` forces one or
-    the other.
+    """All devices (pmap) if there are several, else the only one (jit); `kind` forces one or the
+    other.
 
     Raises:
-      UserError: jit with several processes.
+      UserError: jit is asked for with several processes.
     """
     kind = kind or ("pmap" if jax.device_count() > 1 else "jit")
     if kind == "jit":

@@ -1,7 +1,7 @@
-"""How far long work is: whoever does it tells, and whoever started the program listens.
+"""Progress of long work: whoever does the work reports, and whoever started the program listens.
 
-The library writes nothing to a terminal. A program listens and shows what it is told; where nobody
-listens, as in a test or a notebook, nobody is told:
+The library writes nothing to a terminal. A program listens and shows what is reported; where nobody
+listens, as in a test or a notebook, reports go nowhere:
 
     with progress.track("derivation", total=1000, unit="cell") as advance:
         for cell in cells:
@@ -18,15 +18,15 @@ Item = TypeVar("Item")
 
 
 class Status(NamedTuple):
-    """Some work at one moment."""
+    """How far some work is at one moment."""
 
-    number: int  # of the work, in the order in which this process began it
+    number: int  # identifies the work: 0 for the first that this process began, then 1, ...
     name: str
     unit: str  # what is counted, in the singular: "step"
     done: int
     total: int
-    facts: Mapping[str, str]  # what else there is to show, in this order: "reward" -> "0.61"
-    running: bool  # False when it ended, in whatever way
+    facts: Mapping[str, str]  # what else to show, in this order: "reward" -> "0.61"
+    running: bool  # False once the work has ended, even by an error
 
 
 Listener = Callable[[Status], None]
@@ -37,8 +37,8 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Calls `listener` at every step of the work of this process, in place of who listened before;
-    None: nobody.
+    """Calls `listener` with every report of this process, in place of the listener before; None: no
+    listener.
     """
     global _listener
     before, _listener = _listener, listener
@@ -50,14 +50,14 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def track(name: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Some work, which may be part of other work.
+    """Reports on some work, which may be part of other work.
 
     Args:
-      total: how many units there are.
-      done: how many of them an earlier run has done.
+      total: number of units.
+      done: units that an earlier run has done.
 
     Yields:
-      `advance(count=0, **facts)`: so many more units are done, and what else there is to show;
+      `advance(count=0, **facts)`: reports that `count` more units are done, and what else to show;
         facts stay until replaced.
     """
     number, facts = next(_numbers), {}
@@ -80,7 +80,7 @@ def track(name: str, *, total: int, unit: str, done: int = 0) -> Iterator[Callab
 
 
 def each(name: str, items: Iterable[Item], *, unit: str) -> Iterator[Item]:
-    """The items, as the units of some work: one is done when the next is asked for."""
+    """Yields the items, each a unit of some work; it is done when the next one is asked for."""
     items = list(items)
     with track(name, total=len(items), unit=unit) as advance:
         for item in items:

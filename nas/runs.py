@@ -1,15 +1,15 @@
-"""A run directory: how one is started or continued, and how a finished one is opened.
+"""Run directories: how one is started or continued, and how a finished one is opened.
 
-One process writes it, whatever their number:
+However many processes compute, one of them writes the directory:
 
     config.json          every setting
-    run.json             command, device and versions of the last start; where its data is
+    run.json             command, device and versions of the last start; the places of its data
     checkpoints/         nas.checkpoint
     metrics.jsonl        nas.logs; tensorboard/ holds the same
     architectures.npy    nas.scored
     evaluation.npz       nas.measurements
-    result.json          nas.training; in place of architectures and evaluation where one model is
-                         trained from scratch
+    result.json          nas.training; replaces architectures.npy and evaluation.npz where one model
+                         is trained from scratch
 """
 
 import contextlib
@@ -43,7 +43,7 @@ from nas.types import Batch, Params, Policy, Reward
 
 CONFIG, METADATA, LOCK, RESULT = "config.json", "run.json", "lock", "result.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "networkx", "tensorflow-datasets")
-_SETTINGS = (  # of JAX, by which numbers differ
+_SETTINGS = (  # settings of JAX that change numbers
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
@@ -56,16 +56,16 @@ class Run:
 
     workdir: pathlib.Path
     config: Config
-    metadata: dict[str, Any]  # run.json
+    metadata: dict[str, Any]  # contents of run.json
     task: Task
     policy: Policy
     reward: Reward
-    state: steps.SearchState  # of the newest intact checkpoint
+    state: steps.SearchState  # the newest intact checkpoint's
     progress: dict[str, int]
 
     @property
     def space(self) -> SearchSpace:
-        """What its decisions mean."""
+        """The search space that gives its decisions their meaning."""
         return self.task.space
 
     @property
@@ -75,10 +75,10 @@ class Run:
 
     @property
     def policy_params(self) -> Params:
-        """Parameters of the controller as it is.
+        """Parameters of the controller at the checkpoint.
 
         Raises:
-          UserError: the search had none.
+          UserError: the search has no controller.
         """
         params = steps.components(self.config).strategy.policy_params(self.state.strategy)
         if params is None:
@@ -89,18 +89,18 @@ class Run:
         return params
 
     def untrained_policy_params(self) -> Params:
-        """Parameters with which the same controller started."""
+        """Parameters that the controller started with."""
         parts = steps.components(self.config)
         return jax.jit(
             lambda: parts.strategy.policy_params(steps.initial_state(self.config, parts).strategy)
         )()
 
     def metrics(self) -> list[dict]:
-        """What the run logged."""
+        """The steps that the run has logged."""
         return logs.read(self.workdir, self.logged())
 
     def logged(self) -> dict[str, int]:
-        """phase -> steps that the run has logged."""
+        """phase -> number of steps that the run has logged."""
         return search.logged(self.config, search.Progress(**self.progress))
 
     @functools.cached_property
@@ -112,8 +112,8 @@ class Run:
         return splits
 
     def valid_batches(self, *, whole: bool = False) -> Batch:
-        """The validation batches that an evaluation reads, stacked: `evaluation.examples`, or
-        all.
+        """The stacked validation batches that an evaluation reads: as many as hold
+        `evaluation.examples`, or all.
         """
         return self.splits.valid.head(0 if whole else self.config.evaluation.examples)
 
@@ -124,7 +124,7 @@ class Run:
 
         Args:
           batches: stacked [W, B, ...].
-          advance: told how many more architectures are done.
+          advance: called with the number of architectures that were done since the last call.
         """
         return self._scored(jax.jit(self.reward.evaluate), decisions, batches, advance)
 
@@ -166,7 +166,7 @@ def start(
 
     Raises:
       UserError: the directory holds another configuration (the fields are listed), cannot be
-        written or is in use by another process; the data cannot be had; or what `nas.search.run`
+        written or is in use by another process; the data is unavailable; or what `nas.search.run`
         raises.
     """
     if config.training.architecture:
@@ -194,14 +194,14 @@ def train(
     raw_dir: str | None = None,
     data_dir: str | None = None,
 ) -> training.Result:
-    """Trains the model of `config.training` from scratch in `workdir`, continues the one there or
-    reads what it found.
+    """Trains the model of `config.training` from scratch in `workdir`, continues the training
+    there, or reads its result if it has ended.
 
     Args:
       raw_dir, data_dir: as for `nas.tasks.Data.load`.
 
     Raises:
-      UserError: as `start`; an architecture that is not of the space; or what `nas.training.run`
+      UserError: as `start`; an architecture that is not in the space; or what `nas.training.run`
         raises.
     """
     jax_settings()
@@ -225,7 +225,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     """Opens a run directory from its newest intact checkpoint.
 
     Raises:
-      UserError: no such directory, not a search, no checkpoint, or none that is intact.
+      UserError: there is no such directory, it is not a search, or it has no intact checkpoint.
     """
     if not (workdir / CONFIG).is_file():
         raise UserError(f"--workdir: {workdir} is not a run directory (it has no {CONFIG})")
@@ -251,7 +251,7 @@ def open_run(workdir: pathlib.Path) -> Run:
 
 
 def finish(config: Config, workdir: pathlib.Path, **options) -> None:
-    """`start`, but for a search that has already reached its end.
+    """Calls `start`, unless the search has already reached its end.
 
     Raises:
       UserError: as `start`.
@@ -274,7 +274,7 @@ def is_finished(config: Config, workdir: pathlib.Path) -> bool:
     _check_same(config, workdir)
     try:
         return open_run(workdir).progress["epoch"] == config.search.epochs
-    except UserError:  # which `start` mends or explains
+    except UserError:  # `start` repairs or explains it
         return False
 
 
@@ -296,7 +296,7 @@ def command() -> str:
 
 @contextlib.contextmanager
 def _open(config, workdir, splits):
-    """The directory with its configuration written, and locked against a second process."""
+    """Writes the configuration, and locks the directory against a second process."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / LOCK).open("a+")
@@ -361,10 +361,10 @@ def _read_config(workdir):
 
 
 def jax_settings() -> dict[str, Any]:
-    """JAX's settings that change numbers, as they are.
+    """JAX's settings that change numbers, with their current values.
 
     Raises:
-      UserError: double precision or uncompiled programs, with which a run would fail.
+      UserError: double precision is on or compilation is off: a run would fail.
     """
     for name in ("jax_enable_x64", "jax_disable_jit"):
         if getattr(jax.config, name):
@@ -373,7 +373,7 @@ def jax_settings() -> dict[str, Any]:
 
 
 def _check_settings(metadata):
-    """That a run is read and continued with the settings of JAX that it was started with."""
+    """Checks that a run is read and continued with the JAX settings that it was started with."""
     found = jax_settings()
     for name, value in (metadata.get("jax_settings") or {}).items():
         if name in found and found[name] != value:
@@ -383,7 +383,7 @@ def _check_settings(metadata):
 
 
 def _read_metadata(workdir):
-    """run.json, of the types that `_metadata` writes."""
+    """Contents of run.json; checks that they have the types that `_metadata` writes."""
     values = _read_json(workdir / METADATA)
     text, place = (str,), (str, type(None))
     kinds = {"command": text, "raw_dir": place, "data_dir": place, "data": text}
@@ -452,14 +452,14 @@ def _fingerprint(splits):
 
 
 def _check_data(metadata, splits):
-    """That a run is continued and opened with the data that it was started with."""
+    """Checks that a run is continued and opened with the data that it was started with."""
     if metadata.get("data", found := _fingerprint(splits)) != found:
         place = metadata.get("raw_dir") or metadata.get("data_dir") or "its data"
         raise UserError(f"{place}: the data is not that which the run was started with")
 
 
 def _metadata(config, splits, raw_dir, data_dir):
-    # The default of TFDS, said in full: a process with another home directory opens the run too.
+    # TFDS' default folder is written out, so that a process with another home can open the run too.
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return {
         "command": command(),

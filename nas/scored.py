@@ -1,11 +1,11 @@
-"""What a search has scored: architectures.npy, a record an architecture, in order. Imports no JAX.
+"""The architectures that a search has scored: architectures.npy, one record each. Imports no JAX.
 
     found = numpy.load("architectures.npy")
     found["decisions"]  # [n, T] int32
     found["reward"]  # [n] float32
 
-The file grows with the search: a record is appended once, and a run that continues cuts off those
-that it will score again.
+The file grows with the search, in the order of scoring. A run that continues first cuts off the
+records that it will score again.
 """
 
 import os
@@ -23,9 +23,9 @@ class Scored:
     """Appends to the file of a run directory."""
 
     def __init__(self, workdir: pathlib.Path, num_decisions: int, count: int):
-        """Opens the file with the first `count` records that it holds.
+        """Opens the file and keeps its first `count` records.
 
-        Those that are not there stand in it as -1, their rewards as nan, and a warning says so.
+        Missing records are filled in with decisions -1 and reward nan, and a warning says so.
 
         Raises:
           UserError: the disk is full or the folder cannot be written.
@@ -62,7 +62,7 @@ class Scored:
             self._file.flush()
             self._count += len(records)
             self._file.seek(0)
-            self._write_header()  # after what it tells of
+            self._write_header()  # after the records that it counts
             self._file.seek(0, os.SEEK_END)
             self._file.flush()
 
@@ -71,9 +71,7 @@ class Scored:
             self._file.close()
 
     def _records(self):
-        """How many whole records the file holds; 0 of a file that is not there or not such a
-        file.
-        """
+        """Number of whole records in the file; 0 if there is no file or it is of another kind."""
         try:
             with self._path.open("rb") as file:
                 if np.lib.format.read_magic(file) != (1, 0):
@@ -86,7 +84,7 @@ class Scored:
         return rest // self._dtype.itemsize
 
     def _write_header(self):
-        """The header for as many records as there are; numpy leaves room in it for any number."""
+        """Writes the header for the current number of records; numpy pads it for any number."""
         descr = np.lib.format.dtype_to_descr(self._dtype)
         shape = {"descr": descr, "fortran_order": False, "shape": (self._count,)}
         np.lib.format.write_array_header_1_0(self._file, shape)

@@ -1,7 +1,7 @@
 """The search: phases that train shared weights alternate with phases that train the strategy.
 
 Steps run in compiled chunks (nas/steps.py); between chunks the run logs, can be interrupted, and
-may save. A run that was interrupted continues to the same numbers.
+may save. An interrupted run continues to the same numbers.
 """
 
 import contextlib
@@ -31,19 +31,20 @@ from nas.types import Batch
 
 
 class Progress(NamedTuple):
-    """Where a run is: all that the continuation depends on besides arrays."""
+    """How far a run is: all that its continuation depends on besides arrays."""
 
     epoch: int = 0
-    shared: int = 0  # steps of this epoch that are done
-    controller: int = 0
-    architectures: int = 0  # scored so far: how many a step has depends on the devices
+    shared: int = 0  # steps of the shared weights done in this epoch
+    controller: int = 0  # updates of the strategy done in this epoch
+    architectures: int = 0  # scored so far; how many a step scores depends on the devices
 
     @classmethod
     def of(cls, saved: dict[str, Any], config: Config) -> "Progress":
-        """What `_save` kept beside the arrays of a checkpoint.
+        """The progress that `_save` stored beside the arrays of a checkpoint.
 
         Raises:
-          UserError: the checkpoint is of another configuration than `config`; names the fields.
+          UserError: the checkpoint belongs to another configuration than `config`; names the
+            fields.
         """
         stored = configs.from_dict(saved.get("config", dataclasses.asdict(config)))
         if differing := configs.obstacles(stored, config):
@@ -61,7 +62,7 @@ class Progress(NamedTuple):
 
 
 def check(config: Config, devices: Devices) -> None:
-    """Whether `run` could start, asked before anything is written.
+    """Checks that `run` could start, before anything is written.
 
     Raises:
       UserError: settings that do not go together, or rows that cannot be divided over the devices.
@@ -78,7 +79,7 @@ def run(
 
     Args:
       splits: from the task's data; each process and device takes its share of the rows.
-      devices: from `choose_devices`; None: its choice.
+      devices: from `choose_devices`; None: its default choice.
 
     Raises:
       UserError: a number that is not finite (step, architecture and last good checkpoint are
@@ -101,18 +102,18 @@ class _Search(NamedTuple):
     workdir: pathlib.Path
     devices: Devices
     task: Task
-    train: Stream  # this process's rows
+    train: Stream  # this process's rows, as `valid`
     valid: Stream
     eval_batches: Batch
-    shared: Callable  # the lifted functions
+    shared: Callable  # this and the next three: lifted functions of nas.steps
     controller: Callable
     epoch_start: Callable
     validation: Callable
     checkpoints: Checkpoints | None  # None: another process writes
     writer: logs.Writer | None
     scored: Scored | None
-    advance: Callable  # tells of steps
-    signals: list[int]  # received
+    advance: Callable  # reports steps that are done
+    signals: list[int]  # numbers of the signals received
 
 
 class _At(NamedTuple):
@@ -125,7 +126,7 @@ class _At(NamedTuple):
 
 @contextlib.contextmanager
 def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
-    """A search and where it begins; what it holds is released in the end."""
+    """The search, opened where it was left; what it holds is released in the end."""
     parts = steps.components(config)
     task, plan = parts.task, config.search
     train_rows = devices.rows("data.batch", task.data.batch)
@@ -139,7 +140,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
     ).trace()
     compiled = None
     if devices.kind == "jit" and not checkpoints.steps():
-        # While the first state is made, of which the operations have to be compiled too.
+        # Compiles while the first state is made, whose operations have to be compiled too.
         count = min(plan.chunk, plan.shared_steps)
         batch, common = train.take(0, count), _common(0, count, epoch=0)
         shapes = first.out_info["search"], first.out_info["carry"]
@@ -163,7 +164,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
         _releasing(writer, scored, checkpoints),
         _tracked(config, devices, done) as advance,
         received_signals() as signals,
-        np.errstate(over="ignore"),  # of a run that diverges
+        np.errstate(over="ignore"),  # a run that diverges overflows
     ):
         yield (
             _Search(
@@ -189,7 +190,7 @@ def _open(config, workdir, splits, devices) -> Iterator[tuple[_Search, _At]]:
 
 
 def _train_shared(search: _Search, at: _At) -> _At:
-    """The rest of the epoch's steps of the shared weights."""
+    """Runs the rest of the epoch's steps of the shared weights."""
     plan = search.config.search
     count = min(plan.chunk, plan.shared_steps)
     while at.progress.shared < plan.shared_steps:
@@ -206,7 +207,7 @@ def _train_shared(search: _Search, at: _At) -> _At:
 
 
 def _train_strategy(search: _Search, at: _At) -> _At:
-    """The rest of the epoch's updates of the strategy; none in the warm-up."""
+    """Runs the rest of the epoch's updates of the strategy; none in the warm-up."""
     plan = search.config.search
     if at.progress.epoch < plan.warmup_epochs:
         return at
@@ -236,7 +237,7 @@ def _train_strategy(search: _Search, at: _At) -> _At:
 
 
 def _end_epoch(search: _Search, at: _At) -> _At:
-    """Validates, and saves where a checkpoint is due."""
+    """Validates, and saves if a checkpoint is due."""
     plan, epoch, started = search.config.search, at.progress.epoch, time.perf_counter()
     common = (search.eval_batches, np.int32(epoch))
     state, carry, logged = search.validation(at.state, at.carry, None, common)
@@ -245,7 +246,7 @@ def _end_epoch(search: _Search, at: _At) -> _At:
     _check_finite(search, "validation", epoch, found, decisions[None])
     search.devices.check_replicas(state)
     info = {"loss_best": values.min(), "loss_mean": values.mean(), "loss_worst": values.max()}
-    if epoch >= plan.warmup_epochs:  # before, no strategy has begun
+    if epoch >= plan.warmup_epochs:  # before that, the strategy has not begun an epoch
         info |= measured
     info = {name: np.array([value]) for name, value in info.items()}
     _log(search, at, "valid", epoch, info, started)
@@ -257,9 +258,10 @@ def _end_epoch(search: _Search, at: _At) -> _At:
 
 
 def _restore(config, devices, checkpoints, first) -> _At:
-    """The newest checkpoint, or else the traced `first`; the main process provides it to all.
+    """The newest checkpoint, or else what the traced `first` computes; the main process sends it to
+    all.
 
-    State and carry are whole, as a checkpoint holds them.
+    State and carry are whole, as in a checkpoint, not divided over devices.
     """
     progress = Progress()
     if not devices.is_main:
@@ -278,7 +280,7 @@ def _save(search: _Search, at: _At) -> None:
     carry = devices.join(at.carry)
     if not devices.is_main:
         return
-    # One more than the steps of an epoch: its last step and its end have numbers of their own.
+    # One more than the steps of an epoch, so that its last step and its end differ in number.
     step = progress.epoch * (config.search.shared_steps + config.search.controller_steps + 1)
     step += progress.shared + progress.controller
     state = {"search": devices.first(at.state), "carry": carry}
@@ -287,7 +289,7 @@ def _save(search: _Search, at: _At) -> None:
 
 
 def _advance(search: _Search, at: _At, count: int, **shown: float) -> None:
-    """Tells of so many steps; saves and stops where a signal was received."""
+    """Reports `count` steps; saves and stops if a signal was received, saves if it is time to."""
     epoch = f"{at.progress.epoch + 1}/{search.config.search.epochs}"
     search.advance(count, epoch=epoch, **{name: f"{value:.4g}" for name, value in shown.items()})
     if search.checkpoints:
@@ -305,7 +307,7 @@ def _advance(search: _Search, at: _At, count: int, **shown: float) -> None:
 
 
 def _is_due(search):
-    """Whether so many minutes have passed, by the clock of the process that saves."""
+    """Whether `checkpoint_minutes` have passed, by the clock of the process that saves."""
     minutes = search.config.search.checkpoint_minutes
     return int(search.checkpoints is not None and search.checkpoints.age() >= 60 * minutes)
 
@@ -317,14 +319,14 @@ def _log(search, at, phase, first, values, started):
 
 
 def _check_finite(search, phase, first, values, decisions):
-    """decisions: [K, A, T] of the steps that `values` [K, ...] belong to."""
+    """Raises if a value [K, ...] is not finite; decisions [K, A, T] belong to the same steps."""
     if search.config.search.on_nonfinite == "skip":
         return
     finite = {name: np.isfinite(column.reshape(len(column), -1)) for name, column in values.items()}
     for step in range(len(decisions)):
         bad = [(name, ~column[step]) for name, column in finite.items() if not column[step].all()]
         if bad:
-            name, rows = bad[0]  # rewards come before what they spoil
+            name, rows = bad[0]  # rewards come first: they make the numbers after them non-finite
             architecture = search.task.space.format(decisions[step, int(rows.argmax())])
             saved = search.checkpoints.steps() if search.checkpoints else []
             raise UserError(
@@ -336,7 +338,7 @@ def _check_finite(search, phase, first, values, decisions):
 
 @contextlib.contextmanager
 def _releasing(*held):
-    """Closes what there is."""
+    """Closes those of `held` that are not None."""
     try:
         yield
     finally:
@@ -354,7 +356,7 @@ def _tracked(config, devices, done):
 
 
 def _begin(function: Callable[[], object]) -> Callable[[], None]:
-    """Calls it in a thread of its own; what is returned waits, and raises what it raised."""
+    """Starts `function` in a thread; the function returned waits for it and raises its error."""
     failed = []
 
     def call():
@@ -374,16 +376,16 @@ def _begin(function: Callable[[], object]) -> Callable[[], None]:
 
 
 def _for_one_call():
-    """Options of a program that runs once: on processors optimising it costs more than it saves."""
+    """Options for a program that runs once: on CPUs optimising it costs more than it saves."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def logged(config: Config, progress: Progress) -> dict[str, int]:
-    """phase -> steps that are in the run's metrics."""
+    """phase -> number of steps in the run's metrics."""
     shared, controller = progress.shared_step(config), progress.controller_step(config)
     return {"shared": shared, "controller": controller, "valid": progress.epoch}
 
 
 def _common(first, count, epoch):
-    """Numbers of so many steps, and the epoch, as the chunks take them."""
+    """Numbers of `count` steps, and the epoch, as the chunks of nas.steps take them."""
     return np.arange(first, first + count, dtype=np.int32), np.int32(epoch)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def received_signals() -> Iterator[list[int]]:
-    """The numbers of SIGTERM, SIGHUP and Ctrl-C, as they are received while the block runs."""
+    """Yields a list that fills with the SIGTERM, SIGINT and SIGHUP received during the block."""
     received: list[int] = []
     handlers = {
         number: signal.signal(number, lambda number, _: received.append(number))

@@ -1,6 +1,6 @@
 """What a search computes: its state, and the chunks of steps that devices run, as pure functions.
 
-Works on a strategy and a reward, and knows nothing of either's inside. Every random number comes
+It works with any strategy and any reward, through their interfaces. Every random number is derived
 from (seed, phase, step).
 """
 
@@ -32,8 +32,7 @@ class Components(NamedTuple):
 
 @flax.struct.dataclass
 class SearchState:
-    """All arrays that the continuation of a run depends on, but for the carry of the shared
-    weights.
+    """All arrays that continuing a run depends on, except the carry of the shared weights.
 
     Equal on all devices.
     """
@@ -41,15 +40,15 @@ class SearchState:
     seed: Array  # [] uint32; traced, so that one compilation serves every seed
     strategy: Any
     reward: Any
-    best_loss: Array  # [] of all architectures validated so far
-    best_decisions: Array  # [T] int32
+    best_loss: Array  # [] lowest of all architectures validated so far
+    best_decisions: Array  # [T] int32; the architecture that has it
 
 
 def components(config: Config) -> Components:
     """The pure functions of a run.
 
     Raises:
-      UserError: settings that are not allowed or do not go together.
+      UserError: settings that are not allowed, or do not go together.
     """
     task = tasks.build(config)
     policy = build_policy(config.policy, task.space)
@@ -59,7 +58,7 @@ def components(config: Config) -> Components:
 
 
 def _precise(config, part):
-    """The same functions, whose products are as exact as the configuration says, whatever JAX's
+    """The same functions with matrix products as exact as the configuration says, whatever JAX's
     own setting is.
     """
     in_full = jax.default_matmul_precision(PRECISIONS[config.precision])
@@ -87,11 +86,11 @@ def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:
 
 
 def shared_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that trains shared weights on K batches, each with an
-    architecture a device.
+    """The function (for `Devices.lift`) that trains the shared weights on K batches, with one
+    architecture per batch and device.
 
-    batch: K stacked; common: numbers of the steps [K] int32, epoch. Logs what `Reward.train` does,
-    and the decisions [K, D, T] of all devices.
+    batch: K stacked batches; common: (step numbers [K] int32, epoch). Logs what `Reward.train`
+    logs, and the decisions [K, D, T] of all D devices.
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
@@ -116,11 +115,11 @@ def shared_chunk(config: Config, parts: Components):
 
 
 def controller_chunk(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that updates the strategy K times, on the rewards of A
-    architectures a device.
+    """The function (for `Devices.lift`) that updates the strategy K times, each time on the rewards
+    of A architectures per device.
 
-    batch and common as for `shared_chunk`. Logs what `Strategy.update` does, decisions [K, D A, T]
-    and rewards [K, D A].
+    batch and common are as for `shared_chunk`. Logs what `Strategy.update` logs, decisions [K, D A,
+    T] and rewards [K, D A].
     """
 
     def run(state: SearchState, carry, batch: Batch, common, axis_name):
@@ -145,8 +144,8 @@ def controller_chunk(config: Config, parts: Components):
 
 
 def epoch_start(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that tells the strategy of a new epoch (common), with the
-    same key on every device.
+    """The function (for `Devices.lift`) that begins an epoch of the strategy, with the same key on
+    every device; common: the epoch.
     """
 
     def run(state: SearchState, carry, batch, epoch, axis_name):
@@ -160,11 +159,11 @@ def epoch_start(config: Config, parts: Components):
 
 
 def validation(config: Config, parts: Components):
-    """The function (for `Devices.lift`) that evaluates some of the strategy's architectures and
-    keeps the best.
+    """The function (for `Devices.lift`) that validates architectures proposed by the strategy and
+    keeps the best one.
 
-    common: validation batches, stacked, and epoch. Logs their decisions [n, T] and losses [n], and
-    what the strategy measures.
+    common: (stacked validation batches, epoch). Logs the decisions [n, T] and losses [n] of the
+    architectures, and what the strategy measures.
     """
 
     def run(state: SearchState, carry, batch, common, axis_name):

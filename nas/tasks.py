@@ -2,8 +2,8 @@
 
 A task is a search space, a data set and a network with shared weights. Each is a frozen dataclass
 whose fields are the settings of its group of the configuration, defined and checked in the file
-that uses them. A new task is a line of TASKS; one outside this package is named in a configuration
-as module:attribute, the attribute being `Parts`.
+that uses them. A new task is one line of TASKS. A task outside this package is named in a
+configuration as module:attribute, where the attribute is a `Parts`.
 """
 
 import dataclasses
@@ -26,58 +26,56 @@ if TYPE_CHECKING:
 
 
 class Metric(NamedTuple):
-    """How a validation loss is read.
+    """How a validation loss is shown.
 
-    Of two architectures the better has the smaller loss, and the smaller shown number.
+    The better of two architectures has the smaller loss and the smaller shown number.
     """
 
-    name: str  # of what is shown, such as "error (%)"
-    loss: str  # of the loss itself, such as "error"
-    unit: str  # of the loss, such as "nats a token"
+    name: str  # name of the shown number, such as "error (%)"
+    loss: str  # name of the loss itself, such as "error"
+    unit: str  # unit of the loss, such as "nats a token"
     reward: str  # what a reward is, such as "accuracy"
-    shown: Callable[[np.ndarray], np.ndarray]  # loss -> what is shown, of any shape
-    digits: int  # decimals of what is shown
-    guessing: float  # the loss of guessing: from there on an architecture has diverged
-    # what mean rewards are told as beside losses, such as "error (%)"; empty: they are not
+    shown: Callable[[np.ndarray], np.ndarray]  # loss -> shown number, elementwise
+    digits: int  # decimals of the shown number
+    guessing: float  # loss of guessing; an architecture with this loss or more has diverged
+    # name under which mean rewards are shown beside losses, such as "error (%)"; empty: not shown
     also: str = ""
-    also_shown: Callable[[np.ndarray], np.ndarray] = np.asarray  # mean reward -> of any shape
+    also_shown: Callable[[np.ndarray], np.ndarray] = np.asarray  # mean reward -> shown number
 
     def text(self, loss: float) -> str:
-        """The name with what is shown: "error (%) 4.23"."""
+        """Name and value of the shown number: "error (%) 4.23"."""
         return f"{self.name} {self.shown(loss):.{self.digits}f}"
 
     def texts(self, loss: float, reward: float | None) -> str:
-        """The same, and what is told beside it: "cross-entropy 0.123, error (%) 4.23"."""
+        """The same, and the reward if it is shown: "cross-entropy 0.123, error (%) 4.23"."""
         told = f", {self.also} {self.also_shown(reward):.2f}" if self.also else ""
         return self.text(loss) + told
 
 
 class Stream(Protocol):
-    """Batches by number: the same number is always the same batch, and after the last of a pass
-    comes the first of the next.
+    """Batches by number: a number always means the same batch, and numbers run on from one pass
+    over the data to the next.
     """
 
     length: int  # batches in a pass
-    examples: int  # in a batch: images, or tokens to be predicted
+    examples: int  # examples in a batch: images, or tokens to be predicted
 
     def take(self, first: int, count: int) -> Any:
         """Batches first .. first + count - 1, counted over all passes, stacked [count, B, ...]."""
 
     def head(self, examples: int) -> Any:
-        """The first batches, as many as hold so many examples (rounded up; 0: a whole pass),
-        stacked.
-        """
+        """The first batches, stacked: as many as hold `examples` (rounded up; 0: a whole pass)."""
 
     def share(self, rows: slice) -> "Stream":
         """The stream of these rows of every batch: what one process reads."""
 
     def halves(self, slices: int, seed: int) -> tuple[list[Any], list[Any]]:
-        """Two halves of a pass, disjoint and of one size, in at most so many slices each: one to
+        """Two disjoint halves of a pass, of one size, each in at most `slices` slices: one half to
         choose on, one to report on.
 
         Args:
-          slices: a power of two; halved while a slice would hold no batch.
-          seed: of the order of the slices of the first half.
+          slices: a power of two; halved until every slice holds a batch.
+          seed: shuffles the first half before it is cut into slices.
         """
 
 
@@ -92,49 +90,49 @@ class Splits(NamedTuple):
 class Data(Protocol):
     """A data set, cut into batches; its fields are the group `data`."""
 
-    name: str  # for sentences and titles
-    batch: int  # rows of a batch, training
-    eval_batch: int  # rows of a batch, rewards and validation
+    name: str  # name in sentences and titles
+    batch: int  # rows of a training batch
+    eval_batch: int  # rows of a batch for rewards and validation
 
     def examples(self, rows: int) -> int:
-        """What a batch of so many rows counts for: images, or tokens to be predicted."""
+        """Examples in a batch of `rows` rows: images, or tokens to be predicted."""
 
     def load(self, *, raw_dir: str | None = None, data_dir: str | None = None) -> Splits:
-        """The batches, prepared on first use.
+        """The batches; the data is prepared on first use.
 
         Args:
-          raw_dir: folder with raw files of the user's; None: downloaded, or installed.
-          data_dir: folder of prepared data; None: that of TFDS.
+          raw_dir: the user's folder of raw files; None: they are downloaded or installed.
+          data_dir: folder of prepared data; None: TFDS' default.
 
         Raises:
-          UserError: the data cannot be had or is damaged, or holds too few examples.
+          UserError: the data cannot be obtained, is damaged, or holds too few examples.
         """
 
 
 class Network(Protocol):
     """A network with shared weights; its fields are the group `network`."""
 
-    baselines: tuple[str, ...]  # names that `model` also takes
-    compared: tuple[str, ...]  # those of them that a study of searches trains
+    baselines: tuple[str, ...]  # names that `model` takes besides architectures
+    compared: tuple[str, ...]  # baselines that a study of searches trains
     # Spearman's correlations of the distance of states with "labelled edges" and "performance" that
     # Adam and Lorraine (2019) report with their memory; empty: they did not search this task.
     published: Mapping[str, float]
 
     def metric(self, data: Data) -> Metric:
-        """How its validation losses are read."""
+        """How its validation losses are shown."""
 
     def reward(self, space: SearchSpace, data: Data) -> "Reward":
         """The shared weights as a source of rewards."""
 
     def model(self, space: SearchSpace, data: Data, architecture: str) -> "Model":
-        """One architecture of the space, or a baseline with as many parameters, alone.
+        """One architecture of the space alone, or a baseline with as many parameters.
 
         Raises:
-          UserError: neither decisions of the space nor a baseline.
+          UserError: `architecture` is neither decisions of the space nor a baseline.
         """
 
     def yardsticks(self, data: Data, train: Stream, held_out: Stream) -> dict[str, float]:
-        """name -> what a model without a network reaches on `held_out`, as it is shown."""
+        """name -> shown number that a model without a network reaches on `held_out`."""
 
 
 class Task(NamedTuple):
@@ -151,7 +149,7 @@ class Task(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The three classes of a task, or where they are, as module:class: imported when it is
+    """The three classes of a task, or their places as module:class, imported when the task is
     built.
     """
 
@@ -162,7 +160,7 @@ class Parts(NamedTuple):
 
 SPACES = {
     "recurrent": "nas.spaces.recurrent:RecurrentSpace",
-    "nasbench201": "nas.spaces.nasbench201:NASBench201Space",  # its task is a table of accuracies
+    "nasbench201": "nas.spaces.nasbench201:NASBench201Space",  # no task: its accuracies are a table
     "macro": "nas.spaces.macro:MacroSpace",
     "micro": "nas.spaces.micro:MicroSpace",
 }
@@ -185,8 +183,8 @@ def build(config: Config) -> Task:
     """The task of a configuration.
 
     Raises:
-      UserError: an unknown task, or a setting that a part does not have, lacks or does not allow;
-        names the field.
+      UserError: an unknown task, or a setting that is unknown, missing or not allowed; names the
+        field.
     """
     parts = (part(config.task, group, getattr(config, group)) for group in Parts._fields)
     return Task(config.task, *parts)
@@ -203,7 +201,7 @@ def part(task: str, group: str, settings: Settings) -> Any:
 
 
 def space(name: str, settings: Settings) -> SearchSpace:
-    """The space of that name of SPACES; settings that are not given are at their defaults.
+    """The space of that name in SPACES; settings that are not given have their defaults.
 
     Raises:
       UserError: a setting that the space does not have or does not allow; names the field.
@@ -214,7 +212,7 @@ def space(name: str, settings: Settings) -> SearchSpace:
 
 
 def prepare(config: Config) -> None:
-    """Begins what the network takes long to make, while the caller goes on importing."""
+    """Begins the network's slow preparations, while the caller goes on importing."""
     kind = _parts(config.task).network
     module = importlib.import_module(
         kind.partition(":")[0] if isinstance(kind, str) else kind.__module__
@@ -224,7 +222,7 @@ def prepare(config: Config) -> None:
 
 
 def folder(task: str) -> str | None:
-    """The folder on the path in which a task of one's own was found; None: it is of TASKS."""
+    """The folder on the path in which a user's own task was found; None for a task of TASKS."""
     if task in TASKS:
         return None
     _parts(task)
@@ -234,7 +232,7 @@ def folder(task: str) -> str | None:
 
 
 def search_also(folder: str | None) -> None:
-    """Looks for tasks of one's own in a folder as well, after all others on the path."""
+    """Adds `folder` to the end of the path, so that a user's own task in it is found."""
     if folder and folder not in sys.path:
         sys.path.append(folder)
 

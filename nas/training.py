@@ -1,12 +1,12 @@
-"""Trains one fixed model from scratch: SGD, then perhaps averaged SGD, and one look at the test
-split at the end.
+"""Trains one fixed model from scratch: SGD, then perhaps averaged SGD, and a single evaluation on
+the test split at the end.
 
 The published recipe for text: plain SGD, the gradient clipped by its global norm, the learning rate
-decayed by a factor an epoch, weight decay; once validation has not improved for a number of epochs,
-the iterates from there on are averaged at a constant rate (NT-ASGD, Merity et al. 2018, algorithm
-1), and the average is what is validated. For images: Nesterov's momentum on a cosine. The
-parameters of the best epoch are kept. An epoch is one pass; a run is saved after each, and every
-random number comes from (seed, step).
+decayed by a factor per epoch, weight decay. Once validation has not improved for a number of
+epochs, the iterates from there on are averaged at a constant rate (NT-ASGD, Merity et al. 2018,
+algorithm 1), and the average is what is validated. For images: Nesterov's momentum and a cosine
+schedule. The parameters of the best epoch are kept. An epoch is one pass; a run is saved after
+each, and every random number is derived from (seed, step).
 """
 
 import math
@@ -32,22 +32,22 @@ _INIT, _STEP = range(2)  # streams of random numbers
 
 @flax.struct.dataclass
 class TrainState:
-    """What an update depends on, but for the carry."""
+    """What an update depends on, except the carry."""
 
     params: Params
-    average: Params  # of the iterates since averaging began; before, the last of them
-    averaged: Array  # [] int32; how many
-    velocity: Params  # of Nesterov's momentum; (): there is none
+    average: Params  # mean of the iterates since averaging began; before that, the last iterate
+    averaged: Array  # [] int32; number of iterates in that mean
+    velocity: Params  # velocity of Nesterov's momentum; (): no momentum
 
 
 class Result(NamedTuple):
     """What a finished run found."""
 
-    loss: float  # of the validation split, best epoch
-    test_loss: float  # of the same parameters
+    loss: float  # validation loss of the best epoch
+    test_loss: float  # test loss of the same parameters
     best_epoch: int
-    test_reward: float | None  # mean of the test split; None: the loss says it all
-    averaging_from: int | None  # first epoch of averaged SGD
+    test_reward: float | None  # mean on the test split; None: the loss is all there is to report
+    averaging_from: int | None  # first epoch of averaged SGD; None: there was none
     parameters: int
     width: int
 
@@ -60,7 +60,8 @@ def initial_state(model: Model, seed: int, momentum: float = 0.0) -> TrainState:
 
 
 def averaging_start(valid: list[float], patience: int) -> int | None:
-    """The first epoch of averaged SGD after validation losses [epochs so far]; None: not yet.
+    """The first epoch of averaged SGD, given the validation losses of the epochs so far; None: not
+    yet.
 
     It follows the first epoch whose loss is above the best of those more than `patience` epochs
     before it.
@@ -72,8 +73,8 @@ def averaging_start(valid: list[float], patience: int) -> int | None:
 
 
 def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None) -> float:
-    """Of an epoch: decays from epoch `decay_start` on, until averaging begins; or a cosine from
-    the whole rate to zero after the last epoch.
+    """The learning rate of an epoch: decays from epoch `decay_start` on, until averaging begins; or
+    follows a cosine from the full rate to zero after the last epoch.
     """
     if config.schedule == "cosine":
         return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
@@ -84,8 +85,8 @@ def learning_rate(config: TrainingConfig, epoch: int, averaging_from: int | None
 
 
 def train_chunk(model: Model, *, clip: float, weight_decay: float, momentum: float = 0.0):
-    """The compiled function (state, carry, K batches, seed, numbers of the steps [K], rate,
-    averaging) -> state, carry, info [K].
+    """The compiled function (state, carry, K batches, seed, step numbers [K], rate, averaging) ->
+    state, carry, info [K].
     """
 
     def decayed(params):
@@ -140,8 +141,8 @@ def run(
     task: Task,
     splits: Splits,
 ) -> Result:
-    """Trains the model in `workdir`, or continues after the last epoch that was saved there; on one
-    device.
+    """Trains the model in `workdir` on one device, or continues after the last epoch that was saved
+    there.
 
     Raises:
       UserError: a loss that is not finite (step and last good checkpoint are named), or a

@@ -1,7 +1,7 @@
-"""Array types and state containers that more than one room uses.
+"""Array types and state containers that several packages share.
 
-Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a batch; K batches may be
-stacked.
+Shapes: A architectures, T decisions, K choices, H hidden width, B rows of a batch; K also counts
+stacked batches.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
-# a pytree; every leaf is [B, ...], a row an example; [K, B, ...] where K batches are stacked
+# a pytree with leaves [B, ...], one example per row; [K, B, ...] for K stacked batches
 Batch = Any
 Info = dict[str, Array]  # what a step logs: name -> scalar or array
 
@@ -21,19 +21,17 @@ class Trace(NamedTuple):
 
     log_prob: Array  # [n, T] float32; log p(a_t | a_<t) of the decisions taken
     entropy: Array  # [n, T] float32; nats, exact entropy of p(. | a_<t)
-    log_probs: (
-        Array  # [n, T, K] float32; of every choice, MASKED where position t has no such choice
-    )
-    hidden: (
-        Array | None
-    )  # [n, T + 1, H] float32; hidden[:, t] has consumed t decisions; None: the policy has no state
+    # [n, T, K] float32; log_prob of every choice, MASKED where position t has no such choice
+    log_probs: Array
+    # [n, T + 1, H] float32; hidden[:, t] has consumed t decisions; None: the policy has no state
+    hidden: Array | None
 
     def embedding(self, reading: str = "after") -> Array:
         """[n, H] the state that stands for an architecture.
 
         Args:
           reading: "after" the last decision was consumed (ours), or "before" it, the state that
-            produced it (the paper's code).
+            produced that decision (the paper's code).
 
         Raises:
           ValueError: another reading, or a policy without a hidden state.
@@ -49,7 +47,7 @@ class Draw(Protocol):
     """Draws decision vectors."""
 
     def __call__(self, params: Params, key: Array, n: int, prefix: Array | None = None) -> Array:
-        """[n, T] int32; decisions of `prefix` [P] or [n, P] are forced."""
+        """[n, T] int32 decisions; those of `prefix` [P] or [n, P] are forced."""
 
 
 class Policy(NamedTuple):
@@ -65,14 +63,14 @@ class BeginEpoch(Protocol):
     """Prepares a strategy for an epoch."""
 
     def __call__(self, state: Any, key: Array, epoch: Array) -> Any:
-        """The state; the key is the same on every device."""
+        """The next state; the key is the same on every device."""
 
 
 class Propose(Protocol):
     """Proposes architectures."""
 
     def __call__(self, state: Any, key: Array, n: int) -> Array:
-        """[n, T] int32."""
+        """[n, T] int32 decisions."""
 
 
 class Update(Protocol):
@@ -92,15 +90,15 @@ class Update(Protocol):
 
 
 class Strategy(NamedTuple):
-    """What proposes architectures and learns from their rewards: all that the search sees of it."""
+    """Proposes architectures and learns from their rewards: all that the search sees of it."""
 
     init: Callable[[Array], Any]  # key -> state
     begin_epoch: BeginEpoch
     propose: Propose
     update: Update
-    # (state, key) -> what is logged at the end of an epoch; same key on every device
+    # (state, key) -> what is logged at the end of an epoch; the key is the same on every device
     measure: Callable[[Any, Array], Info]
-    # state -> parameters of its policy; None: it has none
+    # state -> parameters of its policy; None if it has no policy
     policy_params: Callable[[Any], Params | None]
 
 
@@ -117,18 +115,18 @@ class TrainStep(Protocol):
         epoch: Array,
         axis_name: str | None = None,
     ) -> tuple[Any, Any, Info]:
-        """Next state and carry, and what is logged, from one architecture [T] and one batch."""
+        """The next state, carry and what is logged, from one architecture [T] and one batch."""
 
 
 class Score(Protocol):
     """Scores architectures under the shared weights."""
 
     def __call__(self, state: Any, decisions: Array, batch: Batch) -> Array:
-        """[A] of decisions [A, T]; `Reward` says of what batch, and what the numbers are."""
+        """[A] numbers, one for each of decisions [A, T]; `Reward` says which, and on what batch."""
 
 
 class Reward(NamedTuple):
-    """Where rewards come from: a shared-weight network that is trained on the way, or a table."""
+    """Where rewards come from: a shared-weight network trained during the search, or a table."""
 
     init: Callable[[Array], Any]  # key -> state
     initial_carry: Callable[[int], Any]  # rows B -> carry
@@ -138,27 +136,26 @@ class Reward(NamedTuple):
 
 
 class Loss(Protocol):
-    """What training from scratch descends."""
+    """The loss that training from scratch minimises."""
 
     def __call__(
         self, params: Params, batch: Batch, carry: Any, key: Array | None
     ) -> tuple[Array, Any]:
-        """[] loss and next carry; `key` is of dropout or augmentation, None: without."""
+        """[] loss and next carry; `key` is for dropout or augmentation, None turns them off."""
 
 
 class Model(NamedTuple):
-    """One architecture alone, as pure functions."""
+    """A single architecture, as pure functions."""
 
     init: Callable[[Array], Params]  # key -> params
     initial_carry: Callable[[int], Any]  # rows B -> carry before the first batch
     loss: Loss
-    evaluate: Callable[
-        [Params, Batch], Array
-    ]  # (params, batches [W, B, ...]) -> [] validation loss
-    width: int  # of its layers
-    # (params, batches [W, B, ...]) -> [] mean reward; None: the loss says it all
+    # (params, batches [W, B, ...]) -> [] validation loss
+    evaluate: Callable[[Params, Batch], Array]
+    width: int  # width of its layers
+    # (params, batches [W, B, ...]) -> [] mean reward; None: the loss is all there is to report
     reward: Callable[[Params, Batch], Array] | None = None
-    # path of an array in params -> whether weight decay is of it
+    # path of an array in params -> whether weight decay applies to it
     decays: Callable[[tuple], bool] = lambda path: True
 
 

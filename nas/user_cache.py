@@ -1,4 +1,4 @@
-"""Where a user's machine keeps what can be made again: compiled programs."""
+"""The folder on a user's machine for what can be made again: compiled programs."""
 
 import functools
 import hashlib
@@ -10,9 +10,9 @@ _PROJECT = "nas-controllers"
 
 
 def user_cache(name: str) -> pathlib.Path | None:
-    """The folder of what `name` keeps, made if need be; None where it cannot be written.
+    """The cache folder of `name`, created if need be; None if it cannot be written.
 
-    One for each kind of processor: machines that share a home folder must not run each other's
+    Each kind of processor has its own: machines that share a home folder must not run each other's
     instructions.
     """
     try:

@@ -89,7 +89,7 @@ def main():
 
 
 def _families() -> dict[str, tuple[PackedGraphs, int]]:
-    """Graphs and the number of pairs of them to compare."""
+    """name -> graphs, and the number of pairs of them to compare."""
     families = {
         "8-node cells": (_cells(8), FLAGS.pairs),
         "12-node cells": (_cells(12), FLAGS.pairs),
@@ -212,7 +212,7 @@ def _measure_approximation(io: bool) -> dict:
 
 
 def _measure_all_pairs() -> dict:
-    """The primary definition, all cores."""
+    """All pairs by the primary definition, on all cores."""
     space, decisions = _sample_cells(12, min(1000, FLAGS.pairs))
     start = time.perf_counter()
     pairwise_edit_distance(space, decisions)

@@ -1,4 +1,4 @@
-"""What surrounds the steps of a search, and how long does one take to start?
+"""What does a search do besides its steps, and how long does it take to start?
 
 Runs the search of --config for a few epochs, logging, progress bar and checkpoints on, with a clock
 around its compiled calls; then its shared chunk alone. Then starts `launch.search`, with an empty
@@ -32,7 +32,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("starts", 3, "Starts of each kind; 0: none.", lower_bound=0)
 define_path("out", "Folder for the results.", default="runs/benchmarks")
 FLAGS = flags.FLAGS
-STEPS = 10  # of the chunk up to which a start is timed
+STEPS = 10  # steps of the chunk up to which a start is timed
 
 
 def main():
@@ -58,7 +58,7 @@ def main():
 
 def measure_loop(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Seconds of a search's parts from the end of its first epoch to that of its last, and its
-    speed beside a bare chunk's.
+    speed beside that of a bare chunk.
     """
     from nas import search, steps
     from nas.parallel import Devices

@@ -1,5 +1,5 @@
-"""What benchmarks share: repetitions that take turns, peak memory, and where and on what they were
-run.
+"""What benchmarks share: repetitions that take turns, peak memory, and a record of the machine and
+versions that they ran on.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ SEARCH_STEP, END_TO_END, PAGE = "search_step.json", "end_to_end.json", "performa
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
     """name -> seconds of each repetition [repeats].
 
-    Every call is made once before the next repetition starts, so that whatever else the machine
-    does meets all of them alike. One round before is not timed.
+    Every call is made once before the next repetition starts, so that other work on the machine
+    disturbs all of them alike. One round before is not timed.
     """
     seconds = {name: np.zeros(repeats) for name in calls}
     for repeat in range(-1, repeats):
@@ -55,7 +55,7 @@ def peak_memory() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """The command, the processor, its load (means of 1, 5 and 15 minutes), and versions with the
+    """The command, the processor, its load (means over 1, 5 and 15 minutes), and versions with the
     device.
     """
     return {
@@ -82,7 +82,7 @@ def write(out: pathlib.Path, name: str, results: Mapping[str, Any]) -> pathlib.P
 
 
 def processor() -> str:
-    """Its name."""
+    """The name of the processor."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():  # Linux, where platform.processor() says nothing
         for line in cpuinfo.read_text().splitlines():

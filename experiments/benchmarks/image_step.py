@@ -1,9 +1,9 @@
 """How near does a step of the image networks come to the multiply-adds of the chosen operations?
 
 The bound: those multiply-adds, three times for a step, at the rate of one large convolution,
-forward, in the same run. Beside ours in C++ stand what XLA compiles and, where PyTorch is
-installed, the same network in it, run operation by operation. All take turns in one process on
-steps of the same random architectures; times are medians. Prints a table, writes image_step.json.
+forward, in the same run. Our C++ is timed beside what XLA compiles and, if PyTorch is installed,
+beside the same network in it, run operation by operation. All take turns in one process on steps of
+the same random architectures; times are medians. Prints a table, writes image_step.json.
 """
 
 import json
@@ -128,7 +128,7 @@ def wiring_of(case: Case):
 
 
 def table(results: dict) -> Table:
-    """A row a network and form."""
+    """One row per network and form."""
     rows = []
     for found in results["cases"]:
         case = Case(**found["case"])
@@ -172,7 +172,7 @@ def _case(text):
 
 
 def _torch(case, wiring, decisions, batch):
-    """The same in PyTorch, without compiling; None: it is not installed."""
+    """A call of the same steps in PyTorch, without compiling; None if it is not installed."""
     try:
         import torch
 
@@ -210,7 +210,7 @@ def _torch(case, wiring, decisions, batch):
 
 
 def _check_same(wiring, weights, loss, decisions, batch):
-    """That PyTorch's losses are ours, of every architecture that is timed."""
+    """Checks that PyTorch's losses are ours, for every architecture that is timed."""
     import torch
 
     judge = jax.jit(wiring.loss)

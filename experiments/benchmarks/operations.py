@@ -1,5 +1,5 @@
-"""What benchmarks time of the shared weights: steps of training, their forward pass, and rewards,
-each compiled, with all that it needs beside it.
+"""What benchmarks time of the shared weights: training steps, forward passes and rewards, each
+compiled and with all its inputs.
 """
 
 import itertools
@@ -21,16 +21,16 @@ from nas.supernets.recurrent.language_model import supernet_reward
 from nas.supernets.recurrent.settings import LanguageModelSettings
 from nas.types import Array, Batch, Reward
 
-PRECISION = PRECISIONS | {"bfloat16": PRECISIONS["float32"]}  # of products of float32 operands
+PRECISION = PRECISIONS | {"bfloat16": PRECISIONS["float32"]}  # for products of float32
 DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}  # of operands
 SETTING = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16"}  # network.matmul
 
 
 class Operation(NamedTuple):
-    """What is timed."""
+    """A call that is timed."""
 
     call: Callable[[], Any]
-    count: int  # of what is timed in one call
+    count: int  # how many of the operations one call makes
     compile_seconds: float
     bytes: int  # arguments, results and temporary arrays, as XLA plans them
 
@@ -85,8 +85,8 @@ def forward(point: Point, matmul: str) -> Operation:
 
 
 def rewards(point: Point, matmul: str, architectures: int, *, together: int) -> Operation:
-    """The rewards of A architectures on one window, so many of them as one batch where an
-    accelerator computes.
+    """The rewards of A architectures on one window; on an accelerator, `together` of them are one
+    batch.
     """
     _, source, state, decisions, batch = _setting(
         point, matmul, architectures=architectures, together=together
@@ -154,7 +154,7 @@ def _setting(point, matmul, *, deferred=True, architectures=16, together=1):
 
 
 def _compile(jitted, *arguments):
-    """The compiled function, the seconds that took, and the bytes it needs at most."""
+    """The compiled function, the seconds that compiling took, and the most bytes it needs."""
     start = time.perf_counter()
     compiled = jitted.lower(*arguments).compile()
     seconds = time.perf_counter() - start

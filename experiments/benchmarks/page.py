@@ -1,7 +1,7 @@
 """The page of the benchmarks: how near steps come to their matrix products, how they grow, what
 surrounds them in a run.
 
-Works on what the drivers in `experiments/benchmarks` write as JSON: dictionaries of numbers; a
+Its input is what the drivers in `experiments/benchmarks` write as JSON: dictionaries of numbers. A
 measured quantity is the list of its first quartile, median and third quartile over repetitions.
 """
 

@@ -1,4 +1,4 @@
-"""The matrix products that a shared step consists of: their shapes, and calls that make them and
+"""The matrix products that a shared step consists of: their shapes, and calls that compute them and
 nothing else.
 """
 
@@ -51,8 +51,8 @@ def products(point: Point) -> dict[str, Product]:
 
 
 def used_products(operation: str) -> dict[str, int]:
-    """How often an operation makes each of `products`: step, plain step, forward, or "reward
-    of A".
+    """How often an operation computes each of `products`; operations are "step", "plain step",
+    "forward" and "reward of A".
     """
     if operation in ("step", "plain step"):
         return dict.fromkeys(products(Point(1, 1, 1, 1, 1)), 1)
@@ -61,21 +61,20 @@ def used_products(operation: str) -> dict[str, int]:
 
 
 def bare_products(point: Point, dtype: jnp.dtype) -> dict[str, Callable[[], Any]]:
-    """name -> a call that makes the `products` of that name and nothing else, sums in float32.
+    """name -> a call that computes the `products` of that name and nothing else, sums in float32.
 
-    XLA makes them, of operands stored as it is fastest at: of the right operands that a time loop
-    or the softmax uses again and again, float32 has the summed axis last. Products of a time loop
-    wait for one another, as they do there: an entry of each result goes into the next operand. On
-    processors a step's own loop is not XLA's, and may take less time than these.
+    XLA computes them, from operands stored as it multiplies them fastest: a float32 right operand
+    that a time loop or the softmax uses again and again has the summed axis last. Products of a
+    time loop wait for one another, as in a step: an entry of each result goes into the next
+    operand. On CPUs a step's own loop is not XLA's, and may take less time than these.
     """
     width, nodes, batch, vocabulary, steps = point
     rows = batch * steps
     keys = (jax.random.key(seed) for seed in itertools.count())
 
     def operand(*shape):
-        limit = (
-            3 / shape[-1]
-        ) ** 0.5  # rows have unit length: nothing overflows or vanishes in a chain
+        # Rows have unit length: nothing overflows or vanishes in a chain.
+        limit = (3 / shape[-1]) ** 0.5
         return jax.random.uniform(next(keys), shape, minval=-limit, maxval=limit).astype(dtype)
 
     def multiply(left, right):
@@ -130,8 +129,8 @@ def large_product(side: int, dtype: jnp.dtype) -> Callable[[], Any]:
 
 
 def _ready(function, *operands):
-    """A call of `function`, compiled. It writes over its last result: fresh memory would be paid
-    for page by page.
+    """A compiled call of `function`. It writes over its last result: fresh memory would cost time
+    page by page.
     """
     compiled = jax.jit(lambda _, *operands: function(*operands), donate_argnums=0, keep_unused=True)
     held = [jax.jit(function)(*operands)]

@@ -179,7 +179,7 @@ def measure(
 
 
 def measure_growth(base: Point) -> list[dict]:
-    """The shared step in float32 as each of the four sizes is doubled, twice: all points take
+    """The shared step in float32 as each of the four sizes is doubled, twice; all points take
     turns.
     """
     points = {("base", 1): base}

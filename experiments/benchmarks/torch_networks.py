@@ -1,6 +1,6 @@
-"""The image networks once more, as one would write them in PyTorch: what ours are timed against.
+"""The image networks once more, as one would write them in PyTorch, to time ours against.
 
-Weights are those of `nas.supernets.images`; an architecture's losses are the same to rounding. A
+Weights are those of `nas.supernets.images`; an architecture's losses are the same up to rounding. A
 tensor is [B, C, H, W].
 """
 
@@ -63,7 +63,7 @@ def macro_network(weights: macro.Weights, layers: int) -> tuple[list[torch.Tenso
 
 
 def micro_network(weights: micro.Weights, blocks: int) -> tuple[list[torch.Tensor], Loss]:
-    """As `macro_network`."""
+    """The same of a micro network, as `macro_network`."""
     shelf = _Shelf()
     stem = shelf.filter(weights.stem)
     cells = []
@@ -115,7 +115,7 @@ def micro_network(weights: micro.Weights, blocks: int) -> tuple[list[torch.Tenso
 
 
 class _Shelf:
-    """Makes parameters of arrays of weights, and keeps them all."""
+    """Makes parameters from arrays of weights, and keeps them all."""
 
     def __init__(self):
         self.parameters = []
@@ -125,7 +125,7 @@ class _Shelf:
         return self.parameters[-1]
 
     def kernel(self, array):
-        """[out, in, height, width] of [height, width, in, out] or [in, out]."""
+        """[out, in, height, width] from [height, width, in, out] or [in, out]."""
         array = np.asarray(array)
         array = array.reshape(1, 1, *array.shape) if array.ndim == 2 else array
         return self.tensor(np.ascontiguousarray(array.transpose(3, 2, 0, 1)))

@@ -1,1 +1,1 @@
-"""All that a GPU can tell within minutes: stages, each a process of its own with a time limit."""
+"""All that a GPU can show within minutes: stages, each a process of its own with a time limit."""

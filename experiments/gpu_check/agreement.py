@@ -1,4 +1,4 @@
-"""Stages that ask whether the device computes what it should: the processor's numbers, the same
+"""Stages that check whether the device computes what it should: the CPU's numbers, the same numbers
 after a kill, the tests, the quick study.
 """
 
@@ -21,14 +21,14 @@ from nas import config as configs
 from nas import logs, steps
 from nas.errors import UserError
 
-# Largest relative differences that the order of sums explains: of products whose operands keep all
-# bits (those of TF32 would differ by more), and of rounded ones. An image network in single
-# precision may put a pixel on the other side of a ReLU.
+# Largest relative differences that the order of sums explains: for products whose operands keep all
+# bits (TF32 would differ by more), and for rounded ones. An image network in single precision may
+# put a pixel on the other side of a ReLU.
 _ALLOWED = {"float32": 3e-5, "bfloat16": 3e-3, "images": 2e-3}
 
 
 def equality(stage: Stage) -> None:
-    """Are losses and rewards those that the processor computes beside?
+    """Are losses and rewards those that the CPU computes at the same time?
 
     Raises:
       UserError: they differ by more than rounding explains.
@@ -49,14 +49,14 @@ def equality(stage: Stage) -> None:
 
 
 def reference(stage: Stage) -> None:
-    """The same numbers on the processor, while the device computes its own."""
+    """Computes the same numbers on the CPU, while the device computes its own."""
     device.select_device("cpu")
     for name, values in _numbers(stage):
         stage.tell(**{name: values})
 
 
 def _compared(own, file):
-    """Of numbers that both have by now, the largest relative difference and what is allowed."""
+    """The largest relative difference of numbers that both have by now, and the one allowed."""
     theirs = json.loads(file.read_text()) if file.exists() else {}
     compared = {}
     for name in own.keys() & theirs.keys():
@@ -67,8 +67,8 @@ def _compared(own, file):
 
 
 def _numbers(stage):
-    """Yields a name, the first word of which says what is allowed, and numbers: losses and norms of
-    the gradient of the first shared steps, and rewards of 8 architectures after them.
+    """Yields a name, whose first word says what is allowed, and numbers: losses and gradient norms
+    of the first shared steps, and rewards of 8 architectures after them.
     """
     for matmul in ("float32", "bfloat16"):
         shapes = {
@@ -150,7 +150,7 @@ def _kill_after_two_checkpoints(command, workdir):
 
 
 def tests(stage: Stage) -> None:
-    """The tests that make sense on any device, on this one.
+    """Runs the tests that make sense on any device, on this one.
 
     Raises:
       UserError: some fail.
@@ -168,7 +168,7 @@ def tests(stage: Stage) -> None:
 
 
 def quick(stage: Stage) -> None:
-    """The quick study as a user starts it."""
+    """Runs the quick study as a user starts it."""
     with tempfile.TemporaryDirectory() as folder:
         command = stage.program(
             "experiments.table_correlations",

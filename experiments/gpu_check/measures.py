@@ -50,7 +50,7 @@ def environment(stage: Stage) -> None:
 
 
 def _copy_rate(count):
-    """Terabytes a second, read and written."""
+    """Terabytes per second, read and written."""
     numbers = jnp.ones(count, jnp.float32)
     copy = jax.jit(lambda x: x + 1)
     return 2 * numbers.nbytes / _median({"copy": lambda: copy(numbers)})["copy"] / 1e9
@@ -58,7 +58,7 @@ def _copy_rate(count):
 
 def step(stage: Stage, matmul: str) -> None:
     """A shared step, beside its arithmetic at the rate of a large product, and beside the products
-    of the time loop alone, which wait for one another.
+    of the time loop alone, each of which waits for the one before.
     """
     timed = _step(stage, matmul)
     bare = bare_products(stage.size.point, operations.DTYPE[matmul])
@@ -76,7 +76,7 @@ def step(stage: Stage, matmul: str) -> None:
 
 
 def variant(stage: Stage, matmul: str) -> None:
-    """A shared step, with flags of XLA that the environment gives."""
+    """A shared step with flags of XLA that the environment gives."""
     _step(stage, matmul)
 
 
@@ -121,7 +121,7 @@ def controller(stage: Stage) -> None:
         config = stage.preset("ptb_paper", {"strategy": {"supervised_weight": weight}})
         strategy = steps.components(config).strategy
         state = jax.jit(strategy.init)(jax.random.key(0))
-        if not found:  # the weight is traced: what is compiled serves both
+        if not found:  # the weight is traced: one compilation serves both
             compiled = _updates(strategy, state, config.search.architectures, stage.size.updates)
         milliseconds = _median({name: functools.partial(compiled, state)})
         found[name] = milliseconds[name] / stage.size.updates
@@ -141,8 +141,8 @@ def _updates(strategy, state, architectures, count):
 
 
 def short_search(stage: Stage) -> None:
-    """The loop of `ptb_paper` as a user runs it, cut short, on tokens drawn by Zipf's law; what its
-    150 epochs would take.
+    """The loop of `ptb_paper` as a user runs it, cut short, on tokens drawn by Zipf's law; and what
+    its 150 epochs would take.
     """
     whole = stage.preset("ptb_paper", matmul="tf32")
     plan = {"warmup_epochs": 0, **stage.size.search}
@@ -171,8 +171,8 @@ def short_search(stage: Stage) -> None:
 
 
 def checkpoint(stage: Stage) -> None:
-    """How long a checkpoint of `ptb_paper` keeps the loop waiting, takes to be written, and to be
-    read.
+    """How long a checkpoint of `ptb_paper` keeps the loop waiting, and takes to be written and
+    to be read.
     """
     config = stage.preset("ptb_paper")
     parts = steps.components(config)
@@ -225,13 +225,13 @@ def images(stage: Stage, name: str) -> None:
 
 def profile(stage: Stage) -> None:
     """A trace of two shared steps: which kernels take the time, and how long the device waits for
-    them. The trace itself comes along, for xprof.
+    them. The trace itself is kept, for xprof.
     """
     use_precision("tf32")
     timed = operations.shared_step(stage.size.point, "tf32", chunk=2)
     jax.block_until_ready(timed.call())
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # calls of Python would be most of the file
+    options.python_tracer_level = 0  # else calls of Python would be most of the file
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
             started = time.perf_counter()
@@ -253,7 +253,7 @@ def profile(stage: Stage) -> None:
 
 
 def _kernels(trace, size):
-    """name -> [times, ns] of what ran on the device, and (start, length) of each in ns."""
+    """name -> [times, ns] of what ran on the device, and (start, length) of every run in ns."""
     kernels, spans = {}, []
     for plane in trace.planes:
         for line in plane.lines:

@@ -13,7 +13,7 @@ from nas.report.tables import Column, Empty, Row, Table
 
 Results = Mapping[str, Any]  # what the driver writes as JSON
 
-_STEPS = {  # stage -> what is different in it
+_STEPS = {  # stage -> what distinguishes its step
     "step-tf32": "TF32",
     "step-bfloat16": "bfloat16",
     "step-float32": "float32",
@@ -31,7 +31,7 @@ _IMAGES = ("mnist_macro", "cifar10_macro")
 
 
 def write_page(path: pathlib.Path, results: Results) -> pathlib.Path:
-    """Writes the page of the stages that there are so far, and returns its path."""
+    """Writes the page of the stages that have run so far, and returns its path."""
     found = _found(results)
     report = Report(
         "What this device tells",
@@ -61,7 +61,7 @@ def write_page(path: pathlib.Path, results: Results) -> pathlib.Path:
 
 
 def stage_table(results: Results) -> Table:
-    """A row a stage: what became of it, and the one thing that it says."""
+    """One row per stage: what became of it, and its main finding."""
     rows = [
         Row([of["name"], of["status"], of["seconds"], headline(of)]) for of in results["stages"]
     ]
@@ -70,7 +70,7 @@ def stage_table(results: Results) -> Table:
 
 
 def headline(stage: Results) -> str:
-    """The one thing that a stage says; empty where it has told nothing."""
+    """The main finding of a stage; empty if it has reported nothing."""
     found, name = stage["found"], stage["name"]
     try:
         if name == "environment":
@@ -87,7 +87,7 @@ def headline(stage: Results) -> str:
         if name == "search":
             return f"{found['epochs']} epochs of ptb_paper: {found['hours']:.2g} h"
         if name == "equality":
-            if not found["compared"]:  # the processor was slower
+            if not found["compared"]:  # the CPU was slower
                 return ""
             worst = max(of["difference"] / of["allowed"] for of in found["compared"].values())
             return f"differs by {worst:.2g} times what is allowed, at most"

@@ -1,5 +1,5 @@
-"""The stages of the check, what would be missed most first, and how they are run. Imports no JAX:
-the GPU belongs to the stages.
+"""The stages of the check, the most important first, and how they are run. Imports no JAX: the GPU
+belongs to the stages.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 PASSED, FAILED, CUT_OFF, NOT_RUN = "passed", "failed", "cut off", "not run"
-_LEAST = 15  # seconds: in less no stage finds anything
-_SAID = 40  # lines that are kept of what a stage printed
+_LEAST = 15  # seconds; in less no stage finds anything
+_SAID = 40  # last lines that are kept of what a stage printed
 
-# Of XLA on GPUs: of which operations it makes graphs, so that their kernels are launched together.
+# Operations of which XLA makes graphs on a GPU, so that their kernels are launched together.
 _KINDS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE"
 _OF_LOOPS = f"--xla_gpu_enable_command_buffer={_KINDS} --xla_gpu_graph_min_graph_size=1"
 
@@ -60,18 +60,18 @@ STAGES = (
 
 
 class Result(NamedTuple):
-    """What came of a stage."""
+    """What became of a stage."""
 
     name: str
     status: str
     seconds: float
-    code: int | None  # of its process; None: it was cut off, or not run
-    found: Mapping[str, Any]  # what it told, up to where it got
+    code: int | None  # exit code of its process; None: it was cut off, or not run
+    found: Mapping[str, Any]  # what it reported, as far as it got
     said: Sequence[str]  # the last lines that it printed
 
 
 class Command(Protocol):
-    """What starts a stage, which writes what it finds to a file, as JSON."""
+    """The command that starts a stage, which writes what it finds to a file, as JSON."""
 
     def __call__(self, stage: Stage, file: pathlib.Path) -> Sequence[str]:
         """Arguments of the process, the program among them."""
@@ -88,12 +88,12 @@ def run(
     """Runs one stage after the other, whatever became of those before, and yields each result.
 
     A stage that reaches its cap, or the end of the time, is killed with all that it has started;
-    what it had told until then is kept.
+    what it had reported until then is kept.
 
     Args:
-      log: file to which all that stages print is added.
+      log: file to which everything that stages print is appended.
       seconds: for all of them together; a stage for which too few are left is not run.
-      environment: of every stage.
+      environment: variables of every stage.
     """
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
@@ -117,8 +117,8 @@ def run(
 
 
 def _run(arguments, log, *, limit, environment, heading):
-    """Status, exit code and last lines of one process, which is over afterwards with all of its
-    own.
+    """Status, exit code and last lines of one process, which has then ended with all that it has
+    started.
     """
     with log.open("a+b") as output:
         output.write(f"== {heading}\n".encode())

@@ -1,9 +1,9 @@
 """What the stages of the check do: `python -m experiments.gpu_check.stages FILE SIZE OUT DATA CALL
 ARGUMENT...` writes what it finds to FILE, again whenever there is more.
 
-SIZE is full, on a GPU, or small, which is for a machine without one: the same at toy size, in the
-form that XLA compiles for a GPU. OUT is the folder for larger files, DATA that of prepared corpora
-or empty. Exit code 2: what it printed last says why.
+SIZE is full, on a GPU, or small: the same at toy size on a machine without one, in the form that
+XLA compiles for a GPU. OUT is the folder for larger files, DATA that of prepared corpora or empty.
+Exit code 2: the last line that it printed says why.
 """
 
 import pathlib

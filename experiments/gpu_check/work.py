@@ -1,4 +1,4 @@
-"""One stage at work: its size, its configurations and data, and where it tells what it finds."""
+"""One stage at work: its size, its configurations and data, and where it reports what it finds."""
 
 import importlib
 import json
@@ -27,10 +27,10 @@ class Size(NamedTuple):
 
     platform: str
     point: Point  # the shapes of `ptb_paper`
-    side: int  # of the large product
-    copied: int  # float32 numbers
-    updates: int  # of the controller, in one call
-    moderate: int  # width of the cells that are compared with those of the processor
+    side: int  # rows and columns of the large product's matrices
+    copied: int  # float32 numbers that are copied
+    updates: int  # controller updates in one call
+    moderate: int  # width of the cells whose numbers are compared with the CPU's
     text: dict[str, Any]  # changes to presets of text
     images: dict[str, Any]
     search: dict[str, Any]  # how the search is cut short
@@ -78,7 +78,7 @@ SIZES = {
 
 
 class Stage:
-    """One stage at work: its size, where it writes, what it has told."""
+    """One stage at work: its size, where it writes, what it has reported."""
 
     def __init__(self, file: pathlib.Path, size: str, out: pathlib.Path, data_dir: str):
         self.size, self.out, self.data_dir = SIZES[size], out, data_dir
@@ -91,7 +91,7 @@ class Stage:
         write_atomic(self._file, json.dumps(self._found) + "\n")
 
     def preset(self, name: str, *changes: dict[str, Any], matmul: str = "") -> Config:
-        """A preset at this size, whose products are of float32, tf32 or bfloat16 numbers."""
+        """A preset at this size, with products of float32, tf32 or bfloat16 numbers."""
         module = importlib.import_module(f"launch.configs.{name}")
         config = configs.from_dict(module.get_config().to_dict())
         if matmul:
@@ -104,16 +104,17 @@ class Stage:
         return config
 
     def program(self, module: str, *arguments: str) -> list[str]:
-        """The command of a program on `kjv_quick` at this size, on its device."""
+        """The command line of a program on `kjv_quick` at this size, on its device."""
         given = [f"--platform={self.size.platform}", "--config=kjv_quick", *_flags(self.size.text)]
         if self.data_dir:
             given.append(f"--data_dir={self.data_dir}")
         return [sys.executable, "-m", module, *given, *arguments]
 
     def beside(self, file: pathlib.Path) -> subprocess.Popen:
-        """Starts the same numbers on the processor."""
+        """Starts a process that computes the same numbers on the CPU."""
         own = [str(file), *self._own, "reference"]
-        # The compiler is there for the processor, whose numbers then come from other code.
+        # Without CXX, which may forbid compiling, the CPU runs the C++: its numbers then come from
+        # other code.
         environment = {name: value for name, value in os.environ.items() if name != "CXX"}
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.gpu_check.stages", *own],
@@ -122,7 +123,7 @@ class Stage:
 
 
 def use_precision(matmul: str) -> None:
-    """Products of float32 are made so from now on, whatever the device would choose."""
+    """From now on products of float32 numbers are as exact as `matmul` says, on any device."""
     jax.config.update("jax_default_matmul_precision", operations.PRECISION[matmul])
 
 
@@ -141,7 +142,7 @@ def tokens(config: Config) -> Splits:
 
 
 class _Pictures(NamedTuple):
-    """Batches of random images, as many as are taken."""
+    """Batches of random images, as many as are asked for."""
 
     data: Any
     rows: int
@@ -157,7 +158,7 @@ class _Pictures(NamedTuple):
 
 
 def pictures(config: Config) -> Splits:
-    """Streams of random images of the shapes that a configuration says."""
+    """Streams of random images with the shapes of a configuration."""
     data = tasks.build(config).data
     train, valid = _Pictures(data, data.batch), _Pictures(data, data.eval_batch)
     return Splits(train, valid, valid)

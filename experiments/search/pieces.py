@@ -29,17 +29,16 @@ from nas.spaces import SearchSpace
 from nas.tasks import Metric
 
 CROSSED = 20  # cells of each policy that all shared weights score
-_CONTROL_KEY = 1907  # of the cells drawn at random, one a seed
+_CONTROL_KEY = 1907  # seed of the cells drawn at random, one for each seed of the study
 
 
 class Cells(NamedTuple):
-    """The different cells that a search was asked for, the best first."""
+    """The distinct cells derived from a search, best first."""
 
     decisions: np.ndarray  # [n, T] int32
-    loss: np.ndarray  # [n] own shared weights, on the validation windows of an evaluation
-    held_out: (
-        np.ndarray
-    )  # [] of the best, on the half of the validation split that did not choose it
+    loss: np.ndarray  # [n] under the search's own weights, on an evaluation's validation windows
+    # [] loss of the best cell on the half of the validation split that did not choose it
+    held_out: np.ndarray
 
 
 class Alone(NamedTuple):
@@ -47,11 +46,11 @@ class Alone(NamedTuple):
 
     result: training.Result
     epochs: np.ndarray  # [E] validation loss at the end of each epoch
-    seconds: float  # of steps and validations
+    seconds: float  # all steps and validations together
 
 
 def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str, list[Cells]]:
-    """Name -> `derive` of each of its runs, several side by side."""
+    """Name -> `derive` of each of its runs, made side by side."""
     missing = [
         run for found in searched.values() for run in found if not _derived(run, samples).is_file()
     ]
@@ -62,7 +61,7 @@ def derive_all(searched: Mapping[str, Sequence[Run]], samples: int) -> dict[str,
 
 
 def derive(run: Run, samples: int) -> Cells:
-    """Ranks so many samples of the run's strategy, with the seed of the run.
+    """Ranks `samples` samples of the run's strategy, with the run's seed.
 
     Raises:
       UserError: as `nas.derivation.derive`.
@@ -76,11 +75,11 @@ def derive(run: Run, samples: int) -> Cells:
 
 
 def cross(searched: Mapping[str, Run], derived: Mapping[str, Cells]) -> np.ndarray:
-    """[P, P] mean loss of cells of the policy in the row under the shared weights in the
-    column, for one seed.
+    """[P, P] mean loss of cells of the policy in the row under the shared weights in the column,
+    for one seed.
 
-    At most `CROSSED` of the derived cells of each policy, drawn without regard to their rank: to
-    choose them under their own weights would favour the diagonal.
+    Uses at most `CROSSED` of the derived cells of each policy, drawn whatever their rank: to choose
+    them under their own weights would favour the diagonal.
     """
     values = np.zeros((len(searched), len(searched)))
     for row, (proposer, cells) in enumerate(derived.items()):
@@ -99,7 +98,7 @@ def from_scratch(
     wanted: Mapping[str, Sequence[Sequence[tuple[int, str]]]],
     **options,
 ) -> dict[str, Scratch]:
-    """Title -> models trained from scratch; of several candidates of a seed, validation chooses.
+    """Title -> models trained from scratch; among the candidates of a seed, validation chooses.
 
     Args:
       wanted: title -> for each seed its candidates, as `train` takes them.
@@ -128,12 +127,11 @@ def from_scratch(
 def train(
     root: pathlib.Path, base: Config, wanted: Iterable[tuple[int, str]], **options
 ) -> dict[tuple[int, str], Alone]:
-    """Trains cells, or baselines by name, from scratch by the recipe of `base`, several side by
-    side.
+    """Trains cells, or baselines by name, from scratch by the recipe of `base`, side by side.
 
     Args:
-      wanted: seed and architecture, as `nas.tasks.Network.model` reads it; the same pair is trained
-        once.
+      wanted: (seed, architecture), the latter as `nas.tasks.Network.model` reads it; the same pair
+        is trained once.
       options: as for `nas.runs.train`.
 
     Raises:
@@ -158,17 +156,15 @@ def train(
 
 
 def random_cell(space: SearchSpace, seed: int) -> np.ndarray:
-    """[T] the control of a seed: one cell of the uniform distribution, the same for all
-    strategies.
-    """
+    """[T] the control of a seed: one cell drawn uniformly, the same for all strategies."""
     return np.asarray(
         space.sample_uniform(jax.random.fold_in(jax.random.key(_CONTROL_KEY), seed), 1)
     )[0]
 
 
 def best_so_far(lines: Iterable[dict], metric: Metric, epochs: int) -> np.ndarray:
-    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, lowest number
-    validated so far, as it is shown; nan for an epoch that has no line.
+    """[3, E] at the end of each epoch: steps of both phases so far, their seconds, and the lowest
+    shown number validated so far; nan for an epoch that has no line.
     """
     points, steps, seconds, best = np.full((3, epochs), np.nan), 0, 0.0, np.inf
     for line in lines:
@@ -190,7 +186,7 @@ def score(run: Run, decisions: np.ndarray) -> np.ndarray:
 
 
 def _plan(root, base, seed, architecture):
-    """Whatever strategy found a cell, its training is the same piece."""
+    """Configuration and folder of a training; the same whichever strategy found the cell."""
     settings = dataclasses.replace(base.training, architecture=architecture)
     name = f"seed{seed}-{settings.epochs}-epochs-{architecture.replace(' ', '-')}"
     return dataclasses.replace(base, seed=seed, training=settings), root / "from_scratch" / name

@@ -11,16 +11,16 @@ _UNIFORM, _BEST = "drawn uniformly", "best tenth under shared weights"
 
 
 def strata(shared, cells):
-    """Stratum -> numbers of its cells in the pool, which losses [2, P] under shared weights tell
-    apart.
+    """Stratum -> indices of its cells in the pool; losses [2, P] under shared weights choose the
+    best ones.
     """
     ranks = rankdata(np.nan_to_num(shared, nan=np.inf), axis=1).mean(axis=0)
     return {_UNIFORM: np.arange(cells), _BEST: np.argsort(ranks, kind="stable")[:cells]}
 
 
 def agreement(first, second, statistic):
-    """Mean of `statistic` over pairs of a measurement of [M, n] and one of [N, n]: single ones, as
-    in a search.
+    """Mean of `statistic` over pairs of a measurement from [M, n] and one from [N, n]: agreement of
+    single measurements, as in a search.
     """
     return np.mean([statistic(a, b).statistic for a in first for b in second])
 
@@ -70,14 +70,14 @@ def table(measured, metric, command):
 
 
 def answer(measured):
-    """How well the two agree, in a sentence."""
+    """How well shared weights and training alone agree, in a sentence."""
     told = [f"{title} {_interval(*pair, kendalltau)}" for title, pair in measured.items()]
     return f"Kendall's tau between a search's shared weights and training alone: {'; '.join(told)}."
 
 
 def figure(measured):
-    """Ranks under shared weights against ranks trained alone, a panel a stratum; ranks, since some
-    cells diverge.
+    """Ranks under shared weights against ranks trained alone, one panel per stratum; ranks, since
+    some cells diverge.
     """
     with style():
         drawn = new_figure(6.8, 3.4, layout="constrained")

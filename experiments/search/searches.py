@@ -23,23 +23,23 @@ def search(
     then: Callable[[dict[str, list[pathlib.Path]]], list[Piece]] = lambda _: [],
     **options,
 ) -> dict[str, list[Run]]:
-    """Name -> its finished search of each seed, in `root`/NAME-seedS; nothing is opened but by the
-    process that writes.
+    """Name -> its finished search of each seed, in `root`/NAME-seedS; only the process that writes
+    opens them.
 
     Args:
       base: all settings that do not make an arm. Its recipe for training from scratch is left out:
-        another one asks for no other searches.
+        another recipe needs no other searches.
       names: of `experiments.arms.STRATEGIES`.
-      then: name -> folders of its searches, by seed -> pieces of the process that writes, which
-        begin as soon as the searches that they read have ended: a search's piece has the name of
-        its folder.
+      then: (name -> folders of its searches, by seed) -> further pieces for the process that
+        writes. They begin as soon as the searches that they read have ended; a search's piece has
+        the name of its folder.
       options: as for `nas.runs.finish`.
 
     Raises:
       UserError, Interrupted: as `nas.runs.finish`.
     """
     devices = parallel.choose_devices(options.get("parallel", ""))
-    unread = TrainingConfig(architecture=base.training.architecture)  # which a search refuses
+    unread = TrainingConfig(architecture=base.training.architecture)  # kept: a search refuses any
     base = dataclasses.replace(base, training=unread)
     folders = {name: [root / f"{name}-seed{seed}" for seed in seeds] for name in names}
     searched = [
@@ -51,7 +51,7 @@ def search(
     missing = [
         one for one in searched if not devices.agree(devices.is_main and runs.is_finished(*one))
     ]
-    if missing:  # prepared here, where it is said, and not by several processes
+    if missing:  # the data is prepared once, here, and not by several processes
         where = {name: options.get(name) for name in ("raw_dir", "data_dir")}
         tasks.build(base).data.load(**where)
     pieces = [

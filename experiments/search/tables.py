@@ -15,7 +15,7 @@ from nas.tasks import Metric, Task
 
 RANDOM = "uniform"  # random search with weight sharing: what the others are compared with
 DRAWN, AGAIN = "a cell drawn at random, not searched", "the same cell, another seed of training"
-_TESTED_FROM = 10  # seeds; of fewer, intervals alone
+_TESTED_FROM = 10  # seeds; with fewer there are only intervals
 _NONE = Empty("-")
 _PUBLISHED = {  # task -> what others report
     "recurrent": (
@@ -30,26 +30,25 @@ _PUBLISHED = {  # task -> what others report
 
 
 class Scratch(NamedTuple):
-    """Models trained from scratch, one a seed; losses as they are shown."""
+    """Models trained from scratch, one per seed; losses as they are shown."""
 
-    valid: np.ndarray  # [S] of the best epoch
+    valid: np.ndarray  # [S] at the best epoch
     test: np.ndarray  # [S] of the same parameters
     epochs: np.ndarray  # [S, E] validation at the end of each epoch
-    seconds: np.ndarray  # [S] of training, with all among which validation chose
-    also: np.ndarray  # [S] of the test split, what is told beside losses; nan: nothing is
+    seconds: np.ndarray  # [S] of training, with all candidates among which validation chose
+    also: np.ndarray  # [S] number shown beside losses, on the test split; nan: there is none
 
 
 class Found(NamedTuple):
-    """What one strategy came to, an entry a seed; losses as they are shown."""
+    """What one strategy found, one entry per seed; losses as they are shown."""
 
     title: str
-    best: np.ndarray  # [S] shared weights, the best derived cell, on text that did not choose it
+    best: np.ndarray  # [S] shared weights, best derived cell, on data that did not choose it
     mean: np.ndarray  # [S] shared weights, mean over the derived cells
     scratch: Scratch  # the best derived cell
-    unique: np.ndarray  # [S] different cells among the samples
-    curves: Sequence[
-        np.ndarray
-    ]  # [S] of [3, E]: steps, seconds and the lowest number validated so far
+    unique: np.ndarray  # [S] distinct cells among the samples
+    # [S] of [3, E]: steps, seconds and the lowest number validated so far
+    curves: Sequence[np.ndarray]
 
 
 def search_table(
@@ -63,12 +62,12 @@ def search_table(
     yardsticks: Sequence[Mapping[str, float]],
     command: str,
 ) -> Table:
-    """A row a strategy, and one for each model that was found without shared weights.
+    """One row per strategy, and one for each model that was found without shared weights.
 
     Args:
       controls: title -> models; `DRAWN` and `AGAIN` are among them.
-      seconds: title -> [S] of the search, of those of the controls that had one.
-      yardsticks: of the validation and the test split, name -> what a model without a network
+      seconds: title -> [S] seconds of the search, for controls that had one.
+      yardsticks: for the validation and the test split, name -> what a model without a network
         reaches.
     """
     metric = task.metric
@@ -139,7 +138,7 @@ def search_table(
 def differences_table(
     metric: Metric, found: Mapping[str, Found], controls: Mapping[str, Scratch], command: str
 ) -> Table:
-    """What each strategy, and each model found without shared weights, is worse by than random
+    """How much worse each strategy, and each model found without shared weights, is than random
     search with the same seed.
     """
     random, rows, tests = found[RANDOM], [], {}
@@ -185,7 +184,7 @@ def differences_table(
 def crossed_table(
     metric: Metric, titles: Sequence[str], values: np.ndarray, *, cells: int, command: str
 ) -> Table:
-    """Who proposed the cells by whose shared weights score them.
+    """The losses of cells by who proposed them and by whose shared weights score them.
 
     Args:
       values: [S, P, P] mean losses; rows propose, columns score.
@@ -220,7 +219,7 @@ def crossed_table(
 
 
 def specialisation(values: np.ndarray) -> np.ndarray:
-    """[S] mean of the diagonal less that of the others, of [S, P, P]: effects of rows and of
+    """[S] mean of the diagonal less that of the rest, from [S, P, P]: effects of rows and of
     columns cancel.
     """
     own = np.eye(values.shape[1], dtype=bool)
@@ -228,8 +227,8 @@ def specialisation(values: np.ndarray) -> np.ndarray:
 
 
 def retraining_sd(once: Scratch, again: Scratch) -> float:
-    """Standard deviation, over seeds of training, of what is shown of the test split, from the
-    same cells trained with two of them.
+    """Standard deviation over seeds of training of the number shown for the test split, from the
+    same cells trained with two seeds.
     """
     return float(np.sqrt(np.mean((once.test - again.test) ** 2) / 2))
 
@@ -316,7 +315,7 @@ def _difference(a, b, digits):
 
 
 def _differences(a, b, digits):
-    """Of two `Scratch`: validation, test."""
+    """Differences of two `Scratch`: validation, test."""
     return _difference(a.valid, b.valid, digits), _difference(a.test, b.test, digits)
 
 
@@ -326,7 +325,7 @@ def _interaction(values):
 
 
 def _text(cell):
-    """A cell in a sentence."""
+    """The text of a cell, for a sentence."""
     return (
         cell.reason
         if isinstance(cell, Empty)

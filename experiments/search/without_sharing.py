@@ -2,10 +2,10 @@
 successive halving.
 
 Cells are drawn uniformly and trained alone by the recipe of `nas.training`. Random search trains as
-many to the end as the arithmetic pays for, at least one. Successive halving (Jamieson and Talwalkar
-2016; ASHA of Li et al. 2020 is the same out of order) trains many for a while, and the better
-quarter of them four times as long, until one is left. That one, or the best, is then trained like
-the cells of the other strategies.
+many of them to the end as that arithmetic allows, at least one. Successive halving (Jamieson and
+Talwalkar 2016; ASHA of Li et al. 2020 is the same out of order) trains many for a while, and the
+better quarter of them four times as long, until one is left. That one, or the best of random
+search, is then trained like the cells of the other strategies.
 """
 
 import pathlib
@@ -23,24 +23,24 @@ from nas import progress, tasks, training
 from nas.arrays import load_arrays, save_arrays
 from nas.config import Config
 
-_KEY = 1905  # of the cells that are drawn
+_KEY = 1905  # seed of the cells that are drawn
 _QUARTER = 4
 
 
 class Halved(NamedTuple):
-    """What successive halving came to, the cell that lasted first."""
+    """What successive halving found, the cell that lasted longest first."""
 
     decisions: np.ndarray  # [n, T] int32
-    steps: np.ndarray  # [n] that each was trained for
-    loss: np.ndarray  # [n] of validation after them
-    seconds: np.ndarray  # [] of all of it
+    steps: np.ndarray  # [n] steps that each was trained for
+    loss: np.ndarray  # [n] validation loss after these steps
+    seconds: np.ndarray  # [] of the whole halving
 
 
 def random_cells(config: Config, epoch: int) -> list[str]:
     """The cells that random search trains from scratch, as text; the seed is that of `config`.
 
     Args:
-      epoch: steps of one.
+      epoch: number of steps in an epoch.
     """
     count = max(1, round(training_steps(config.search) / (config.training.epochs * epoch)))
     space = tasks.build(config).space
@@ -52,7 +52,7 @@ def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **optio
     `root`/halving.
 
     Args:
-      cells: at the start.
+      cells: number of cells at the start.
       options: as for `nas.tasks.Data.load`.
 
     Raises:
@@ -72,26 +72,26 @@ def halve_all(root: pathlib.Path, configs: Sequence[Config], cells: int, **optio
 
 
 def first_rung(count: int, budget: int) -> int:
-    """Steps with which each of so many candidates starts, if all of them take `budget` steps
-    together; one at least.
+    """Steps that each of `count` candidates starts with, if all of them together take `budget`
+    steps; at least one.
     """
     return max(1, budget // _units(count))
 
 
 def _units(count: int) -> int:
-    """Steps that so many candidates take together, in units of the first rung."""
+    """Steps that `count` candidates take together, in units of the first rung."""
     return sum(size * (end - end // _QUARTER) for size, end in _rungs(count))
 
 
 def successive_halving(
     count: int, unit: int, advance: Callable[[int, int], float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [count] and last losses [count] of so many candidates.
+    """Steps [count] and last losses [count] of `count` candidates.
 
     Args:
       unit: steps of the first rung; later ones are longer by powers of four.
-      advance: (candidate, steps that it shall have taken by then) -> its loss; what is not finite
-        is worst.
+      advance: (candidate, steps that it shall have taken in all) -> its loss; a loss that is not
+        finite is the worst.
     """
     steps, losses = np.zeros(count, int), np.full(count, np.inf)
     for size, end in _rungs(count):
@@ -117,9 +117,8 @@ def _halve(path, config, cells, **options):
     unit = first_rung(cells, int(training_steps(config.search)))
 
     def train_until(candidate, end):
-        for first in range(
-            done[candidate], end, unit
-        ):  # of one length, so that a cell is compiled once
+        # Calls of one length, so that a cell is compiled once.
+        for first in range(done[candidate], end, unit):
             steps = np.arange(first, first + unit, dtype=np.int32)
             arguments = (
                 splits.train.take(first, unit),
@@ -142,7 +141,7 @@ def _halve(path, config, cells, **options):
 
 
 def _rungs(count):
-    """Candidates in each rung, and the steps of those that reach it in units of the first."""
+    """[(candidates, steps of each in all)] of the rungs, in units of the first rung's steps."""
     sizes = [count]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // _QUARTER))
@@ -150,7 +149,7 @@ def _rungs(count):
 
 
 def _ranked(steps, losses):
-    """Who went further first; among equals the lower loss."""
+    """Candidates in order: those that went further first; among equals the lower loss."""
     return np.lexsort((np.where(np.isfinite(losses), losses, np.inf), -steps))
 
 

@@ -1,4 +1,4 @@
-"""Policies over decision vectors. A new one is one file, with its settings, and one line here."""
+"""Policies over decision vectors. A new one is a file, with its settings, and one line here."""
 
 from nas.config import Registered, Settings, chosen
 from nas.controllers.controls import (
@@ -22,7 +22,7 @@ def build_policy(settings: Settings, space: SearchSpace) -> Policy:
     """The policy of a configuration's group `policy`.
 
     Raises:
-      UserError: an unknown policy, or a setting that it does not have, lacks or does not allow.
+      UserError: an unknown policy, or a setting that is unknown, missing or not allowed.
     """
     make, values = chosen(POLICIES, settings, "policy")
     return make(space, values)

@@ -29,7 +29,7 @@ class FactorisedSettings:
 
 @dataclasses.dataclass(frozen=True)
 class UniformSettings:
-    """The uniform policy has none."""
+    """The uniform policy has no settings."""
 
 
 def factorised_policy(space: SearchSpace, config: FactorisedSettings) -> Policy:

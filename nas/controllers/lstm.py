@@ -1,7 +1,7 @@
 """The LSTM controller of ENAS (Pham et al. 2018, section 2.1; settings in section 3).
 
-One step a decision: the input is the embedding of the decision before it (a learned start for the
-first), the output goes through the head of that position. After the last decision one more step
+One step per decision: its input is the embedding of the previous decision (a learned start for the
+first), its output goes through the head of that position. After the last decision one more step
 consumes it, so that `hidden[:, T]` has seen the whole architecture.
 """
 
@@ -73,7 +73,7 @@ def lstm_policy(space: SearchSpace, config: LSTMSettings) -> Policy:
         return inputs @ params["input"] + params["bias"][None]
 
     def log_probs(params: Params, hidden: Array, position: Array | slice) -> Array:
-        """[n, ..., K] of the positions that `position` selects."""
+        """[n, ..., K] log probabilities at the positions that `position` selects."""
         logits = (
             jnp.einsum("nth,thk->ntk", hidden, params["head"][position])
             + params["head_bias"][position][None]
@@ -110,13 +110,11 @@ def lstm_policy(space: SearchSpace, config: LSTMSettings) -> Policy:
     def score(params: Params, decisions: Array) -> Trace:
         chex.assert_shape(decisions, (None, length))
         chex.assert_type(decisions, int)
-        rows = (
-            1 + jnp.asarray(first_row)[:, None] + decisions.T
-        )  # [T, n]; before them that of the start
+        # [T, n] row of `gate_inputs` for each decision; row 0 is the start.
+        rows = 1 + jnp.asarray(first_row)[:, None] + decisions.T
         rows = jnp.concatenate([jnp.zeros_like(rows[:1]), rows])
-        hidden = _hidden_states(params["recurrent"], gate_inputs(params), rows).swapaxes(
-            0, 1
-        )  # [n, T + 1, H]
+        # [n, T + 1, H]
+        hidden = _hidden_states(params["recurrent"], gate_inputs(params), rows).swapaxes(0, 1)
         every = log_probs(params, hidden[:, :-1], slice(None))
         return Trace(masking.take(every, decisions), masking.entropy(every), every, hidden)
 
@@ -141,8 +139,8 @@ def _outputs(cell: Array, gates: Array) -> tuple[Array, Array]:
 def _hidden_states(recurrent: Array, inputs: Array, rows: Array) -> Array:
     """[S, n, H] the states after each of S steps from zero.
 
-    The gradients of the weights are formed by one product over all steps, where plain
-    differentiation would add one a step, and rows of `inputs` one by one.
+    The weights' gradients are formed by one product over all steps. Plain differentiation would add
+    up one product per step, and the rows of `inputs` one by one.
 
     Args:
       recurrent: [H, 4H].
@@ -168,7 +166,7 @@ def _backward(saved, of_hidden):
     recurrent, inputs, rows, before = saved
 
     def step(carry, x):
-        of_state, of_cell = carry  # what later steps ask of this step's state and cell
+        of_state, of_cell = carry  # gradients of this step's state and cell from later steps
         of_hidden, cell, gates = x
         of_cell, of_gates = jax.vjp(_outputs, cell, gates)[1]((of_state + of_hidden, of_cell))
         return (of_gates @ recurrent.T, of_cell), of_gates
@@ -186,7 +184,7 @@ _hidden_states.defvjp(_forward, _backward)
 
 def _embedding_rows(space: SearchSpace) -> tuple[np.ndarray, int]:
     """int32[T]: the row of choice 0 at each position, and the number of rows; positions of one kind
-    share rows.
+    share their rows.
     """
     sizes: dict[str, int] = {}
     for kind, choices in zip(space.kinds, space.num_choices, strict=True):

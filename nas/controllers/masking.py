@@ -26,7 +26,7 @@ def log_probabilities(
 
 
 def entropy(log_probs: Array) -> Array:
-    """[...] nats, of log probabilities [..., K]."""
+    """[...] entropy in nats of the distributions with log probabilities [..., K]."""
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 

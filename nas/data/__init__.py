@@ -1,4 +1,5 @@
-"""Data sets: text (`nas.data.text`) as windows of token streams (`nas.data.tokens`).
+"""Data sets: texts (`nas.data.text`), images (`nas.data.images`), tables of accuracies
+(`nas.data.table`).
 
 A new corpus is one file with a TFDS builder and one line of the registry in `nas/data/text.py`; a
 new data set is one file with a `nas.tasks.Data`.

@@ -10,13 +10,13 @@ from nas.data import kjv
 class Characters(NamedTuple):
     """A text as the numbers of its characters, by split."""
 
-    types: str  # the characters of the training text, sorted; a text is numbers of these
+    types: str  # the characters of the training text, sorted; texts are indices into it
     splits: dict[str, np.ndarray]  # train, validation, test -> [n] uint8
 
     @classmethod
     def of(cls, texts: dict[str, str]) -> "Characters":
-        """Of the text of every split, at most 256 types; a character that training lacks becomes
-        the first type.
+        """From the text of every split, with at most 256 types; a character that the training text
+        lacks becomes the first type.
         """
         types = "".join(sorted(set(texts["train"])))
         numbers = {character: number for number, character in enumerate(types)}
@@ -30,10 +30,10 @@ class Characters(NamedTuple):
 
 
 def king_james() -> Characters:
-    """The splits are those of the words; a chapter ends with a line end.
+    """The text by the same splits as the words; a chapter ends with a line end.
 
     Raises:
-      UserError: the text is not installed, or is another.
+      UserError: the text is not installed, or is another version.
     """
     texts = dict.fromkeys(("train", "validation", "test"), "")
     for number, chapter in enumerate(kjv.chapters()):

@@ -23,13 +23,13 @@ from nas.errors import UserError, one_line
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SIDE, CHANNELS, CLASSES = 32, 3, 10
 TRAIN, VALIDATION, TEST = 45_000, 5_000, 10_000
-_BATCH = 10_000  # images of an official file
-_BLOCK = 1000  # images of an example: one by one they take five times as long
+_BATCH = 10_000  # images in an official file
+_BLOCK = 1000  # images in a TFDS example: one by one they would take five times as long
 _IMAGE = SIDE * SIDE * CHANNELS
 
 
 class _Form(NamedTuple):
-    """In which the data set is published."""
+    """A form in which the data set is published."""
 
     archive: str
     sha256: str
@@ -157,7 +157,7 @@ def _pickled(content, where):
         batch = _Arrays(io.BytesIO(content), encoding="bytes").load()
         images = np.asarray(batch[b"data"], np.uint8).reshape(_BATCH, _IMAGE)
         labels = np.asarray(batch[b"labels"]).reshape(_BATCH)
-    except Exception as error:  # whatever a pickle makes of bytes that are none
+    except Exception as error:  # bytes that are no pickle raise errors of any kind
         raise UserError(f"{where}: is not a batch of CIFAR-10: {one_line(error)}") from error
     return images, _checked(labels, where)
 
@@ -169,7 +169,7 @@ def _checked(labels, where):
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads arrays of numpy, and nothing else that a pickle could name."""
+    """Unpickles arrays of numpy, and refuses everything else that a pickle could name."""
 
     def find_class(self, module, name):
         if module.removeprefix("numpy.").startswith(("core.multiarray", "_core.multiarray")) or (

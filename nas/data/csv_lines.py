@@ -1,4 +1,4 @@
-"""CSV files of a user, plain or gzipped, line by line. Pickles are refused: loading one runs the
+"""A user's CSV files, plain or gzipped, line by line. Pickles are refused: loading one runs the
 code in it.
 """
 
@@ -12,12 +12,8 @@ from collections.abc import Iterator
 from nas.errors import UserError
 
 _GZIP = b"\x1f\x8b"
-_NOT_TEXT = (
-    b"\x80",
-    b"PK",
-    b"BZh",
-    b"\x93NUMPY",
-)  # a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
+# a pickle; a torch file; a pickle in bzip2, as NATS-Bench comes; an array
+_NOT_TEXT = (b"\x80", b"PK", b"BZh", b"\x93NUMPY")
 
 
 def rows(path: pathlib.Path, text: str, first: int = 1) -> Iterator[tuple[str, list[str]]]:
@@ -38,7 +34,7 @@ def read_text(path: pathlib.Path, what: str) -> str:
     """The text of a file.
 
     Args:
-      what: a file of this kind is, for the message that there is none.
+      what: says what such a file is, for the message that there is none.
 
     Raises:
       UserError: no such file, or not text in UTF-8.

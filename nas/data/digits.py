@@ -1,4 +1,4 @@
-"""1,797 handwritten digits of 8 x 8 (Alpaydin, Kaynak 1998), which scikit-learn brings."""
+"""1,797 handwritten digits of 8 x 8 (Alpaydin, Kaynak 1998), which come with scikit-learn."""
 
 from nas.data import installed_images
 from nas.errors import UserError

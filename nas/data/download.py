@@ -7,11 +7,11 @@ TIMEOUT = 4.0  # seconds without an answer after which there is no network
 
 
 def open_url(url: str):
-    """The response. In a thread, since no timeout of the standard library bounds the look-up of a
-    host name.
+    """The response to a request. In a thread, since no timeout of the standard library bounds the
+    look-up of a host name.
 
     Raises:
-      OSError, http.client.HTTPException: there is none.
+      OSError, http.client.HTTPException: there is no response.
     """
     answers = []
 
@@ -31,5 +31,5 @@ def open_url(url: str):
 
 
 def reason(error: Exception) -> str:
-    """Why there is none, in one line."""
+    """Why there is no response, in one line."""
     return " ".join(str(getattr(error, "reason", error)).split())

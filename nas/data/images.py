@@ -10,13 +10,13 @@ from nas.config import check, check_choice
 from nas.errors import UserError
 from nas.tasks import Splits
 
-# Where images come from, as module: imported when they are loaded. Each has
+# Where images come from: name -> module, imported when they are loaded. Each has
 # `read(raw_dir, data_dir) -> {split: (images uint8 [n, H, W, channels], labels [n])}`.
 SOURCES = {
     "mnist": "nas.data.mnist",  # 5,000 digits of 28 x 28, which come with the installation
     "digits": "nas.data.digits",  # 1,797 of 8 x 8, likewise
     "cifar10": "nas.data.cifar10",  # downloaded, or from --raw_dir
-    "arrays": "nas.data.user_images",  # of the user's own, from --raw_dir
+    "arrays": "nas.data.user_images",  # the user's own, from --raw_dir
 }
 SPLITS = ("train", "validation", "test")
 
@@ -34,14 +34,15 @@ class Labelled(NamedTuple):
     images: np.ndarray  # [n, H, W, channels] uint8
     labels: np.ndarray  # [n] int32
     batch: int  # images of a batch, over all processes
-    rows: slice  # of every batch, that are taken
+    rows: slice  # the rows of every batch that are taken
     shuffled: bool  # whether every pass has an order of its own
 
     @classmethod
     def of(
         cls, name: str, images: np.ndarray, labels: np.ndarray, batch: int, shuffled: bool
     ) -> "Labelled":
-        """
+        """The batches of these images.
+
         Raises:
           UserError: too few images for one batch.
         """
@@ -75,7 +76,7 @@ class Labelled(NamedTuple):
         return self._replace(rows=rows)
 
     def halves(self, slices: int, seed: int) -> tuple[list[Images], list[Images]]:
-        """Of images in their order the even ones, shuffled, and the odd ones."""
+        """The images with even and with odd numbers, the even ones shuffled."""
         even, odd = np.arange(0, len(self.images), 2), np.arange(1, len(self.images), 2)
         batches = len(odd) // self.batch
         if not batches:
@@ -104,13 +105,13 @@ class ImageData:
       UserError: a value that its field does not allow; names the field.
     """
 
-    source: str = "mnist"  # of SOURCES
-    downscale: int = 2  # side of the squares whose average becomes a pixel; 1: none
+    source: str = "mnist"  # one of SOURCES
+    downscale: int = 2  # side of the squares that are averaged into one pixel; 1: not averaged
     size: int = 14  # height and width that the network reads
     channels: int = 1
     classes: int = 10
-    batch: int = 64  # images, training
-    eval_batch: int = 250  # images, validation and rewards
+    batch: int = 64  # images in a training batch
+    eval_batch: int = 250  # images in a batch for validation and rewards
 
     def __post_init__(self):
         check_choice("source", self.source, tuple(SOURCES))
@@ -128,12 +129,12 @@ class ImageData:
         return rows
 
     def load(self, *, raw_dir: str | None = None, data_dir: str | None = None) -> Splits:
-        """Batches of the images, which are shuffled once: a batch has all classes, since it is
+        """Batches of the images. They are shuffled once, so that a batch has all classes: it is
         normalised by its own statistics.
 
         Raises:
-          UserError: the images cannot be had or are damaged, are of another size or number of
-            channels or classes than the settings say, or are too few.
+          UserError: the images cannot be obtained, are damaged or too few, or their size, channels
+            or classes are not those of the settings.
         """
         found = importlib.import_module(SOURCES[self.source]).read(raw_dir, data_dir)
         streams = []
@@ -166,7 +167,7 @@ class ImageData:
 
 
 def downscaled(images: np.ndarray, side: int) -> np.ndarray:
-    """uint8: the averages of squares of pixels.
+    """uint8 averages of squares of `side` x `side` pixels.
 
     Raises:
       UserError: the images cannot be divided into such squares.

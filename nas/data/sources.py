@@ -32,8 +32,8 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def check_text(name: str, content: bytes, sha256: str) -> str:
-    """`content` decoded. The checks run from the most telling to the least: a checksum alone does
-    not say what is wrong.
+    """`content` decoded. A checksum alone does not say what is wrong, so the checks that say more
+    come first.
 
     Raises:
       UserError: `content` is empty, is not UTF-8 or has another SHA-256; names `name`.
@@ -51,7 +51,7 @@ def check_text(name: str, content: bytes, sha256: str) -> str:
 
 
 def check_bytes(name: str, content: bytes, sha256: str) -> None:
-    """That `content` has a SHA-256.
+    """Checks that `content` has a SHA-256.
 
     Raises:
       UserError: it has another; names `name`.

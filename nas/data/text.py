@@ -22,13 +22,13 @@ UNKNOWN, END = "<unk>", "<eos>"
 
 
 class _Builder(NamedTuple):
-    """A TFDS builder by name, since its module imports TFDS. Its class has `words(text)` and the
+    """A TFDS builder, by name since its module imports TFDS. Its class has `words(text)` and the
     SHA256 of every split.
     """
 
     module: str
     name: str
-    # whether its raw files can come from a folder of the user's, as its argument `raw_dir`
+    # whether its raw files can come from a user's folder, given as its argument `raw_dir`
     raw_files: bool
 
 
@@ -38,7 +38,7 @@ CORPORA = {
 }
 
 
-OWN = "text"  # a text of the user's own, nas.data.user_text
+OWN = "text"  # the user's own text, read by nas.data.user_text
 
 
 class Corpus(NamedTuple):
@@ -61,9 +61,9 @@ class Text:
     # kjv (comes with the installation), ptb (downloaded, or from --raw_dir) or text (--raw_dir)
     corpus: str = "kjv"
     vocabulary: int = 4000  # types kept, <unk> and <eos> included; the rest become <unk>
-    batch: int = 32  # rows of the token stream, training
+    batch: int = 32  # rows of the token stream in training
     steps: int = 20  # tokens per row and update: truncated back-propagation through time
-    eval_batch: int = 32  # rows of the token stream, validation and rewards
+    eval_batch: int = 32  # rows of the token stream in validation and for rewards
 
     def __post_init__(self):
         check_choice("corpus", self.corpus, (*CORPORA, OWN))
@@ -79,7 +79,7 @@ class Text:
         return rows * self.steps
 
     def load(self, *, raw_dir: str | None = None, data_dir: str | None = None) -> Splits:
-        """Windows of `load_corpus`: of training in `batch` rows, of the others in `eval_batch`.
+        """Windows of `load_corpus`: `batch` rows for training, `eval_batch` for the other splits.
 
         Raises:
           UserError: as `load_corpus`, or a split is too short for one window.
@@ -99,13 +99,13 @@ def load_corpus(
 ) -> Corpus:
     """The corpus of that name, prepared on first use.
 
-    The vocabulary is <unk>, <eos> and the most frequent types of the training split, so many in all
-    or as many as there are; of equally frequent types the one seen first comes first.
+    The vocabulary is <unk>, <eos> and the most frequent types of the training split, at most
+    `vocabulary` in all; of equally frequent types the one seen first comes first.
 
     Args:
       raw_dir: folder with the raw files of the ptb corpus, which is not read once the corpus is
-        prepared: checksums make sure that prepared data is the same wherever it came from. For a
-        text of the user's own the place of the text, which is read every time.
+        prepared: checksums make sure that prepared data is the same wherever it came from. For the
+        user's own text, its place; it is read every time.
       data_dir: where TFDS keeps prepared data; None: its own default.
 
     Raises:
@@ -144,16 +144,15 @@ def _corpus(words, vocabulary):
 
 
 def _vocabulary(words, size):
-    counts = collections.Counter(
-        words
-    )  # in the order of first appearance, which most_common keeps among equals
+    # In the order of first appearance, which `most_common` keeps among equals.
+    counts = collections.Counter(words)
     for word in ("\n", UNKNOWN, END):
         counts.pop(word, None)
     return (UNKNOWN, END, *(word for word, _ in counts.most_common(size - 2)))
 
 
 def _texts(builder_class, sources):
-    """{split: text}, each line of which ends with a line end."""
+    """{split: text}; each line of a text ends with a line end."""
     texts = {}
     for split, sha256 in builder_class.SHA256.items():
         examples = sources[split].__getitems__(list(range(len(sources[split]))))

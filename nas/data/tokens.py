@@ -15,16 +15,15 @@ class Tokens(NamedTuple):
     """One window of a token stream, or [K, ...] windows stacked."""
 
     tokens: np.ndarray  # [B, steps + 1] int32; inputs are [:, :-1], targets [:, 1:]
-    start: (
-        np.ndarray
-    )  # [B] bool; the window is the first of its stream: carried state does not belong to it
+    # [B] bool; the window is the first of its stream: no carried state belongs to it
+    start: np.ndarray
 
 
 class Windows(NamedTuple):
-    """The windows of one stream, a `nas.types.Stream`."""
+    """The windows of one stream, a `nas.tasks.Stream`."""
 
     tokens: np.ndarray  # [n] int32; the whole stream
-    rows: np.ndarray  # [B, L] int32; of it, contiguous
+    rows: np.ndarray  # [B, L] int32; the stream as contiguous rows
     steps: int  # inputs per row and window
 
     @classmethod
@@ -67,8 +66,8 @@ class Windows(NamedTuple):
         return self._replace(rows=self.rows[rows])
 
     def halves(self, slices: int, seed: int) -> tuple[list[Tokens], list[Tokens]]:
-        """Of short rows of the stream, the even ones, shuffled, and the odd ones; each slice has B
-        of them.
+        """The stream in short rows, the even ones, shuffled, and the odd ones; each slice has B of
+        them.
         """
         batch, tokens = len(self.rows), self.rows.reshape(-1)
         while slices > 1 and len(tokens) // (2 * slices * batch) <= self.steps:

@@ -14,7 +14,7 @@ from nas.errors import UserError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid"), "test": ("test",)}
 ENDINGS = (".txt", ".txt.gz")
-BLOCK = 100  # lines that go into one split together, where there is one file
+BLOCK = 100  # lines that go into one split together, if there is a single file
 _WORDS = re.compile(r"\n|\w+|[^\w\s]")
 
 
@@ -27,7 +27,8 @@ def read_splits(place: str | os.PathLike | None) -> dict[str, str]:
     """{split: text} of a folder or a file; lines without a word are left out.
 
     A folder holds train.txt, validation.txt (or valid.txt) and test.txt, each plain or gzipped; or
-    one text file. Of one file, lines go by hundreds: of every twenty, one is validation, one test.
+    one text file. A single file is cut into blocks of a hundred lines: of every twenty blocks, one
+    is for validation and one for testing.
 
     Raises:
       UserError: no place is given, files are missing, unreadable, not text, or a split is empty.

@@ -1,9 +1,10 @@
-"""Pairs of many architectures: of n(n - 1) / 2 too many, those within disjoint blocks.
+"""Pairs of architectures: all n(n - 1) / 2 of them or, if these are too many, those within disjoint
+blocks.
 
-Architectures are independent draws, so that disjoint blocks of them are too. All pairs of every
-block are an incomplete U-statistic (Blom 1976, "Some properties of incomplete U-statistics"): its
-mean is that of all pairs, and what it loses in variance, beside all pairs of the same n
-architectures, falls as 1 / block size. One block is all pairs.
+Architectures are independent draws, and so disjoint blocks of them are independent too. All pairs
+of every block are an incomplete U-statistic (Blom 1976, "Some properties of incomplete
+U-statistics"): its mean is that of all pairs, and what it loses in variance, beside all pairs of
+the same n architectures, falls as 1 / block size. One block is all pairs.
 
 Vectors of pairs [P] have one block after another, each in the order of `pdist`.
 """
@@ -14,7 +15,7 @@ import numpy as np
 
 
 def pairs(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of every pair within blocks of `size` of n architectures, the first and the second [P].
+    """First and second member [P] of every pair within blocks of `size` of n architectures.
 
     Raises:
       ValueError: n is not a multiple of `size`.

@@ -1,10 +1,9 @@
-"""What a policy uses of its past (Adam & Lorraine 2019; Q1): how far p(a_t | a_<t) is from a
+"""How much a policy uses its past (Adam & Lorraine 2019; Q1): how far p(a_t | a_<t) is from a
 distribution that ignores a_<t.
 
 A policy comes in as its conditional distributions of given sequences (`Trace.log_probs`) or as a
-function that yields them. Everything is in nats. Conditioning is worth nothing without the entropy
-beside it: a policy that always decides the same is as far from itself as one that never looks back,
-zero.
+function that yields them. Everything is in nats. Conditioning must be read beside the entropy: it
+is zero for a policy that never looks back, and also for one that always decides the same.
 """
 
 import math
@@ -26,7 +25,7 @@ class Conditioning(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The sum over positions: of a policy's own samples, its total correlation."""
+        """The sum over positions; for a policy's own samples, its total correlation."""
         return float(self.divergence.sum())
 
     @property
@@ -50,14 +49,14 @@ def conditioning(log_probs: np.ndarray) -> Conditioning:
     """KL(p(a_t | a_<t) || p_t) by position, with p_t the mean of p(a_t | a_<t) over the n
     sequences.
 
-    Of sequences drawn from the policy itself, p_t is its marginal and the divergence is the mutual
-    information of a_t and a_<t; their sum is the total correlation, sum_t H(a_t) - H(a_1..a_T). Of
-    sequences that several policies share (a uniform sample) it compares how these use the same
-    prefixes, and p_t is the policy averaged over them.
+    For sequences drawn from the policy itself, p_t is its marginal and the divergence is the mutual
+    information of a_t and a_<t; their sum is the total correlation, sum_t H(a_t) - H(a_1..a_T). For
+    sequences that several policies share (a uniform sample), p_t is the policy averaged over them,
+    and the divergence compares how policies use the same prefixes.
 
     The entropy of a mean over n sequences is too small, by sum_k Var(p(k | a_<t)) / (2 n p_t(k)) to
     first order; the estimate of that is added. It is zero for a policy that ignores its past, about
-    divergence / n for one that hardly looks, and (choices seen - 1) / (2 (n - 1)) for one that is
+    divergence / n for one that hardly uses it, and (choices seen - 1) / (2 (n - 1)) for one that is
     certain of every decision (Miller 1955). What is left is of order 1 / n^2.
 
     Args:
@@ -81,11 +80,11 @@ def conditioning(log_probs: np.ndarray) -> Conditioning:
 
 
 def total_correlation(joint: np.ndarray) -> float:
-    """sum_t H(a_t) - H(a_1..a_T) in nats, exact, of the probabilities of all sequences of an
+    """sum_t H(a_t) - H(a_1..a_T) in nats, exact, from the probabilities of all sequences of an
     enumerable space.
 
     Args:
-      joint: [c_1, ..., c_T] float, one axis a decision.
+      joint: [c_1, ..., c_T] float, one axis per decision.
     """
     axes = range(joint.ndim)
     marginals = (joint.sum(axis=tuple(other for other in axes if other != t)) for t in axes)
@@ -93,14 +92,14 @@ def total_correlation(joint: np.ndarray) -> float:
 
 
 def gibbs_curve(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Entropies [b], rising, and total correlations [b], nats, of the Gibbs policies p ~ exp(score
-    / beta) of an enumerable space.
+    """Entropies [b], rising, and total correlations [b], in nats, of the Gibbs policies p ~
+    exp(score / beta) of an enumerable space.
 
-    Of all policies of an entropy, that one has the highest expected score: its total correlation is
-    what a policy of that entropy has reason to have.
+    Among all policies with a given entropy, the Gibbs policy has the highest expected score: its
+    total correlation is what a policy of that entropy has reason to have.
 
     Args:
-      scores: [c_1, ..., c_T] float, higher is better, one axis a decision; not all alike.
+      scores: [c_1, ..., c_T] float, higher is better, one axis per decision; not all alike.
     """
     scores = np.asarray(scores, np.float64) - np.max(scores)
     found = []
@@ -119,16 +118,16 @@ def influence(
 
     Entry (s, t) is the mean over sequences of KL(p(a_t | a_<t) || q), q being the mean of p(a_t |
     a_<t) over all choices of a_s with the rest of a_<t held fixed. It is at most log(choices of s),
-    and zero for t <= s. Of uniformly drawn sequences it is the conditional mutual information of
-    a_t and a_s given the other decisions before t. It asks how the policy reacts, also to decisions
-    that it would hardly take: a policy that has collapsed may have influence and no total
+    and zero for t <= s. For uniformly drawn sequences it is the conditional mutual information of
+    a_t and a_s given the other decisions before t. It measures how the policy reacts, even to
+    decisions that it would hardly take: a policy that has collapsed may have influence and no total
     correlation.
 
     Args:
       log_probs: decisions [n, T] int32 -> [n, T, K] log p(. | a_<t); called once for every choice
         of every position.
       decisions: [n, T] int32.
-      num_choices: length T.
+      num_choices: choices of each decision, length T.
     """
     decisions = np.asarray(decisions, np.int32)
     n, length = decisions.shape
@@ -145,8 +144,8 @@ def influence(
 
 
 def by_lag(influences: np.ndarray, num_choices: Sequence[int]) -> np.ndarray:
-    """[T - 1] mean of an `influence` [T, T] at lags 1..T-1, over pairs of positions with a choice;
-    NaN where there is none.
+    """[T - 1] mean of an `influence` matrix [T, T] at lags 1..T-1, over pairs of positions that
+    have a choice; NaN where there are none.
     """
     free = np.asarray(num_choices) > 1
     pairs = (np.diagonal(influences, lag)[free[:-lag] & free[lag:]] for lag in range(1, len(free)))
@@ -191,8 +190,8 @@ def groups_test(
     cells = np.arange(length) * choices + suffixes
 
     def common(labels):
-        """Common decisions of all pairs of one group, from how often each group took each
-        choice.
+        """Number of common decisions over all pairs within groups, from how often each group took
+        each choice.
         """
         counts = np.bincount((labels[:, None] * length * choices + cells).ravel())
         return int(counts @ counts - suffixes.size) // 2

@@ -4,7 +4,7 @@
 One row per measure: Spearman's rank correlation over pairs (all, or those within blocks of
 architectures) between the L2 distance of two embeddings and the measure of the two architectures.
 Similarities should come out negative, differences positive. Pairs that share an architecture are
-not independent, so no p-value comes with these numbers. The paper's own protocol stands beside it.
+not independent, so no p-value comes with these numbers. The paper's own protocol is computed too.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from nas.spaces.space import MAX_NODES
 from nas.tasks import Task
 
 TOTAL = "total overlap"
-EDIT_DISTANCE = "edit distance"  # in its primary definition
-EDIT_DISTANCES = {  # name -> how `pairwise_edit_distance` is asked for it
+EDIT_DISTANCE = "edit distance"  # the primary definition
+EDIT_DISTANCES = {  # name -> arguments that define it
     EDIT_DISTANCE: {},
     "edit distance, labels ignored": {"labelled": False},
     "edit distance, input and output free": {"forced": False},
@@ -36,7 +36,7 @@ METRICS = {"L2": "euclidean", "cosine": "cosine"}
 
 
 def common(kind: str) -> str:
-    """Name of the measure: decisions of a kind that a pair has in common."""
+    """Name of the measure that counts the decisions of a kind on which a pair agrees."""
     return f"common {kind}s"
 
 
@@ -46,7 +46,7 @@ def labelled_edges(space: SearchSpace) -> str:
 
 
 def difference_in(name: str) -> str:
-    """Name of the measure: by how much a pair differs in a number."""
+    """Name of the measure of how much a pair differs in a number."""
     return f"{name}, |difference|"
 
 
@@ -58,7 +58,7 @@ def protocol(task: Task) -> tuple[str, str, str]:
 def edit_distances(
     space: SearchSpace, decisions: np.ndarray, *, block: int | None = None
 ) -> np.ndarray:
-    """[D, P] exact edit distances of pairs within blocks (None: all), a row a definition of
+    """[D, P] exact edit distances of pairs within blocks (None: all), one row per definition of
     EDIT_DISTANCES: int32, or nan where the graphs of the space are too large.
     """
     block = block or len(decisions)
@@ -75,8 +75,8 @@ def edit_distances(
 def measures(
     space: SearchSpace, decisions: np.ndarray, *, edits: np.ndarray, block: int | None = None
 ) -> dict[str, np.ndarray]:
-    """name -> [P] value of every pair: what it has in common, in all and kind by kind, its labelled
-    edges, and what it differs by in features and edits.
+    """name -> [P] value for every pair: common decisions, by kind and in all, common labelled
+    edges, and differences in features and edits.
 
     Args:
       decisions: [n, T].
@@ -96,8 +96,8 @@ def measures(
 
 
 def distances(embedding: np.ndarray, metric: str = "L2", *, block: int | None = None) -> np.ndarray:
-    """[P] distance of the pairs of embeddings [n, H] within blocks (None: all), by one of METRICS;
-    zero where all are the same up to rounding.
+    """[P] distances of the pairs of embeddings [n, H] within blocks (None: all), by one of METRICS;
+    zero if all embeddings are the same up to rounding.
     """
     rows = np.asarray(embedding, np.float64)
     found = within(lambda rows: pdist(rows, METRICS[metric]), rows, block)
@@ -122,7 +122,7 @@ def correlations(
 def paper_protocol(task: Task, sample: Sample) -> dict[tuple[str, str, str], float]:
     """(measure, statistic, metric) -> correlation as the paper's code appears to compute it.
 
-    The state is read before the last decision is consumed, performance is what is shown of a loss,
+    The state is read before the last decision is consumed, performance is the loss as it is shown,
     the edit distance is networkx's first approximation without labels.
     """
     block = sample.block

@@ -1,5 +1,5 @@
-"""What the values of every architecture of an enumerable space say before any search: how they
-depend on decisions, where a search would stop, how far a repetition agrees.
+"""What the values of all architectures of an enumerable space show before any search: how they
+depend on decisions, where a search would stop, how well repetitions agree.
 """
 
 import itertools
@@ -16,28 +16,28 @@ from nas.spaces import SearchSpace
 
 
 class Explained(NamedTuple):
-    """Shares of the variance of values, of all architectures alike."""
+    """Shares of the variance of values, all architectures weighted alike."""
 
     fitted: float  # 0..1
-    held_out: float  # of architectures that the fit has not seen; below 0: worse than their mean
+    held_out: float  # on architectures that the fit has not seen; below 0: worse than their mean
 
 
 class Repeatability(NamedTuple):
-    """How far the values of architectures agree between seeds, the common effect of a seed left
-    out.
+    """How well the values of architectures agree between seeds, apart from the common effect of a
+    seed.
     """
 
-    icc: Interval  # intraclass correlation: share of the variance of one value that is not seeds
+    icc: Interval  # intraclass correlation: share of one value's variance that is not due to seeds
     within: float  # standard deviation between seeds of an architecture
     between: float  # standard deviation between architectures
     spearman: Interval  # mean over pairs of seeds
-    best: Interval  # the same among the best quarter by the mean of all seeds
-    # the same among the best quarter by a third seed, which says nothing of the errors of the
-    # two; nan of two seeds
+    best: Interval  # the same within the best quarter by the mean of all seeds
+    # The same within the best quarter by a third seed, whose errors are independent of the two;
+    # nan with two seeds.
     best_by_another: Interval
 
     def of_mean(self, seeds: int) -> float:
-        """Reliability of the mean of so many seeds (Spearman-Brown)."""
+        """Reliability of the mean of `seeds` seeds (Spearman-Brown)."""
         return seeds * self.icc.estimate / (1 + (seeds - 1) * self.icc.estimate)
 
 
@@ -50,10 +50,11 @@ def explained(
     folds: int = 10,
     seed: int = 0,
 ) -> Explained:
-    """How much of the values [n] of `space.every()` sums of effects explain: of single decisions
-    (order 1), of pairs of them too (2).
+    """How much of the values [n] of `space.every()` is explained by a sum of effects: of single
+    decisions (order 1), or of pairs of them too (order 2).
 
-    Least squares. Architectures of one class [n], which compute the same, are held out together.
+    Fitted by least squares. Architectures of one class [n], which compute the same, are held out
+    together.
     """
     features = _features(space, order)
     values = np.asarray(values, np.float64)
@@ -70,8 +71,7 @@ def explained(
 
 
 def local_optima(space: SearchSpace, values: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Classes, the best first, of which no architecture gets a smaller value by changing one
-    decision.
+    """Classes, best first, in which no architecture gets a smaller value by changing one decision.
 
     Args:
       values: [n] of `space.every()`, smaller is better, equal within a class.
@@ -89,8 +89,8 @@ def local_optima(space: SearchSpace, values: np.ndarray, classes: np.ndarray) ->
 def repeatability(
     values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Repeatability:
-    """Of values [architectures, seeds], smaller is better; limits are percentiles over resampled
-    architectures.
+    """Repeatability of values [architectures, seeds], smaller is better; limits are percentiles
+    over resampled architectures.
 
     Raises:
       ValueError: fewer than two seeds or eight architectures.
@@ -107,7 +107,7 @@ def repeatability(
     intervals = []
     for agreement in (_between_seeds, _in_best, _in_best_by_another):
         drawn = np.array([agreement(some) for some in resampled])
-        drawn = drawn[~np.isnan(drawn)]  # some resample may hold one architecture alone
+        drawn = drawn[~np.isnan(drawn)]  # a resample may hold one architecture only
         limits = np.quantile(drawn, _limits(level)) if len(drawn) else (math.nan,) * 2
         intervals.append(Interval(agreement(values), *map(float, limits)))
     return Repeatability(icc, components.within, components.between, *intervals)

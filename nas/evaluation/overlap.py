@@ -1,6 +1,6 @@
 """Position-aware similarities of architectures: how much two decision vectors have in common.
 
-Functions of pairs compare those within blocks of `block` architectures, all where it is None, and
+Functions of pairs compare the pairs within blocks of `block` architectures (None: all pairs), and
 return them in the order of `nas.evaluation.blocks`.
 """
 
@@ -14,8 +14,8 @@ from nas.spaces import SearchSpace
 def common_decisions(
     space: SearchSpace, decisions: np.ndarray, *kinds: str, block: int | None = None
 ) -> np.ndarray:
-    """[P] positions of these kinds at which a pair decided the same; positions without a choice are
-    left out.
+    """[P] number of positions of these kinds at which a pair decided the same; positions without a
+    choice are left out.
     """
     positions = np.concatenate([space.positions(kind) for kind in kinds])
     return len(positions) - _count_different(space.validate(decisions)[:, positions], block)
@@ -24,11 +24,12 @@ def common_decisions(
 def common_labelled_edges(
     space: SearchSpace, decisions: np.ndarray, *, block: int | None = None
 ) -> np.ndarray:
-    """[P] edges that a pair shares and whose head has the same label in both, of all parts.
+    """[P] number of edges that both of a pair have and whose head has the same label in both, over
+    all parts.
 
-    Edges are compared by the positions of their nodes; those of inputs count, those to the output,
-    which decide nothing, do not. This is the paper's "common activations", as its code appears to
-    count them: nodes with the same parent and activation.
+    Edges are compared by the positions of their nodes. Edges from inputs count; edges to the output
+    do not, since they decide nothing. This is the paper's "common activations", as its code appears
+    to count them: nodes with the same parent and activation.
     """
     heads = [
         (adjacency & (labels == label)[:, None, :]).reshape(len(labels), -1)
@@ -61,7 +62,7 @@ def one_hot(space: SearchSpace, decisions: np.ndarray) -> np.ndarray:
 def random_projection(
     space: SearchSpace, decisions: np.ndarray, width: int, seed: int = 0
 ) -> np.ndarray:
-    """[n, width]: `one_hot` through a Gaussian matrix: an embedding that encodes every decision and
+    """[n, width]: `one_hot` times a Gaussian matrix: an embedding that encodes every decision and
     has learned nothing.
     """
     encoded = one_hot(space, decisions)

@@ -8,14 +8,14 @@ import numpy as np
 
 from nas.evaluation.rounding import constant_columns
 
-_PENALTIES = 10.0 ** np.arange(-9, 4)  # per training example, of standardised features
+_PENALTIES = 10.0 ** np.arange(-9, 4)  # penalties per training example, for standardised features
 
 
 class Probe(NamedTuple):
     """Held-out accuracy, by position; its standard error is sqrt(accuracy (1 - accuracy) / n)."""
 
-    accuracy: np.ndarray  # [T] 0..1, of the probe
-    majority: np.ndarray  # [T] 0..1, of the most frequent choice of the training folds
+    accuracy: np.ndarray  # [T] 0..1, accuracy of the probe
+    majority: np.ndarray  # [T] 0..1, accuracy of the most frequent choice of the training folds
 
 
 def probe_accuracy(
@@ -24,15 +24,16 @@ def probe_accuracy(
     """How often a linear function of the embedding gives the decision, by position, under
     cross-validation.
 
-    Ridge regression on one-hot decisions, the largest output taken. Features are standardised and
-    each position's penalty is chosen by leave-one-out error, on the training folds: a state that
-    tells nothing falls back on the majority. It is a lower bound of what a linear classifier finds:
-    of three choices that lie on one line it misses the one between.
+    Ridge regression on one-hot decisions; the largest output is taken. Features are standardised
+    and each position's penalty is chosen by leave-one-out error, on the training folds. From a
+    state that says nothing about the decision, the probe falls back on the majority. The accuracy
+    is a lower bound on what a linear classifier finds: of three choices that lie on one line it
+    misses the middle one.
 
     Args:
       embedding: [n, H] float.
       decisions: [n, T] int32.
-      folds: architectures are shuffled and divided into so many parts; each is held out once.
+      folds: number of parts, of shuffled architectures, each of which is held out once.
     """
     embedding, decisions = np.asarray(embedding), np.asarray(decisions)
     one_hot = (decisions[:, :, None] == np.arange(decisions.max() + 1)).astype(float)
@@ -54,7 +55,7 @@ def _predict(features, targets, held_out):
     constant = constant_columns(features)
     features, held_out = features.astype(np.float64), held_out.astype(np.float64)
     mean, spread = features.mean(axis=0), features.std(axis=0)
-    constant |= spread == 0  # squares that are too small for a number
+    constant |= spread == 0  # squared deviations underflowed
     mean[constant], spread[constant] = 0, np.inf
     left, singular, right = np.linalg.svd((features - mean) / spread, full_matrices=False)
     held_out = (held_out - mean) / spread @ right.T

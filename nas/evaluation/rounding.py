@@ -2,7 +2,7 @@
 
 import numpy as np
 
-ROUNDING = 1e-12  # relative; of what is computed in double precision
+ROUNDING = 1e-12  # relative error of what is computed in double precision
 
 
 def is_constant(values: np.ndarray) -> bool:

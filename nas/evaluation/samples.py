@@ -1,7 +1,7 @@
 """What an evaluation knows of a controller, as arrays: its architectures, and how it decides.
 
-n architectures are compared pair by pair (P pairs in the order of `nas.evaluation.blocks`); N more
-tell what the policy does. H is 0 where the policy has no hidden state.
+n architectures are compared pair by pair (P pairs in the order of `nas.evaluation.blocks`); N
+others show how the policy decides. H is 0 where the policy has no hidden state.
 """
 
 from typing import NamedTuple
@@ -18,14 +18,13 @@ class Sample(NamedTuple):
     after: np.ndarray  # [n, H] state after the last decision was consumed
     before: np.ndarray  # [n, H] state that produced the last decision, as the paper's code reads it
     loss: np.ndarray  # [n] under the shared weights that this controller was trained with
-    common_loss: (
-        np.ndarray
-    )  # [n] under shared weights that all arms have in common; NaN: not measured
-    edit_distance: np.ndarray  # [D, P] of `correlations.edit_distances`
+    # [n] under shared weights that all arms have in common; NaN: not measured
+    common_loss: np.ndarray
+    edit_distance: np.ndarray  # [D, P] from `correlations.edit_distances`
 
     @property
     def block(self) -> int:
-        """Architectures of a block, which are compared with each other."""
+        """Architectures per block; those of a block are compared with each other."""
         return 2 * self.edit_distance.shape[1] // len(self.decisions) + 1
 
     @property
@@ -46,14 +45,12 @@ class Sample(NamedTuple):
 class Behaviour(NamedTuple):
     """How a policy decides."""
 
-    own: np.ndarray  # [N, T] int32; its samples
-    own_log_probs: np.ndarray  # [N, T, K] log p(. | a_<t) along them
+    own: np.ndarray  # [N, T] int32; samples of the policy
+    own_log_probs: np.ndarray  # [N, T, K] log p(. | a_<t) along these samples
     uniform: np.ndarray  # [N, T] int32; uniform sequences, the same for every policy
-    uniform_log_probs: np.ndarray  # [N, T, K]
+    uniform_log_probs: np.ndarray  # [N, T, K] log p(. | a_<t) along these
     uniform_after: np.ndarray  # [N, H] states after the last decision
-    influence: (
-        np.ndarray
-    )  # [T, T] nats; of an earlier decision (row) on a later one, `conditioning.influence`
-    # [G, M, T] int32; M samples from each of G intermediate states, that of the first T // 2
-    # decisions
+    # [T, T] nats; effect of an earlier decision (row) on a later one, by `conditioning.influence`
+    influence: np.ndarray
+    # [G, M, T] int32; M samples from each of G intermediate states, after T // 2 decisions
     continued: np.ndarray

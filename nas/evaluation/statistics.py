@@ -1,11 +1,11 @@
 """What the numbers of a study are worth: intervals over seeds, paired comparisons, tests on
 distances of architectures.
 
-Seeds are independent of each other, pairs of architectures are not: 4,950 distances of 100
-architectures share them, and the usual p-value of their correlation is wrong. Whatever is said of
-such a correlation comes from permuting or resampling architectures, or from blocks of them, which
-are independent. A number that is not finite makes every result that depends on it NaN: a seed is
-never dropped.
+Seeds are independent of each other, pairs of architectures are not: the 4,950 distances between 100
+architectures share those architectures, and the usual p-value of their correlation is wrong.
+Intervals and p-values of such a correlation come from permuting or resampling architectures, or
+from blocks of them, which are independent. A number that is not finite makes every result that
+depends on it NaN: a seed is never dropped.
 """
 
 import math
@@ -20,7 +20,7 @@ from nas.evaluation.compiled import compiled
 from nas.evaluation.rounding import ROUNDING, is_constant
 from nas.progress import track
 
-_TOLD = 100  # permutations after which is told how many there are
+_TOLD = 100  # permutations between two reports of progress
 
 
 class Interval(NamedTuple):
@@ -49,12 +49,12 @@ class Mantel(NamedTuple):
 
 
 class VarianceComponents(NamedTuple):
-    """Where the spread of values of groups comes from, as standard deviations."""
+    """Where the spread of values in groups comes from, as standard deviations."""
 
-    within: float  # of a value about the mean of its group
-    between: float  # of the groups' means, without what is left in them of `within`
-    # within^2 / (within^2 + between^2): of the variance of one value of each group; limits over
-    # resampled groups
+    within: float  # spread of values about the mean of their group
+    between: float  # spread of the groups' means, less what `within` adds to it
+    # within^2 / (within^2 + between^2): share in the variance of one value of each group; limits
+    # over resampled groups
     share: Interval
 
 
@@ -104,22 +104,22 @@ def equivalence_bound(values, level: float = 0.05) -> float:
     """The smallest bound at which `equivalence_p` of values [S] is at most `level`: what "no
     correlation" then means.
 
-    It speaks of the mean over seeds for the architectures that were compared, not of others.
+    It is about the mean over seeds for the architectures that were compared, not for others.
     """
     mean, error = _mean_and_error(_seeds(values))
     return abs(mean) + error * _t_quantile(1 - level, values)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values of one family of tests, adjusted after Holm (1979): below .05, the family's chance
-    of any error is too.
+    """p-values of one family of tests, adjusted after Holm (1979): rejecting those below .05 keeps
+    the chance of any false rejection in the family below .05.
 
     A NaN stays NaN and counts as a test of the family.
 
     Raises:
       ValueError: a p-value outside 0..1.
     """
-    from statsmodels.stats.multitest import multipletests  # here: it imports pandas
+    from statsmodels.stats.multitest import multipletests  # not at the top: it imports pandas
 
     values = np.array(list(p_values.values()), float)
     undefined = np.isnan(values)
@@ -141,12 +141,12 @@ def mantel(
     in the order of `nas.evaluation.blocks` [P].
 
     The architectures of x are permuted, those of each block among themselves, and p = (1 +
-    permutations with |r| no smaller) / (1 + permutations). A permutation costs P. If x and y are
-    independent, the architectures of a block are exchangeable and the test is exact, whatever the
-    number of blocks (restricted permutations: Good 2005, "Permutation, Parametric and Bootstrap
-    Tests of Hypotheses"). Correlations that differ by rounding alone are equal: of architectures
-    that are mostly alike, many permutations give the observed one, and p would come out far too
-    small without them. NaN where a side is constant or not finite.
+    permutations with |r| no smaller) / (1 + permutations). A permutation takes time proportional to
+    P. If x and y are independent, the architectures of a block are exchangeable and the test is
+    exact, whatever the number of blocks (restricted permutations: Good 2005, "Permutation,
+    Parametric and Bootstrap Tests of Hypotheses"). Correlations that differ by rounding alone count
+    as equal: where architectures are mostly alike, many permutations give the observed one, and p
+    would come out far too small without them. NaN where a side is constant or not finite.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
@@ -170,7 +170,7 @@ def partial_mantel(
 
     The architectures of x are permuted; y and the control keep their relation. Where x and y both
     follow the control, p is too small (Guillot, Rousset 2013): a correlation of ranks does not take
-    all of it away. NaN also where it determines a side.
+    all of it away. NaN also where the control determines a side.
 
     Raises:
       ValueError: lengths that differ, or are no number of pairs.
@@ -188,8 +188,8 @@ def mantel_and_partial(
     permutations: int = 9999,
     seed: int = 0,
 ) -> tuple[Mantel, Mantel]:
-    """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations: they
-    are what takes the time.
+    """`mantel` of x and y and `partial_mantel` at a fixed control, from the same permutations,
+    which take most of the time.
     """
     undefined = Mantel(math.nan, math.nan)
     if not (_varies(x) and _varies(y) and _varies(control)):
@@ -275,8 +275,8 @@ def blocked_correlation(
 def variance_components(
     values: np.ndarray, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> VarianceComponents:
-    """One-way random effects of values [groups, members], from the mean squares; a negative
-    component is zero.
+    """Components of variance of values [groups, members] under one-way random effects, from the
+    mean squares; a negative component is set to zero.
 
     The limits are percentiles over groups that are resampled whole. NaN where a value is not
     finite, or nothing varies.
@@ -292,7 +292,7 @@ def variance_components(
     means, variances = values.mean(axis=1), values.var(axis=1, ddof=1)
 
     def components(rows):
-        """[...] variances within and between, of groups rows [..., groups]."""
+        """[...] variances within and between the groups `rows` [..., groups]."""
         within = variances[rows].mean(axis=-1)
         between = means[rows].var(axis=-1, ddof=1) - within / values.shape[1]
         return within, np.maximum(between, 0.0)
@@ -307,7 +307,7 @@ def variance_components(
         *components(np.random.default_rng(seed).integers(groups, size=(resamples, groups)))
     )
     estimate = float(share(within, between))
-    # A resample of one group alone, whose members are alike, has no share.
+    # A resample of a single group whose members are alike has no share.
     low, high = (
         (math.nan,) * 2
         if math.isnan(estimate)
@@ -343,7 +343,7 @@ def _varies(values):
 
 
 def _standard_ranks(values):
-    """Mid-ranks less their mean, of norm one."""
+    """Mid-ranks less their mean, scaled to norm one."""
     centred = rankdata(values) - (len(values) + 1) / 2
     return centred / np.linalg.norm(centred)
 
@@ -365,12 +365,12 @@ def _permuted_correlations(x, others, blocks, permutations, seed):
     return found.T
 
 
-@compiled(fastmath=True)  # sums of a row in any order, in vector registers; all is finite
+@compiled(fastmath=True)  # sums in any order, in vector registers: all numbers are finite
 def _correlate(ranks, orders, others, found):
-    """Adds to found [M] the sums over pairs of ranks [blocks, size, size], rows and columns of each
-    block in the order of orders [blocks, size], times others [M, P].
+    """Adds sums over pairs to found [M]: ranks [blocks, size, size], with rows and columns of each
+    block in the order given by orders [blocks, size], times each of others [M, P].
 
-    Adds up rows first: errors of rounding stay far below ROUNDING.
+    Rows are summed first: errors of rounding stay far below ROUNDING.
     """
     start = 0
     for block in range(len(orders)):
@@ -386,6 +386,6 @@ def _correlate(ranks, orders, others, found):
 
 
 def _two_sided(correlations):
-    """The first correlation, and the share of all that are at least as far from zero."""
+    """The first correlation, and the share of all correlations at least as far from zero."""
     sizes = np.abs(correlations)
     return Mantel(float(correlations[0]), float(np.mean(sizes >= sizes[0] - ROUNDING)))

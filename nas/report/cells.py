@@ -15,6 +15,7 @@ from matplotlib.path import Path
 from nas.report.layout import layered
 from nas.report.style import new_figure, style, text_width
 
+# colours of boxes, so that even yellow can be used
 _COLORS = (
     "#0072B2",
     "#E69F00",
@@ -24,11 +25,11 @@ _COLORS = (
     "#D55E00",
     "#F0E442",
     "#000000",
-)  # boxes: yellow will do
+)
 _END_COLOR = "#8a939d"
 _WIDTH = 300.0  # points: 400 pixels
 _WIDEST = 340.0  # points: letters are legible when this is shrunk to 400 pixels
-_MARGIN, _LINE = 4.0, 12.0  # points: around the drawing; a line of the title
+_MARGIN, _LINE = 4.0, 12.0  # points: margin around the drawing; height of a line of the title
 
 
 def cell_drawing(
@@ -37,16 +38,16 @@ def cell_drawing(
     io_labels: Sequence[str],
     title: str | None = None,
 ) -> Figure:
-    """An architecture, or a part of one, as a layered graph, a color a label.
+    """An architecture, or a part of one, as a layered graph with one colour per label.
 
     It is about 400 pixels wide on a screen, top down or left to right. Nodes other than inputs and
     the output carry a number, counted in the order of the graph. Long edges into one node share a
     lane. Artists have the identifiers `node-NODE` and `edge-TAIL-HEAD`.
 
     Args:
-      graph: as `SearchSpace.to_graphs` has it.
-      label_names: in the order of their colours.
-      io_labels: of nodes that carry no number.
+      graph: as `SearchSpace.to_graphs` returns it.
+      label_names: names of labels, in the order of their colours.
+      io_labels: labels of nodes that carry no number.
       title: printed above.
     """
     labels = dict(graph.nodes(data="label"))
@@ -105,9 +106,9 @@ class _Plan(NamedTuple):
     width: float
     height: float
     texts: dict
-    centres: dict  # of each node, (x, y)
-    sizes: dict  # of each node, (width, height)
-    paths: dict[tuple, Path]  # of each edge
+    centres: dict  # node -> (x, y)
+    sizes: dict  # node -> (width, height)
+    paths: dict[tuple, Path]  # edge -> its path
 
 
 def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
@@ -116,9 +117,8 @@ def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
     sizes = {
         node: (8 + max(map(text_width, text.split("\n"))), height) for node, text in texts.items()
     }
-    across, along = (
-        (1, 0) if sideways else (0, 1)
-    )  # which of width and height runs along a layer, which along the flow
+    # Indices into (width, height): which runs along a layer, and which along the flow.
+    across, along = (1, 0) if sideways else (0, 1)
     layout = layered(graph, {node: size[across] for node, size in sizes.items()}, gap=5)
     depth = 1 + max(layout.layer.values())
     thickness = [
@@ -148,7 +148,7 @@ def _plan(graph: nx.DiGraph, texts: dict, sideways: bool) -> _Plan:
 
 
 def _space(layout, thickness, sideways) -> float:
-    """Between layers: more where an edge goes far aside; sideways, what the width allows."""
+    """Space between layers: more if an edge goes far aside; sideways, what the width allows."""
     aside = [
         abs(np.diff([layout.across[u], *lanes, layout.across[v]])).max()
         for (u, v), lanes in layout.lanes.items()
@@ -160,7 +160,7 @@ def _space(layout, thickness, sideways) -> float:
 
 
 def _path(stretches, sideways) -> Path:
-    """Straight through layers, (across, from, to) each, and curved between them."""
+    """A path straight through layers, each (across, from, to), and curved between them."""
     vertices, codes = [], []
     for across, start, end in stretches:
         if vertices:

@@ -1,7 +1,7 @@
-"""The report on one controller of any make, known by arrays alone: what its embeddings and its
-policy say of its decisions.
+"""The report on a controller of any make, known by arrays alone: what its embeddings and its policy
+show of its decisions.
 
-One controller is one seed: intervals come from resampling its architectures and speak of others
+A controller is a single seed: intervals come from resampling its architectures and speak of others
 that it could have drawn.
 """
 
@@ -31,7 +31,7 @@ _TESTS = (
 
 
 class Controller(NamedTuple):
-    """n architectures that a controller decided, and what it held and thought while it did."""
+    """n architectures that a controller decided, with its states and probabilities."""
 
     decisions: np.ndarray  # [n, T] int32
     embeddings: np.ndarray  # [n, H] float
@@ -42,8 +42,8 @@ class Controller(NamedTuple):
 def correlations_table(
     values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str
 ) -> Table:
-    """Spearman's correlation of the distance of embeddings with each of `values` [P], beside what
-    learned nothing.
+    """Spearman's correlation of the distance of embeddings with each of `values` [P], beside
+    embeddings that have learned nothing.
     """
     decisions, embeddings = controller.decisions[:COMPARED], controller.embeddings[:COMPARED]
     width = embeddings.shape[1]
@@ -79,7 +79,7 @@ def correlations_table(
 def performance_table(
     values: Mapping[str, np.ndarray], space: SearchSpace, controller: Controller, command: str
 ) -> Table:
-    """Whether embeddings tell performance beyond what the architectures have in common."""
+    """Whether embeddings follow performance beyond what the architectures have in common."""
     distance = correlations.distances(controller.embeddings[:COMPARED])
     total = overlap.common_decisions(
         space, controller.decisions[:COMPARED], *dict.fromkeys(space.kinds)
@@ -104,7 +104,7 @@ def performance_table(
 
 
 def probes_table(space: SearchSpace, probe: Probe, command: str) -> Table:
-    """What can be read off the embeddings, by position."""
+    """Which decisions can be read off the embeddings, by position."""
     free = np.flatnonzero(np.array(space.num_choices) > 1)
     accuracy, majority = probe.accuracy[free], probe.majority[free]
     rows = [
@@ -217,7 +217,7 @@ def write_report(
 
 
 def _tested(x, y):
-    """Cells: correlation, interval, p."""
+    """Cells of a row: correlation, interval, p."""
     found = st.bootstrap_correlation(x, y)
     interval = (
         f"[{found.low:+z.3f}, {found.high:+z.3f}]" if np.isfinite(found.low) else Empty("undefined")

@@ -19,7 +19,7 @@ from nas.report.style import INK, PALETTE, QUIET, fill, new_figure, style, text_
 
 _PANEL = (3.2, 2.5)  # inches
 _PAGE_WIDTH = 7.0  # inches
-_LINES = ("-", "--", ":")  # the next when all colours are taken
+_LINES = ("-", "--", ":")  # the next one once all colours are taken
 
 
 class Logged(NamedTuple):
@@ -38,7 +38,7 @@ def training_curves(
     window: int = 1,
     columns: int = 2,
 ) -> Figure:
-    """Metrics over training, a panel a metric and a line an arm.
+    """Metrics over training, one panel per metric and one line per arm.
 
     Args:
       curves: arm -> metric key -> (steps [S], values [S]). A metric that an arm lacks is not drawn
@@ -159,7 +159,7 @@ def _grid(count, columns, *, size=None, **options) -> tuple[Figure, list]:
 def _heading(ax, title, subtitle) -> None:
     room = (
         72 * ax.get_figure().get_size_inches()[0] / ax.get_subplotspec().get_gridspec().ncols - 52
-    )  # less the axis
+    )  # without the axis
     small = fill(subtitle, room)
     if small:
         ax.annotate(
@@ -202,8 +202,8 @@ def _running_mean(values, window) -> np.ndarray:
 
 
 def _plain_axis(axis) -> None:
-    """Linear, with the power of ten in each label: one for the whole axis would stand where the
-    heading is.
+    """A linear axis with the power of ten in each label: a single one for the whole axis would be
+    where the heading is.
     """
     axis.set_major_locator(ticker.MaxNLocator(5))
     if not 1e-3 < max(map(abs, axis.get_view_interval())) < 1e5:
@@ -211,8 +211,8 @@ def _plain_axis(axis) -> None:
 
 
 def log_axis(axis: Axis) -> None:
-    """Plain numbers on an axis whose scale is logarithmic: evenly spaced ones where it spans less
-    than a factor of five.
+    """Plain numbers on an axis with a logarithmic scale: evenly spaced if it spans less than a
+    factor of five.
     """
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
@@ -225,16 +225,15 @@ def log_axis(axis: Axis) -> None:
 
 
 def legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Above the panels. looks: name -> how its line is drawn."""
+    """A legend above the panels. looks: name -> how its line is drawn."""
     if not looks:
         return
     room = figure.get_size_inches()[0] * 72 - 20
     widest = max(text_width(name) for name in looks) + 40
     columns = int(np.clip(room // widest, 1, len(looks)))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(
-        width, height + 0.16 * (-(-len(looks) // columns) - 1)
-    )  # further lines take nothing from the panels
+    # Further lines of the legend take nothing from the panels.
+    figure.set_size_inches(width, height + 0.16 * (-(-len(looks) // columns) - 1))
     handles = [Line2D([], [], **look, label=name) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2)
 

@@ -21,11 +21,10 @@ from nas.files import write_atomic
 from nas.report.tables import Table, TableCell
 
 _SVG_BYTES = 60_000  # an SVG larger than this becomes a PNG, if that is half as large or less
-_DPI = 192  # of raster images: twice the 96 pixels that a browser gives an inch
-_COLORS = (
-    128  # of a PNG: a third of the bytes of full colour, and no difference to be seen in a plot
-)
-_CARDS_PER_ROW = {2: 2, 4: 2}  # else three
+_DPI = 192  # dots per inch of raster images: twice the 96 of a browser
+# colours of a PNG: a third of the bytes of full colour, and no visible difference in a plot
+_COLORS = 128
+_CARDS_PER_ROW = {2: 2, 4: 2}  # number of figures -> figures in a row; otherwise three
 
 
 class _Image(NamedTuple):
@@ -65,7 +64,7 @@ class Report:
         """A question with its answer. Answers open the page, in the order in which they are added.
 
         Args:
-          figure: one, as for `figure`.
+          figure: a single one, as for `figure`.
           alt: as for `figure`.
           table: anchor of the table that holds the numbers.
           published: what the paper says of it.
@@ -101,7 +100,7 @@ class Report:
         Args:
           figures: matplotlib figures; each becomes SVG, or PNG where the SVG is large.
           caption: printed below.
-          alt: what a reader sees who cannot see the image, one for each figure.
+          alt: text for readers who cannot see the image, one for each figure.
         """
         if isinstance(figures, Figure):
             figures, alt = [figures], [alt]
@@ -119,7 +118,7 @@ class Report:
         self._add("details", items=[(str(name), str(value)) for name, value in mapping.items()])
 
     def write(self, path: str | os.PathLike) -> pathlib.Path:
-        """Writes the page to `path`, all of it or nothing. The same blocks give the same bytes.
+        """Writes the page to `path`, whole or not at all. The same blocks give the same bytes.
 
         Raises:
           ValueError: the table of an answer is not on the page.
@@ -155,7 +154,7 @@ def _typeset(cell: TableCell) -> str:
 
 
 def _prose(sentence: str) -> str:
-    """A sentence with numbers in it: true minus signs, and intervals that no line breaks."""
+    """A sentence with numbers in it: true minus signs, and no line break inside an interval."""
     whole = "\N{NO-BREAK SPACE}"
     return re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", whole), _true_minus(sentence))
 
@@ -165,7 +164,7 @@ def _true_minus(text: str) -> str:
 
 
 def _tokens(command: str) -> list[str]:
-    """Words and the white space between them, in turn: a line breaks at white space, not inside
+    """Words and the white space between them, in turn: lines break at white space, not inside
     `--flag`.
     """
     return re.split(r"(\s+)", command)
@@ -175,11 +174,10 @@ def _embed(figure: Figure, alt: str) -> _Image:
     """The figure as a data URI. An image, not inline markup: identifiers of two drawings cannot
     clash.
     """
-    with matplotlib.rc_context(
-        {"svg.hashsalt": "nas", "svg.fonttype": "path"}
-    ):  # the same bytes every time
+    # With these settings a figure gives the same bytes every time.
+    with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "path"}):
         kind, data = "svg+xml", _render(figure, "svg", dpi=_DPI, metadata={"Date": None})
-    figure.set_layout_engine("none")  # what is laid out stays: that takes as long as to draw it
+    figure.set_layout_engine("none")  # keeps the layout: to compute it takes as long as to draw
     if len(data) > _SVG_BYTES:
         png = io.BytesIO()
         image = PIL.Image.open(io.BytesIO(_render(figure, "png", dpi=_DPI))).convert("RGB")

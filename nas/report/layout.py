@@ -1,8 +1,8 @@
 """Layered placement of a small directed acyclic graph (after Sugiyama, Tagawa and Toda, 1981).
 
-Layers by longest path from the sources; an edge that spans several layers keeps to a lane between
-the nodes, shared with the other edges into the same node; the order within layers is chosen for few
-crossings, positions for straight edges.
+Nodes are put into layers by the longest path from a source. An edge that spans several layers keeps
+to a lane between the nodes, shared with the other edges into the same node. The order within layers
+is chosen for few crossings, positions for straight edges.
 """
 
 from collections.abc import Hashable, Mapping
@@ -16,15 +16,14 @@ _LANE = 5.0  # breadth of a lane, in the units of the nodes' breadths
 
 
 class Layout(NamedTuple):
-    """Where things go. `across` runs along a layer, from 0 to `breadth`; depth is counted in
-    layers.
+    """Positions of nodes and edges. `across` runs along a layer, from 0 to `breadth`; depth is
+    counted in layers.
     """
 
-    layer: dict[Hashable, int]  # of each node
-    across: dict[Hashable, float]  # centre of each node
-    lanes: dict[
-        tuple[Hashable, Hashable], list[float]
-    ]  # for each edge, `across` in every layer between its ends
+    layer: dict[Hashable, int]  # node -> its layer
+    across: dict[Hashable, float]  # node -> its centre
+    # edge -> `across` in every layer between its ends
+    lanes: dict[tuple[Hashable, Hashable], list[float]]
     breadth: float
 
 
@@ -44,9 +43,8 @@ def layered(graph: nx.DiGraph, breadths: Mapping[Hashable, float], gap: float) -
         links.update(zip(chain, chain[1:], strict=False))
     depths = layer | {end: end[2] for link in links for end in link if _is_lane(end)}
     up, down = ({slot: [] for slot in depths} for _ in range(2))
-    below = {
-        node: len(nx.descendants(graph, node)) for node in graph
-    }  # dead ends first: their lanes keep to one side
+    # Dead ends come first, so that their lanes keep to one side.
+    below = {node: len(nx.descendants(graph, node)) for node in graph}
     place = {node: i for i, node in enumerate(graph)}
 
     def turn(link):
@@ -85,8 +83,8 @@ def _is_lane(slot):
 
 
 def _orders(depths, up, down) -> list[list[list]]:
-    """Orders of the slots within layers, to choose from: depth first, then sweeps that sort by the
-    mean place of neighbours.
+    """Orders of the slots (nodes and lanes) within layers, to choose from: depth first, then sweeps
+    that sort by the mean place of neighbours.
     """
     seen = {}  # depth-first: a tree starts without crossings
 
@@ -121,7 +119,7 @@ def _orders(depths, up, down) -> list[list[list]]:
 
 
 def _untidiness(rows, across, down) -> tuple[int, float]:
-    """Crossings, then how far edges stray sideways."""
+    """The number of crossings, then how far edges stray sideways."""
     return _crossings(rows, down), round(
         sum(abs(across[u] - across[v]) for u in across for v in down[u]), 6
     )
@@ -143,7 +141,7 @@ def _crossings(rows, down) -> int:
 
 
 def _straighten(rows, up, down, sizes, gap) -> dict:
-    """Centres that keep the order and the gaps, each near the mean of its neighbours; links of
+    """Centres that keep the order and the gaps, each near the mean of its neighbours; links between
     lanes count most.
     """
     offsets = []  # least distance of each slot from the first of its row

@@ -1,7 +1,7 @@
-"""Figures of one controller, and of what several seeds of it say: arrays in, `Figure` out.
+"""Figures of one controller, over one or several seeds: arrays in, `Figure` out.
 
-A figure is 3.4 inches wide, so that it is read at its own size on a telephone and stands beside
-others on a page.
+A figure is 3.4 inches wide: it can be read at its own size on a telephone, and beside others on a
+page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ PREFIXES = 20  # own samples in a heat map
 _POSITION = "position of the decision"
 _WIDTH = 3.4  # inches
 _ROOM = 72 * _WIDTH - 60  # points, for a title
-_DENSITY_WIDTHS = (0, _WIDTH, 5.2, 7.0)  # inches, by columns
-_LEVELS = 30  # of distances, in a density
-_MOST_VALUES = 40  # whole numbers with no more values than this are a column each
-_LEAST = 0.005  # of an axis in nats: what rounding makes looks like nothing
-_COLORS = "cividis"  # the same to the colour-blind, and in grey
+_DENSITY_WIDTHS = (0, _WIDTH, 5.2, 7.0)  # inches, by number of columns
+_LEVELS = 30  # bins of distances in a density
+_MOST_VALUES = 40  # whole numbers with at most this many values get a column each
+_LEAST = 0.005  # nats; an axis reaches at least this far, so that rounding errors are invisible
+_COLORS = "cividis"  # looks the same to the colour-blind, and in grey
 
 
 class Curve(NamedTuple):
@@ -34,7 +34,7 @@ class Curve(NamedTuple):
 
     label: str  # empty: not in the legend
     x: np.ndarray  # [X]
-    values: np.ndarray  # [S, X]; NaN: nothing there
+    values: np.ndarray  # [S, X]; NaN: no value
     color: str
     dashed: bool = False
 
@@ -44,14 +44,13 @@ class Panel(NamedTuple):
 
     curves: Sequence[Curve]
     y_label: str
-    limits: tuple[float, float] | None = (
-        None  # of the axis; None: what the curves need, from zero to _LEAST or above
-    )
+    # ends of the y axis; None: what the curves need, from zero to at least _LEAST
+    limits: tuple[float, float] | None = None
 
 
 def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Figure:
-    """Accuracy of the probes of each seed by position, and that of the majority, a colour a kind of
-    decision.
+    """Accuracy of the probes by position, and that of the majority, one colour per kind of
+    decision; one probe per seed.
     """
     accuracy, majority = (
         np.stack([getattr(probe, part) for probe in probes]) for part in ("accuracy", "majority")
@@ -67,7 +66,7 @@ def probe_curves(space: SearchSpace, title: str, probes: Sequence[Probe]) -> Fig
 def conditioning_curves(
     space: SearchSpace, title: str, found: Mapping[str, Sequence[Conditioning]]
 ) -> Figure:
-    """Entropy and conditioning by position of name -> one a seed."""
+    """Entropy and conditioning by position. found: name -> one `Conditioning` per seed."""
     free = np.flatnonzero(np.array(space.num_choices) > 1)
     drawn = []
     for part, label in (("entropy", "entropy (nats)"), ("divergence", "conditioning, KL (nats)")):
@@ -112,7 +111,7 @@ def stacked_curves(title: str, panels: Sequence[Panel], x_label: str) -> Figure:
         figure, axes = _figure(title, len(panels), height=1.0 + 1.6 * len(panels), sharex=True)
         for ax, panel in zip(axes, panels, strict=True):
             for curve in panel.curves:
-                if not len(curve.x):  # of a kind of which there is no choice
+                if not len(curve.x):  # a kind of decision without a choice
                     continue
                 mean, low, high = np.transpose(
                     [statistics.mean_interval(column) for column in np.transpose(curve.values)]
@@ -210,11 +209,11 @@ def projections(title: str, embedding: np.ndarray, colorings: Mapping[str, np.nd
 def densities(
     panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str, y_label: str
 ) -> Figure:
-    """How many pairs have a value and a distance, with the median distance; a column a value where
-    values are whole numbers.
+    """How many pairs have a value and a distance, with the median distance; whole numbers get a
+    column per value.
 
     Args:
-      panels: title -> values [P], distances [P]; three in a row, their colours alike.
+      panels: title -> values [P], distances [P]; three in a row, on one scale of colours.
     """
     pairs = {}
     for title, (x, distance) in panels.items():
@@ -272,8 +271,8 @@ def _counted(x, distance):
 
 
 def ladder(names: Sequence[str], panels: Mapping[str, np.ndarray]) -> Figure:
-    """A row a name and a panel a measure: label -> [rows, 3] mean, lower and upper end; dotted: the
-    first row's mean.
+    """One row per name and one panel per measure: label -> [rows, 3] mean, lower and upper end;
+    dotted: the mean of the first row.
     """
     with style():
         figure = new_figure(2 * _WIDTH, 0.9 + 0.19 * len(names), layout="constrained")
@@ -299,7 +298,7 @@ def grid_maps(
     x_label: str,
     y_label: str,
 ) -> Figure:
-    """label -> [rows, columns] as colours with the numbers in them, a panel each."""
+    """label -> [rows, columns] as colours with the numbers in them, one panel per label."""
     with style():
         figure = new_figure(2 * _WIDTH, 2.6, layout="constrained")
         for ax, (label, grid) in zip(

@@ -1,5 +1,5 @@
-"""The one look of all figures: colors, letters, lines; and measuring text, to break lines where
-they must.
+"""The common look of all figures: colours, letters, lines; and the width of text, to break lines
+where needed.
 """
 
 import contextlib
@@ -47,13 +47,13 @@ _STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Figures made inside have the house style; matplotlib's settings are as before afterwards."""
+    """Figures made inside have this look; afterwards matplotlib's settings are as before."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def new_figure(width: float, height: float, **options) -> Figure:
-    """A figure of so many inches with a canvas of its own: no pyplot, no window."""
+    """A figure of `width` x `height` inches with a canvas of its own: no pyplot, no window."""
     figure = Figure(figsize=(width, height), **options)
     FigureCanvasAgg(figure)
     return figure
@@ -74,7 +74,7 @@ def fill(text: str, room: float) -> str:
 
 
 def text_width(text: str) -> float:
-    """Points."""
+    """The width of a text in points."""
     return _width(text, matplotlib.rcParams["font.size"], *matplotlib.rcParams["font.family"])
 
 

@@ -1,5 +1,5 @@
-"""Search spaces: what all have in common. A new one is one file; `nas.tasks` says what it is part
-of.
+"""What all search spaces have in common. A new space is one file, and becomes part of a task in
+`nas.tasks`.
 """
 
 from nas.spaces.space import Graphs, SearchSpace

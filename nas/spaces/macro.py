@@ -1,7 +1,7 @@
 """The macro space of ENAS for images (Pham et al. 2018, section 2.3): a chain of layers with skips.
 
-Layer k reads layer k - 1, layer 0 the stem. To what its operation makes of that, it may add the
-outputs of the stem and of layers 0..k - 2.
+Layer k reads layer k - 1 (layer 0 reads the stem) and applies its operation. To the result it may
+add the outputs of the stem and of layers 0..k - 2.
 
 Decisions: the operation of layer k, then k times whether it adds the stem, layer 0, ..., layer
 k - 2: [op_0, op_1, skip, op_2, skip, skip, op_3, ...]. T = L + L (L - 1) / 2, which is 78 for the
@@ -58,8 +58,8 @@ class MacroSpace(SearchSpace):
         return decisions[..., positions] * np.tri(self.layers, k=-1, dtype=np.int32)
 
     def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
-        """Layers as nodes; with `io` the first node is the stem, and the last reads the last
-        layer.
+        """Graphs with layers as nodes; with `io` the first node is the stem, and the last one, the
+        output, reads the last layer.
         """
         decisions = self.validate(decisions)
         nodes = self.layers + 1  # the stem, then the layers
@@ -76,7 +76,7 @@ class MacroSpace(SearchSpace):
         return (Graphs(adjacency, labels),)
 
     def features(self, decisions) -> dict[str, np.ndarray]:
-        """How many skips there are."""
+        """The number of skips."""
         return {"skips": self.skips(self.validate(decisions)).sum(axis=(1, 2))}
 
     def _starts(self):

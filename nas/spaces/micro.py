@@ -1,12 +1,12 @@
 """The micro space of ENAS for images (Pham et al. 2018, section 2.4): a normal and a reduction
 cell.
 
-A block adds up what two operations make of what they read: the output of one of the two cells
-before, or an earlier block. Blocks and inputs that nothing reads make the output of the cell.
+A block is the sum of two operations, each of which reads the output of one of the two cells before
+or of an earlier block. Blocks and inputs that nothing reads make the output of the cell.
 
-Decisions: of each cell, for block b = 0..B - 1, [read, operation, read, operation] with read in
-0..b + 1: the cell before the last, the last cell, block 0, ... T = 8 B, which is 40 for the paper's
-five blocks. The text form is that of the published architectures.
+Decisions: for each of the two cells, and block b = 0..B - 1, [read, operation, read, operation]
+with read in 0..b + 1: the cell before the last, the last cell, block 0, ... T = 8 B, which is 40
+for the paper's five blocks. The text form is that of the published architectures.
 """
 
 import dataclasses
@@ -62,8 +62,8 @@ class MicroSpace(SearchSpace):
         return (reads.reshape(*reads.shape[:2], -1, 1) != ends).all(axis=2)
 
     def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
-        """The cells in line form: a node an operation, two to a block. What reads a block has edges
-        from both. With `io` the inputs come first, and the output is last.
+        """The cells in line form: a node per operation, two for each block. What reads a block has
+        edges from both. With `io` the inputs come first, and the output is last.
         """
         decisions = self.validate(decisions)
         return tuple(
@@ -72,17 +72,17 @@ class MicroSpace(SearchSpace):
         )
 
     def features(self, decisions) -> dict[str, np.ndarray]:
-        """Loose ends of either cell."""
+        """The number of loose ends of either cell."""
         counts = self.loose_ends(decisions).sum(axis=2)
         return {f"loose ends, {name}": counts[:, i] for i, name in enumerate(self.part_names)}
 
     def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
-        """[m, T] architectures that differ in the order of blocks, which only must follow what they
-        read, and in that of a block's two operations.
+        """[m, T] architectures that differ in the order of the blocks (each must follow what it
+        reads) and in the order of the two operations of a block.
         """
         cells = self._halves(self.validate(decisions)[0])
         found = {}
-        for _ in range(20 * n):  # of a few copies each is met several times
+        for _ in range(20 * n):  # if there are few copies, each is met several times
             copy = np.concatenate([self._reordered(cell, rng).ravel() for cell in cells])
             found.setdefault(copy.tobytes(), copy)
             if len(found) == n:
@@ -93,8 +93,8 @@ class MicroSpace(SearchSpace):
         return decisions.reshape(*decisions.shape[:-1], len(self.part_names), self.blocks, 2, 2)
 
     def _reordered(self, cell, rng):
-        """[B, 2, 2] of the same."""
-        place = {0: 0, 1: 1}  # of an input or block of `cell` in the copy
+        """[B, 2, 2] the same cell with its blocks, and the operations of each, in random order."""
+        place = {0: 0, 1: 1}  # input or block of `cell` -> its place in the copy
         copy = []
         while len(copy) < self.blocks:
             ready = [
@@ -110,7 +110,7 @@ class MicroSpace(SearchSpace):
 
     def _graph(self, reads, operations, io):
         n, inner = len(reads), 2 * self.blocks
-        reads = reads.reshape(n, inner)  # of node k, which is of block k // 2
+        reads = reads.reshape(n, inner)  # what node k reads; it belongs to block k // 2
         adjacency = np.zeros((n, inner + 3, inner + 3), bool)
         rows, heads = np.arange(n)[:, None], np.arange(inner) + 2  # inputs are nodes 0 and 1
         for half in (0, 1):

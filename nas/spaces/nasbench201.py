@@ -2,8 +2,8 @@
 edges between them.
 
 Decisions: the operations of edges (0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3), T = 6; point 0 is
-the input, a point is the sum of its edges, point 3 the output. The space is small enough to be
-enumerated: 5^6 = 15,625 decision vectors.
+the input, point 3 the output, and a point is the sum of the edges that end in it. The space is
+small enough to be enumerated: 5^6 = 15,625 decision vectors.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from nas.spaces.space import ABSENT, Graphs, SearchSpace
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-_NONE, _SKIP = 0, 1  # in OPERATIONS
+_NONE, _SKIP = 0, 1  # indices in OPERATIONS
 _POINTS = 4
 _ZERO = "#"
 
@@ -77,8 +77,9 @@ class NASBench201Space(SearchSpace):
     def official_class(self, decisions) -> np.ndarray:
         """int32[n]: the class, 0..6465, under the benchmark's own rule.
 
-        Two cells are the same if their expressions are, written from the input with skip_connect
-        left out and what `none` nullifies as 0; summands that are 0 stay.
+        Two cells are in one class if their expressions are equal. An expression is written from the
+        input on, with skip_connect left out and what `none` nullifies as 0; summands that are 0
+        stay.
         """
         return _classes(drop_zeros=False)[self.index(self.validate(decisions))]
 
@@ -89,10 +90,11 @@ class NASBench201Space(SearchSpace):
         return _classes(drop_zeros=True)[self.index(self.validate(decisions))]
 
     def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
-        """Cells in line form: a node an edge, labelled by its operation; an arrow where one edge
+        """Cells in line form: a node per edge, labelled by its operation; an arrow where one edge
         ends and another begins.
 
-        `none` and edges that the input does not reach or that do not reach the output are no nodes.
+        Edges that are `none`, that the input does not reach or that do not reach the output are no
+        nodes.
         With `io` the first node is the input and the last the output; a cell that computes nothing
         has only these two, unconnected.
         """
@@ -101,9 +103,8 @@ class NASBench201Space(SearchSpace):
         present = decisions != _NONE
         reached, needed = (np.zeros((len(decisions), _POINTS), bool) for _ in range(2))
         reached[:, 0] = needed[:, -1] = True
-        for edge in range(
-            len(EDGES)
-        ):  # in the order of their heads: what an edge reads is settled before it
+        # In the order of their heads, so that what an edge reads is settled before it.
+        for edge in range(len(EDGES)):
             reached[:, heads[edge]] |= present[:, edge] & reached[:, tails[edge]]
         for edge in np.argsort(-tails, kind="stable"):
             needed[:, tails[edge]] |= present[:, edge] & needed[:, heads[edge]]

@@ -15,7 +15,7 @@ from nas.config import check
 from nas.spaces.space import Graphs, SearchSpace
 
 ACTIVATIONS = ("tanh", "relu", "identity", "sigmoid")
-_TRIES = 20  # draws a copy that is asked for
+_TRIES = 20  # draws for every copy that is asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +58,13 @@ class RecurrentSpace(SearchSpace):
         return {"loose ends": self.loose_ends(decisions).sum(axis=1)}
 
     def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The same function with its nodes numbered otherwise; all copies are equally likely.
+        """Architectures that compute the same function with their nodes numbered differently;
+        all copies are equally likely.
 
-        Node 0 stays, and parents keep their place before children. A numbering is drawn by taking,
-        of the nodes whose parent is numbered, each with a chance in proportion to the number of its
-        descendants and itself: every numbering of a tree is then equally likely (Knuth's hook
-        lengths). Numberings that give the same decisions are equally many for each copy.
+        Node 0 stays, and parents come before their children. The next node is drawn from those
+        whose parent is numbered, with a probability in proportion to the number of its descendants
+        plus one: every numbering of a tree is then equally likely (Knuth's hook lengths), and every
+        copy comes from equally many numberings.
         """
         decisions = self.validate(decisions)[0]
         parents = self.parents(decisions)
@@ -79,8 +80,8 @@ class RecurrentSpace(SearchSpace):
         return np.stack(list(copies.values()))
 
     def canonical(self, decisions) -> np.ndarray:
-        """int32[n, T]: of each architecture the copy that stands for all, so that two compute the
-        same function exactly if theirs are equal.
+        """int32[n, T]: for each architecture, the one of its copies that stands for all: two
+        architectures compute the same function exactly if these are equal.
 
         Nodes are numbered depth first, children in the order of what they and their descendants
         are.
@@ -92,7 +93,7 @@ class RecurrentSpace(SearchSpace):
         children = [np.flatnonzero(parents == node) + 1 for node in range(self.num_nodes)]
 
         def tree(node):
-            """What a node and its descendants are, which can be compared; and their order."""
+            """What a node and its descendants are, as a comparable value; and their order."""
             below = sorted((tree(child) for child in children[node]), key=lambda found: found[0])
             what = (int(activations[node]), tuple(found for found, _ in below))
             return what, [int(node), *(after for _, order in below for after in order)]

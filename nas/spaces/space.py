@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import networkx
 
 ABSENT = -1  # the label of a row that holds no node
-MAX_NODES = 16  # of a graph whose exact edit distances can be computed
+MAX_NODES = 16  # most nodes of a graph for which exact edit distances can be computed
 
 
 class Graphs(NamedTuple):
@@ -37,8 +37,10 @@ class SearchSpace:
       label_names: names of the node labels that `graphs` uses.
       label_kind: the kind whose choices label the nodes.
       choice_names: kind -> names of its choices, where they have any.
-      io_labels: labels of nodes that are matched only to themselves; the last decides nothing.
-      part_names: of what is compared by itself, such as "normal cell"; a graph each.
+      io_labels: labels whose nodes match only nodes of the same label; the last one, the output's,
+        decides nothing.
+      part_names: names of the parts that are compared separately, such as "normal cell"; each has a
+        graph.
     """
 
     num_choices: tuple[int, ...]
@@ -96,8 +98,8 @@ class SearchSpace:
         return jax.random.randint(key, limits.shape, 0, limits, jnp.int32)
 
     def mutate(self, key, decisions):
-        """int32[n, T]: another choice, any equally likely, at one position of each vector [n, T]
-        that has one.
+        """int32[n, T]: each vector [n, T] with another choice, any equally likely, at one position
+        that has more than one.
         """
         import jax
         import jax.numpy as jnp
@@ -111,7 +113,7 @@ class SearchSpace:
         return decisions.at[rows, positions].set((decisions[rows, positions] + steps) % choices)
 
     def neighbours(self, decisions):
-        """int32[N, T]: all that differ from one vector [T] in one decision."""
+        """int32[N, T]: all vectors that differ from one vector [T] in one decision."""
         changes = [(t, step) for t, c in enumerate(self.num_choices) for step in range(1, c)]
         positions, steps = np.array(changes, np.int32).T
         moved = np.zeros((len(changes), self.num_decisions), np.int32)
@@ -165,7 +167,7 @@ class SearchSpace:
         for position, token in enumerate(text.split()):
             if not (token.isascii() and token.isdigit()):
                 raise UserError(f"position {position}: {token!r} is not a whole number")
-            if len(token) > 18:  # what int64 holds
+            if len(token) > 18:  # int64 holds any 18 digits
                 raise UserError(f"position {position}: {token} is too large")
             values.append(int(token))
         if len(values) != self.num_decisions:
@@ -177,15 +179,15 @@ class SearchSpace:
 
     @property
     def largest_graph(self) -> int:
-        """Nodes that a graph may have, input and output among them."""
+        """Most nodes that a graph may have, including input and output."""
         parts = self.graphs(np.zeros((1, self.num_decisions), np.int32))
         return max(graphs.labels.shape[1] for graphs in parts)
 
     def graphs(self, decisions, *, io: bool = True) -> tuple[Graphs, ...]:
-        """Labelled graphs of `decisions` [n, T], one `Graphs` a part; distances of parts add up.
+        """Labelled graphs of `decisions` [n, T], one `Graphs` per part; distances of parts add up.
 
         Args:
-          io: whether they have nodes with `io_labels`.
+          io: whether the graphs have nodes with `io_labels`.
         """
         raise NotImplementedError
 
@@ -204,9 +206,9 @@ class SearchSpace:
         return {}
 
     def copies(self, decisions, n: int, rng: np.random.Generator) -> np.ndarray:
-        """[m, T] different architectures that compute what one [T] does, under other weights.
+        """[m, T] distinct architectures that compute what one [T] does, under other weights.
 
-        m < n where there are fewer; the one itself may be among them.
+        m < n if there are fewer; the given architecture may be among them.
 
         Raises:
           UserError: the space has no such copies.
@@ -215,7 +217,7 @@ class SearchSpace:
         raise UserError(f"{type(self).__name__}: architectures of this space have no copies")
 
     def _to_networkx(self, adjacency, labels):
-        import networkx  # a search, which draws none, starts without it
+        import networkx  # here, since a search draws no graphs and starts faster without it
 
         graph = networkx.DiGraph()
         graph.add_nodes_from(

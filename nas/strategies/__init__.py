@@ -1,6 +1,6 @@
 """Search strategies: what proposes architectures and learns from their rewards.
 
-A new one is one file, with its settings, and one line here.
+A new strategy is one file, with its settings, and one line here.
 """
 
 from nas.config import Registered, Settings, chosen
@@ -26,8 +26,8 @@ def build_strategy(settings: Settings, space: SearchSpace, policy: Policy) -> St
     """The strategy of a configuration's group `strategy`.
 
     Raises:
-      UserError: an unknown strategy, a setting that it does not have, lacks or does not allow, or
-        one that does not go with the policy.
+      UserError: an unknown strategy, or a setting that is unknown, missing, not allowed or at odds
+        with the policy.
     """
     make, values = chosen(STRATEGIES, settings, "strategy")
     return make(space, policy, values)

@@ -1,10 +1,10 @@
-"""Regularised evolution (Real et al. 2019, algorithm 1): the youngest P architectures, of which the
-oldest die.
+"""Regularised evolution (Real et al. 2019, algorithm 1): a population of the P youngest
+architectures, whose oldest members die.
 
-Until P architectures were scored, proposals are uniform. Then each is the best of S drawn from the
-population with replacement, with one decision changed; those proposed together have their parents
-in the same population. With an archive, of several such proposals one that it does not hold is
-taken.
+Until P architectures have been scored, proposals are uniform. From then on a proposal is the best
+of S architectures drawn from the population with replacement, with one decision changed. Proposals
+made together have their parents in the same population. With an archive, several such proposals are
+drawn and one that the archive does not hold is taken.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ class EvolutionSettings:
       UserError: a value that its field does not allow; names the field.
     """
 
-    population: int = 100  # P, the youngest architectures, which are alive
-    tournament: int = 25  # S, drawn from them, the best of which is a parent
-    archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
+    population: int = 100  # P, architectures alive: the youngest ones
+    tournament: int = 25  # S, architectures drawn from these, the best of which is the parent
+    archive: int = 0  # architectures scored most recently, not proposed again; 0: no archive
     candidates: int = 8  # drawn for each proposal if there is an archive
 
     def __post_init__(self):
@@ -43,7 +43,7 @@ class EvolutionSettings:
 
 @flax.struct.dataclass
 class EvolutionState:
-    """Who is alive, and what was scored before."""
+    """The architectures alive, and those scored before."""
 
     population: Archive
     archive: Archive | None
@@ -68,7 +68,7 @@ def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
         )
 
     def draw(alive: Archive, key: Array, n: int) -> Array:
-        """[n, T] that may have been scored before."""
+        """[n, T] architectures, which may have been scored before."""
         uniform_key, tournament_key, mutation_key = jax.random.split(key, 3)
         rows = jax.random.randint(tournament_key, (n, tournament), 0, population)
         winners = jnp.take_along_axis(

@@ -1,8 +1,9 @@
-"""Local search: a climb to the first neighbour that is better, until none is; then another climb.
+"""Local search: climbs to the first better neighbour until there is none, then climbs anew.
 
 A climb starts from the best of some architectures drawn uniformly. Neighbours differ in one
-decision, are scored in random order, and never twice: a better one that was scored before is gone
-to at once. White, Nolen, Savani (2021) found it hard to beat on tables of architectures.
+decision. They are scored in random order, and never twice: if a better one was scored before, the
+climb moves there at once. White, Nolen, Savani (2021) found it hard to beat on tables of
+architectures.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ class LocalSearchSettings:
       UserError: a value that its field does not allow; names the field.
     """
 
-    first_starts: int = 10  # architectures, from the best of which the first climb starts
-    starts: int = 1  # the same of every other climb
-    archive: int = 1000  # architectures last scored, which are not scored again
+    first_starts: int = 10  # uniform architectures, the best of which starts the first climb
+    starts: int = 1  # the same for every later climb
+    archive: int = 1000  # architectures scored most recently, which are not scored again
 
     def __post_init__(self):
         for name in ("first_starts", "starts", "archive"):
@@ -44,13 +45,13 @@ class Climb:
     """Where a climb is."""
 
     decisions: Array  # [T] int32
-    reward: Array  # [] float32; -inf: it has not started
-    due: Array  # [] int32; architectures that are still drawn before it goes on
+    reward: Array  # [] float32; -inf: the climb has not started
+    due: Array  # [] int32; uniform architectures still to be scored before it moves on
     archive: Archive
 
 
 def local_search(space: SearchSpace, settings: LocalSearchSettings) -> Strategy:
-    """The strategy; of architectures that are scored together, the first better one is gone to.
+    """The strategy. Of architectures scored together, the climb moves to the first better one.
 
     Raises:
       UserError: more architectures are scored at once, on all devices, than the archive holds (when
@@ -85,7 +86,7 @@ def local_search(space: SearchSpace, settings: LocalSearchSettings) -> Strategy:
         chex.assert_rank([decisions, rewards], [2, 1])
         decisions, rewards = gather_over_devices((decisions, rewards), axis_name)
         archive = archives.write(state.archive, decisions, rewards, field="archive")
-        better = rewards > state.reward  # a reward that is no number is not
+        better = rewards > state.reward  # False where a reward is NaN
         best = jnp.argmax(jnp.where(better, rewards, -jnp.inf))
         row = jnp.where(state.due > 0, best, jnp.argmax(better))
         moved = better[row]

@@ -1,9 +1,9 @@
 """ENAS with a memory: one optax step on L = L_PG + lambda * L_Sup, for any policy.
 
 With lambda = 0 this is ENAS; with the uniform policy it is random search. With an archive, what was
-scored is not proposed again, and the memory may hold the best of it. What arms of a study vary as
-numbers (the weights of the losses, the learning rate) is part of the state and traced: one
-compilation serves them all.
+scored is not proposed again, and the memory may hold the best of it. Numbers in which the arms of a
+study differ (the weights of the losses, the learning rate) are part of the state and traced, so
+that one compilation serves all arms.
 """
 
 import dataclasses
@@ -39,21 +39,21 @@ class ReinforceSettings:
       UserError: a value that its field does not allow; names the field.
     """
 
-    supervised: str = "reconstruct"  # of LOSSES (see nas/objectives.py)
+    supervised: str = "reconstruct"  # one of LOSSES (see nas/objectives.py)
     supervised_weight: float = 0.0  # lambda; 0 is ENAS
     policy_weight: float = 1.0  # factor of L_PG; 0 trains on the memory alone
     entropy_weight: float = 1e-4
-    baseline_decay: float = 0.95  # of the exponential moving average of rewards
+    baseline_decay: float = 0.95  # decay of the exponential moving average of rewards
     learning_rate: float = 1e-3  # Adam
-    adam_beta1: float = 0.9  # decay of its mean of gradients; ENAS' image searches: 0
+    adam_beta1: float = 0.9  # decay of Adam's mean of gradients; ENAS' image searches: 0
     adam_epsilon: float = 1e-8  # ENAS' image searches: 1e-3
-    skip_weight: float = 0.0  # of the skip penalty; 0: none
-    skip_target: float = 0.4  # probability of a skip at which it is zero
-    archive: int = 0  # architectures last scored, none of which is proposed again; 0: no such thing
+    skip_weight: float = 0.0  # weight of the skip penalty; 0: no penalty
+    skip_target: float = 0.4  # probability of a skip at which the penalty is zero
+    archive: int = 0  # architectures scored most recently, not proposed again; 0: no archive
     candidates: int = 8  # drawn for each proposal if there is an archive
-    mutations: float = 0.0  # share of proposals that change one decision of the memory
-    screening: str = "none"  # of the candidates; see nas/strategies/screening.py
-    value_weight: float = 1.0  # of the loss of the value head, which screening=value trains
+    mutations: float = 0.0  # share of proposals that are the memory's with one decision changed
+    screening: str = "none"  # how candidates are ranked; see nas/strategies/screening.py
+    value_weight: float = 1.0  # weight of the value head's loss, with screening="value"
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
 
     def __post_init__(self):
@@ -80,11 +80,11 @@ class ReinforceSettings:
 
 @flax.struct.dataclass
 class Weights:
-    """The numbers of the objective, traced."""
+    """The numbers of the objective, as traced arrays."""
 
     policy: Array  # [] factor of L_PG
     supervised: Array  # [] lambda
-    entropy: Array  # [] of the entropy bonus
+    entropy: Array  # [] weight of the entropy bonus
     learning_rate: Array  # []
 
 
@@ -99,7 +99,7 @@ class ReinforceState:
     history: Params  # policy parameters of the last `lag` epochs, oldest first
     snapshot: Params  # policy parameters of the last refresh
     weights: Weights
-    archive: Archive | None  # None: there is none
+    archive: Archive | None  # None: no archive
     untrained: Params | None  # the policy's before the first update; None: nothing needs them
 
 
@@ -155,7 +155,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             baseline=objectives.start_baseline(),
             memory=memories.empty(memory.capacity, space.num_decisions),
             history=history,
-            snapshot=memories.oldest(history),  # arrays of its own: a state is donated whole
+            snapshot=memories.oldest(history),  # own arrays: a donated state may not share any
             weights=Weights(
                 policy=jnp.float32(settings.policy_weight),
                 supervised=jnp.float32(settings.supervised_weight),
@@ -169,7 +169,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         )
 
     def draw(old: Params, key: Array, n: int) -> Array:
-        """[n, T] sequences such as a refresh writes."""
+        """[n, T] sequences, drawn as a refresh of the memory draws them."""
         drawn = (
             space.sample_uniform(key, n)
             if memory.source == "uniform"
@@ -204,7 +204,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return archives.first_new(state.archive, jnp.concatenate(drawn), n)
 
     def predict(state: ReinforceState, decisions: Array) -> Array:
-        """[n] how good decisions [n, T] are expected to be."""
+        """[n] predicted quality of decisions [n, T]."""
         if settings.screening == "value":
             return value_of(state.params, decisions)
         read = state.untrained if settings.screening == "untrained" else state.params["policy"]
@@ -224,7 +224,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return jnp.mean((value_of(params, archive.decisions[rows]) - wanted) ** 2)
 
     def suggest(state: ReinforceState, key: Array, n: int) -> Array:
-        """[n, T] that may have been scored before; mutations once the memory is full."""
+        """[n, T], some perhaps scored before; includes mutations once the memory is full."""
         if settings.mutations == 0:
             return policy.sample(state.params["policy"], key, n)
         policy_key, parent_key, mutation_key, which_key = jax.random.split(key, 4)
@@ -234,7 +234,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return jnp.where(chosen & (state.memory.size == memory.capacity), mutants, drawn)
 
     def supervised_loss(params: Params, decisions: Array) -> Array:
-        """[] mean over sequences [n, T]."""
+        """[] mean loss over sequences [n, T]."""
         trace = policy.score(params["policy"], decisions)
         if settings.supervised == "next_decision":
             losses = jax.vmap(objectives.next_decision_loss)(trace.log_prob)
@@ -244,9 +244,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
             losses = jax.vmap(objectives.double_softmax_loss, in_axes=(0, 0, None))(
                 trace.log_probs, decisions, mask
             )
-        elif (
-            trace.hidden is None
-        ):  # nothing to reconstruct from; such a policy is only used with lambda = 0
+        elif trace.hidden is None:  # no state to reconstruct from; here lambda is always 0
             return jnp.float32(0)
         else:
             losses = jax.vmap(objectives.reconstruction_loss, in_axes=(None, 0, 0, None))(
@@ -294,8 +292,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
                     trace.log_prob, trace.entropy, advantage, weights.entropy
                 )
             )
-            # With lambda = 0 it is not computed: it costs several times what the policy gradient
-            # does.
+            # Not computed where lambda = 0: it costs several times as much as the policy gradient.
             supervised = jax.lax.cond(
                 weights.supervised > 0,
                 lambda: supervised_loss(params, remembered),
@@ -340,8 +337,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(info["loss"]) & jnp.isfinite(norm)
         info |= {"gradient_norm": norm, "skipped": 1.0 - finite.astype(jnp.float32)}
-        # An update that is not finite is dropped and counted; whether the run goes on is the
-        # search's to decide.
+        # An update that is not finite is dropped and counted; the search decides whether the run
+        # goes on.
         params, optimiser, baseline = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
             (params, optimiser, baseline),
@@ -351,8 +348,8 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return state.replace(params=params, optimiser=optimiser, baseline=baseline), info
 
     def measure(state: ReinforceState, key: Array) -> Info:
-        """The supervised loss on remembered sequences, and on others drawn in the same way: apart
-        where they are memorised.
+        """The supervised loss on remembered sequences, and on fresh ones drawn in the same way; it
+        is smaller on the remembered ones if they are memorised.
         """
         memory_key, draw_key = jax.random.split(key)
         sequences = {

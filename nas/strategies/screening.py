@@ -1,14 +1,14 @@
-"""Which of many candidates are worth a query: predictions of rewards from what was scored.
+"""Ranks candidates before they are scored, by rewards that are predicted from earlier ones.
 
   none       candidates are taken as they come
   value      a linear head on the policy's state, trained in the same step as the policy
   state      ridge regression on the policy's states
   untrained  ridge regression on the states that the policy had before its first update
   one_hot    ridge regression on the decisions, one-hot
-  pairs      the same on all pairs of decisions, too
+  pairs      the same, on all pairs of decisions too
 
-The last three know nothing of what the policy has learned: they are controls. What is predicted are
-normal scores of the ranks of rewards.
+The last three know nothing of what the policy has learned: they are controls. The predicted number
+is the normal score of a reward's rank.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ from nas.types import Array
 
 KINDS = ("none", "value", "state", "untrained", "one_hot", "pairs")
 WITH_STATE = ("value", "state", "untrained")
-_PENALTY = 0.15  # of the squared weights; features are scaled to rows of mean squared norm one
-_STEPS = 30  # of conjugate gradients
+_PENALTY = 0.15  # factor of the squared weights, where rows of features have mean squared norm 1
+_STEPS = 30  # steps of conjugate gradients
 
 
 def normal_scores(archive: Archive) -> Array:
-    """[C] of each reward among those of the archive: the normal quantile of its rank; 0 in an empty
-    row.
+    """[C] normal score of each reward in the archive: the normal quantile of its rank; 0 in an
+    empty row.
     """
     held = archives.filled(archive)
     below = archive.rewards[None] < archive.rewards[:, None]
@@ -45,7 +45,7 @@ def ridge(archive: Archive, features: Callable[[Array], Array], candidates: Arra
     """[M] predicted normal scores of candidates [M, T], by ridge regression with an intercept on
     `features` ([n, T] -> [n, F]) of the archive.
 
-    By conjugate gradients: a batched `solve` hangs where seeds are spread over devices.
+    Solved by conjugate gradients: a batched `solve` hangs where seeds are spread over devices.
     """
     held = archives.filled(archive)
     count, rows = _count(held), held.astype(jnp.float32)
@@ -65,7 +65,7 @@ def ridge(archive: Archive, features: Callable[[Array], Array], candidates: Arra
 
 
 def one_hot(space: SearchSpace, decisions: Array) -> Array:
-    """[n, T K] of decisions [n, T]."""
+    """[n, T K] decisions [n, T], one-hot."""
     return jax.nn.one_hot(decisions, space.max_choices).reshape(len(decisions), -1)
 
 
@@ -78,5 +78,5 @@ def pairs(space: SearchSpace, decisions: Array) -> Array:
 
 
 def _count(held):
-    """[] float32, at least 1."""
+    """[] float32: number of filled rows, at least 1."""
     return jnp.maximum(jnp.sum(held), 1).astype(jnp.float32)

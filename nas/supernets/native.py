@@ -1,6 +1,7 @@
-"""Compiles C++ of this package for the processor of the machine, and gives it to XLA.
+"""Compiles C++ of this package for the machine's CPU, and makes it known to XLA.
 
-A source is compiled on first use, by the compiler found there, and kept in the user's cache folder.
+A source is compiled on first use, by the machine's own compiler, and kept in the user's cache
+folder.
 """
 
 import ctypes
@@ -22,12 +23,12 @@ from nas.user_cache import user_cache
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 _TYPES = {"float32": "float", "float64": "double"}
 _HEADER = pathlib.Path(__file__).with_suffix(".h")
-_ROOT = _HEADER.parents[2]  # what the sources' includes begin at
+_ROOT = _HEADER.parents[2]  # the folder that the sources' #include paths start from
 
 
 def load(source: pathlib.Path, **macros: str) -> ctypes.CDLL:
-    """The library of a source, from the user's cache; where that cannot be written, it leaves no
-    file.
+    """The compiled library of a source, kept in the user's cache; if that cannot be written, no
+    file is left behind.
 
     Args:
       macros: name -> value, defined for the compiler.
@@ -41,15 +42,15 @@ def load(source: pathlib.Path, **macros: str) -> ctypes.CDLL:
 
 
 def offer(source: pathlib.Path, dtype: str, names: Sequence[str], what: str) -> ctypes.CDLL | None:
-    """The library of a source for a type of numbers, whose functions XLA then knows as
+    """The library of a source for one type of numbers, whose functions are then known to XLA as
     nas_NAME_DTYPE.
 
     Args:
-      names: of the functions.
-      what: for the warning that it could not be compiled, such as "time loops".
+      names: names of the functions.
+      what: what the functions are, such as "time loops", for the warning if compiling fails.
 
     Returns:
-      None: there is none for this device or type, or it could not be compiled.
+      None: there is no library for this device or type, or it could not be compiled.
     """
     if jax.default_backend() != "cpu" or dtype not in _TYPES:
         return None
@@ -68,8 +69,8 @@ def offer(source: pathlib.Path, dtype: str, names: Sequence[str], what: str) -> 
 
 
 def _compiled(source, macros, folder):
-    """The library in `folder`, made if there is none of this source, compiler and JAX."""
-    named = shlex.split(os.environ.get("CXX", ""))  # may have words of its own: ccache g++
+    """The library in `folder`, compiled if there is none yet for this source, compiler and JAX."""
+    named = shlex.split(os.environ.get("CXX", ""))  # may be several words: ccache g++
     compilers = [named] if named else [["c++"], ["g++"], ["clang++"]]
     compiler = next((words for words in compilers if shutil.which(words[0])), None)
     if compiler is None:

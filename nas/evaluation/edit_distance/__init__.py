@@ -2,12 +2,12 @@
 architectures.
 
 Unit costs: 1 for substituting a node whose label differs, 1 for inserting or deleting a node or an
-edge; edges have no labels. `search.py` has the method. Every distance is exact: the
-search has no time-out. Larger graphs get bounds instead.
+edges have no labels. `search.py` explains the method. Every distance is exact: the search has no
+time-out. Larger graphs get bounds instead.
 
 Isomorphic architectures are compared once. Graphs with the same colour refinement (Weisfeiler and
-Leman 1968), which isomorphic graphs always have, are merged if the search finds the distance 0
-between them.
+Leman 1968), as isomorphic graphs always have, are merged if the search finds the distance 0 between
+them.
 """
 
 import itertools
@@ -108,16 +108,16 @@ def pairwise_edit_distance(
     forced: bool = True,
     threads: int = 0,
 ) -> np.ndarray:
-    """int32[n, n] exact edit distances between all architectures, of all their parts together.
+    """int32[n, n] exact edit distances between all architectures, summed over their parts.
 
     The primary definition is the default: labelled graphs with input and output nodes, each matched
-    to its counterpart. Needs no memory that grows with the number of pairs but the result. The
-    number of threads does not change it.
+    to its counterpart. Besides the result, no memory grows with the number of pairs. The result
+    does not depend on the number of threads.
 
     Args:
-      space: what the decisions mean.
+      space: the space of the decisions.
       decisions: [n, T].
-      labelled: whether a differing label costs 1; without, all labels but the forced ones are the
+      labelled: whether a differing label costs 1; if not, all labels except the forced ones are the
         same.
       io: whether the graphs have the nodes of `space.io_labels`.
       forced: whether these may only be matched to each other; needs `io`.
@@ -170,7 +170,7 @@ def pairwise_edit_distance_bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds int32[n, n] on the distances of graphs of up to 64 nodes.
 
-    Whoever prints them counts the pairs left open: those with lower < upper.
+    A pair with lower < upper is left open; whoever prints bounds should say how many pairs are.
 
     Args:
       limit: search nodes after which a pair is left open.
@@ -191,13 +191,13 @@ def first_approximation(space: SearchSpace, decisions, *, io: bool = True) -> np
     paper reports as edit distance.
 
     It matches nodes before it looks at edges, and without labels all matches of nodes cost the
-    same: nodes are matched by where they stand alone, so that two graphs of one size differ by |E1|
-    + |E2| - 2 |edges in common by position|. It is not symmetric for two sizes (each pair is
-    computed once, the earlier architecture first). On random cells of 12 nodes it is about three
-    times the exact distance without labels, half as much again as the one with.
+    same. Nodes are therefore matched by position alone, and two graphs of one size differ by |E1| +
+    |E2| - 2 |edges in common by position|. It is not symmetric for graphs of two sizes (each pair
+    is computed once, the earlier architecture first). On random cells of 12 nodes it is about three
+    times the exact distance without labels, and one and a half times the one with labels.
 
     Args:
-      space: what the decisions mean.
+      space: the space of the decisions.
       decisions: [n, T].
       io: whether the graphs have input and output nodes.
 
@@ -255,7 +255,7 @@ def pack_decisions(
     forced: bool = True,
     max_nodes: int = MAX_NODES,
 ) -> tuple[PackedGraphs, ...]:
-    """The graphs of decisions [n, T], a part each.
+    """The graphs of decisions [n, T], packed, one element per part.
 
     Args, Raises: as for `pairwise_edit_distance`.
     """

@@ -13,7 +13,7 @@ from nas.evaluation.edit_distance.search import cost_dtype, find_twins
 from nas.spaces import Graphs
 from nas.spaces.space import ABSENT, MAX_NODES
 
-MAX_NODES_BOUNDS = 64  # of bounds: sets of nodes are bits of an int64
+MAX_NODES_BOUNDS = 64  # most nodes for bounds: sets of nodes are bits of an int64
 
 
 class PackedGraphs(NamedTuple):
@@ -26,11 +26,10 @@ class PackedGraphs(NamedTuple):
     predecessors: np.ndarray  # [n, M] int64
     # [n, M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
     twins: np.ndarray
-    labels: (
-        np.ndarray
-    )  # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
+    # [n, 16] int16, or [n, 64] int32 with more than 16 nodes; forced labels first, dummies last
+    labels: np.ndarray
     num_forced: int  # number of forced labels
-    step: int  # distances of a pair are a multiple of this apart
+    step: int  # distances that a pair can have differ by multiples of this
 
 
 def pack(
@@ -86,7 +85,7 @@ def pack(
         successors |= adjacency[:, :, node].astype(np.int64) << node
         predecessors |= adjacency[:, node, :].astype(np.int64) << node
     find_twins(successors, predecessors, lanes, twins)
-    # With one label the number of mismatches is fixed, and a common edge more saves two.
+    # With one label the number of mismatches is fixed, and each further common edge saves two.
     step = 2 if np.sum((in_use >= len(forced)) & (in_use < dummy)) <= 1 else 1
     return PackedGraphs(sizes, successors, predecessors, twins, lanes, len(forced), step)
 
@@ -144,8 +143,8 @@ def pack_networkx(
 
 
 def refined_colours(packed: PackedGraphs) -> np.ndarray:
-    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour takes in its
-    neighbours', theirs, ...
+    """uint64[n]: equal for isomorphic graphs, and for few others. A node's colour depends on those
+    of its neighbours, on those of their neighbours, and so on.
     """
     num_nodes = packed.successors.shape[1]
     colours = _mix(packed.labels[:, :num_nodes].astype(np.uint64))

@@ -6,7 +6,7 @@ mask in an int64, in which sets of nodes are kept anyway. LLVM splits what a pro
 cannot hold, so the same code runs anywhere. After a change here, touch the file that uses it:
 numba's cache on disk watches the file of the function that it compiles, and no other.
 
-A `token` says how many lanes there are: an unsigned integer whose type has one bit a lane
+A `token` says how many lanes there are: an unsigned integer whose type has one bit per lane
 (np.uint16(0) or np.uint64(0)). Costs are 16 bits wide with 16 lanes and 32 bits wide with 64 (see
 `forbidden`).
 """

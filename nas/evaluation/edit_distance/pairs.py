@@ -1,4 +1,4 @@
-"""Many pairs of graphs at once: isomorphic ones are compared once, blocks go to several threads."""
+"""Compares many pairs of graphs: isomorphic graphs once, blocks of pairs in several threads."""
 
 import os
 import queue
@@ -13,7 +13,7 @@ from nas.errors import UserError
 from nas.evaluation.edit_distance.graphs import PackedGraphs, refined_colours, token_for
 from nas.evaluation.edit_distance.search import Workspace, make_workspace, search_pairs
 
-_BLOCK = 256  # pairs given to a thread at a time: milliseconds for cells
+_BLOCK = 256  # pairs given to a thread at a time; those of cells take it milliseconds
 _UNLIMITED = 1 << 62
 
 
@@ -42,7 +42,7 @@ def compare(
       threads: 0 uses all cores.
 
     Raises:
-      UserError: an index of no graph, or a different number of them.
+      UserError: an index that is out of range, or vectors of different lengths.
     """
     first, second = np.asarray(first, np.int64), np.asarray(second, np.int64)
     n = len(packed.sizes)
@@ -155,9 +155,8 @@ def _search_blocks(
     token = token_for(num_nodes)
     max_searched = _UNLIMITED if limit is None else limit
     interrupt = np.zeros(1, np.int64)
-    starts = iter(
-        range(0, num_pairs, _BLOCK)
-    )  # shared by the threads: each start goes to one of them
+    # Shared by the threads: each start goes to one of them.
+    starts = iter(range(0, num_pairs, _BLOCK))
     finished: queue.SimpleQueue = queue.SimpleQueue()
 
     def search_with(work: Workspace):

@@ -59,8 +59,8 @@ from nas.evaluation.edit_distance.lanes import (
     where,
 )
 
-# Constants that are passed on have a type: numba compiles a function once more for each literal
-# that it is called with.
+# Constants that are passed to compiled functions have a type: for each literal argument numba would
+# compile the function once more.
 _ZERO, _ONE, _TWO = np.int64(0), np.int64(1), np.int64(2)
 _HUGE = np.int64(1 << 40)
 _COLUMN = 64  # added to the index of a branching line that is a column
@@ -73,9 +73,8 @@ class _Graph(NamedTuple):
 
     successors: np.ndarray  # [M] int64
     predecessors: np.ndarray  # [M] int64
-    twins: (
-        np.ndarray
-    )  # [M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
+    # [M] int64; nodes of lower index that an automorphism swaps with this one, all others fixed
+    twins: np.ndarray
 
 
 class Workspace(NamedTuple):
@@ -84,15 +83,12 @@ class Workspace(NamedTuple):
     """
 
     substitution: np.ndarray  # [M, lanes]; 0, 1 or half of forbidden
-    costs: (
-        np.ndarray
-    )  # [(M + 1) M, lanes]; reduced costs, non-negative; forbidden in columns that are matched
-    degrees: (
-        np.ndarray
-    )  # [2 (M + 1), lanes]; out- and in-degrees of the second graph among the free nodes
-    children: (
-        np.ndarray
-    )  # [M + 1, lanes]; reduced costs along the branching line, forbidden where done
+    # [(M + 1) M, lanes]; reduced costs, non-negative; forbidden in columns that are matched
+    costs: np.ndarray
+    # [2 (M + 1), lanes]; out- and in-degrees of the second graph among the free nodes
+    degrees: np.ndarray
+    # [M + 1, lanes]; reduced costs along the branching line, forbidden where done
+    children: np.ndarray
     scratch: np.ndarray  # [2, lanes]
     columns: np.ndarray  # [M + 1, M] int64; the column that the assignment gives to each row, or -1
     rows: np.ndarray  # [M] int64; its inverse
@@ -102,9 +98,8 @@ class Workspace(NamedTuple):
     lines: np.ndarray  # [M + 1] int64; the branching line
     matched: np.ndarray  # [2, M + 1] int64; row and column matched below this level
     hubs: np.ndarray  # [2, M] int64; how much each row or column is preferred for branching
-    images: (
-        np.ndarray
-    )  # [2, M] int64; successors and predecessors of the second graph in the first one's numbering
+    # [2, M] int64; successors and predecessors of the second graph, numbered as in the first
+    images: np.ndarray
     mapping: np.ndarray  # [M] int64; a bijection
 
 
@@ -203,8 +198,8 @@ def _search(token, work, a, b, n, num_forced, step, max_searched, interrupt):
     searched = 1
     sparse = edges <= 3 * n
     for u in range(n):
-        # On sparse graphs an edge makes up for an eighth of a child. On dense ones degrees say
-        # little.
+        # On sparse graphs each edge of a node weighs as much as an eighth of a child. On dense
+        # ones degrees say little.
         work.hubs[0, u] = popcount(a.successors[u]) + popcount(a.predecessors[u]) if sparse else 0
         work.hubs[1, u] = popcount(b.successors[u]) + popcount(b.predecessors[u]) if sparse else 0
     level = (

@@ -1,8 +1,8 @@
 """The five questions of the paper (Adam and Lorraine 2019), each with an answer from the numbers.
 
-Arrays in; a sentence and a figure for each out. What "follows", "more" and "less" mean is said in
-`nas.report.arms.summary`; of one seed, "more" and "less" of a number without interval are its sign,
-and the sentence says that one seed cannot tell.
+Arrays in; a sentence and a figure for each out. `nas.report.arms.summary` defines "follows", "more"
+and "less". With one seed, "more" and "less" of a number without interval are its sign, and the
+sentence says that one seed cannot tell.
 """
 
 import itertools
@@ -37,10 +37,10 @@ UNIFORM = "uniform"  # the arm that is random search with weight sharing
 _POSITION = "position of the decision"
 _LEAST_GAIN = 0.01  # one decision in a hundred; less is no sign of encoding
 _LEAST_DEPENDENCE = 0.01  # nats; less is no conditioning
-_LEAST_NATS = 0.05  # of an axis: less looks like nothing
-_DRAWN = 4  # arms that one figure tells apart
+_LEAST_NATS = 0.05  # an axis reaches at least this far, so that smaller numbers look like nothing
+_DRAWN = 4  # most arms in one figure
 _NO_STATE = "No controller here has a hidden state, so there is nothing to read."
-_FOLLOWING = {  # side on which a correlation lies; 1: where it would if states followed -> words
+_FOLLOWING = {  # side of a correlation (1: where it lies if states follow) -> words
     1: "follows",
     0: "shows no sign of",
     -1: "runs against",
@@ -49,14 +49,14 @@ _FOLLOWING = {  # side on which a correlation lies; 1: where it would if states 
 
 
 class Answer(NamedTuple):
-    """One question."""
+    """A question with its answer."""
 
     question: str
     sentence: str
     published: str  # what the paper says
     figure: Figure
     caption: str
-    table: str  # name of the table that holds the numbers, as in `evidence.tables`
+    table: str  # name of the table that holds the numbers, as in `study_tables`
 
 
 def answers(
@@ -68,9 +68,9 @@ def answers(
     """Q1 to Q5.
 
     Args:
-      task: what the decisions mean.
-      arms: as for `evidence.tables`.
-      searched: what their searches left behind.
+      task: the task that was searched.
+      arms: as for `nas.report.arms.tables.study_tables`.
+      searched: what the searches of these arms left behind.
       yardsticks: name of a model without a network -> what it reaches on the validation split.
     """
     return [
@@ -266,7 +266,7 @@ def _performance(task: Task, arms: Mapping[str, MeasuredArm]) -> Answer:
 def _following_sentence(task, arms, rows: Sequence[Measure], further: str = "") -> str:
     """Which of `rows` the states of the leading arm follow, with the numbers.
 
-    `further` is said of the last row.
+    `further` is added to the last row.
     """
     key = summary.lead(arms)
     if key is None:
@@ -308,7 +308,7 @@ def _correlations_figure(task, arms, rows: Sequence[Measure]) -> Figure:
 
 
 def _drawn(arms: Mapping[str, MeasuredArm]) -> dict[str, str]:
-    """Key -> colour of the arms that one figure tells apart."""
+    """Key -> colour of the arms that are drawn in one figure."""
     return dict(list(_colors(arms).items())[:_DRAWN])
 
 
@@ -322,7 +322,7 @@ def _colors(arms: Mapping[str, MeasuredArm]) -> dict[str, str]:
 
 
 def _dependence(arm: MeasuredArm) -> list[float]:
-    """[S] total correlation of its own decisions, nats."""
+    """[S] total correlation of the arm's own decisions, nats."""
     return [found.total for found in arm.own_conditioning]
 
 
@@ -332,7 +332,7 @@ def _paired(a: Sequence[float], b: Sequence[float]) -> Interval:
 
 
 def _way(found: Interval) -> int | None:
-    """Which way an interval over seeds points; of one seed, which can only hint at it, its sign."""
+    """Which way an interval over seeds points; with one seed, which is only a hint, its sign."""
     if np.isnan(found.low):
         return None if np.isnan(found.estimate) else int(np.sign(found.estimate))
     return direction(found)
@@ -343,13 +343,13 @@ def _told(seeds: int) -> str:
 
 
 def _basis(arms: Mapping[str, MeasuredArm]) -> str:
-    """What intervals speak of."""
+    """What the intervals are over."""
     several = len(arms[UNTRAINED].samples) > 1
     return "95 % over seeds" if several else "95 % over architectures, not seeds"
 
 
 def _reached(task: Task, arm: MeasuredArm, which: str) -> np.ndarray:
-    """What the cells of a set reach, all seeds in one row; infinite where there is no number."""
+    """[S n] numbers that the cells of a set reach; infinite where there is none."""
     with np.errstate(over="ignore"):
         losses = np.float64([seed[which].loss for seed in arm.samples])
         return task.metric.shown(losses).ravel()

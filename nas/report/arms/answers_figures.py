@@ -1,6 +1,6 @@
 """Figures of the answers: numbers with intervals as dots, what cells reach as ranges; arrays in.
 
-A figure is as wide as a telephone shows it at its own size; on a page it stands beside a sentence.
+A figure is as wide as a telephone shows it at its own size; on a page it is beside a sentence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from nas.tasks import Metric
 _WIDTH = 3.5  # inches
 _LABEL = 72 * 1.15  # points, for the name of a row
 _PITCH = 0.14  # inches between the dots of one row
-_SETS = ("#9aa4af", PALETTE[2])  # of sets of cells: not those of arms
-_DASHES = ((0, (4, 2)), (0, (1, 1.5)))  # of yardsticks, in turn
+_SETS = ("#9aa4af", PALETTE[2])  # colours of sets of cells, other than those of arms
+_DASHES = ((0, (4, 2)), (0, (1, 1.5)))  # lines of yardsticks, in turn
 _PAPER = {
     "marker": "D",
     "markersize": 5,
@@ -30,12 +30,12 @@ _PAPER = {
 
 
 class Dots(NamedTuple):
-    """A panel: rows of numbers, several in one row where there are several series."""
+    """A panel: rows of numbers, one in each row per series."""
 
     rows: Sequence[str]
     series: Mapping[str, np.ndarray]  # name -> [rows, 3] number, lower and upper end; NaN: none
     x_label: str
-    least: float = 0.0  # to which the axis reaches at least
+    least: float = 0.0  # the axis reaches at least this far
     paper: Sequence[float] | None = None  # [rows]; NaN: none
 
 
@@ -73,10 +73,10 @@ def dots(panels: Sequence[Dots], colors: Mapping[str, str]) -> Figure:
 
 
 def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float], metric: Metric) -> Figure:
-    """A row an arm: quartiles and median of sets of cells, and the best cell; lines for yardsticks.
+    """One row per arm: quartiles and median of sets of cells, the best cell; lines for yardsticks.
 
     Args:
-      yardsticks: name -> what it reaches; what follows a comma in a name is left out.
+      yardsticks: name -> what it reaches; names are cut off at a comma.
     """
     sets = list(dict.fromkeys(name for arm in arms for name in arm.sets))
     colors = dict(zip(sets, _SETS, strict=False))
@@ -114,7 +114,7 @@ def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float], metric: Metri
 
 
 def nothing(message: str) -> Figure:
-    """A figure that says why there is none."""
+    """A figure that says why there is nothing to draw."""
     with style():
         figure = new_figure(_WIDTH, 0.9)
         text = fill(message, 72 * _WIDTH - 20)
@@ -143,7 +143,7 @@ def _dots(ax, panel, colors):
 
 
 def _legend(figure, looks):
-    """Above the panels, in as many columns as there is room for."""
+    """A legend above the panels, in as many columns as there is room for."""
     handles = [Line2D([], [], **look, label=name) for name, look in looks.items()]
     width, height = figure.get_size_inches()
     widest = max(text_width(name) for name in looks) + 32
@@ -155,7 +155,7 @@ def _legend(figure, looks):
 
 
 def _offsets(count):
-    """Where in its row, one unit high, the dot of each series stands."""
+    """[count] offsets of the dots of each series within a row that is one unit high."""
     return (np.arange(count) - (count - 1) / 2) * 0.72 / max(1, count)
 
 

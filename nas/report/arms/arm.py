@@ -1,6 +1,4 @@
-"""What the tables of the evidence study are made of: arms, and cells that say what several seeds
-say.
-"""
+"""What the tables of a study are made of: arms, and cells that sum up several seeds."""
 
 import dataclasses
 import functools
@@ -28,7 +26,7 @@ _Tests = tuple[st.Mantel, st.Mantel]  # simple and partial
 
 
 def once(function):
-    """Keeps with an arm what `function(arm, *arguments)` gives.
+    """Decorates a function of an arm: its result is kept with the arm, by its arguments.
 
     For numbers, not for arrays of pairs, which are large.
     """
@@ -46,7 +44,8 @@ def once(function):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredArm:
-    """One controller, measured after the same seeds as the others; an entry a seed in each list.
+    """One controller, measured after the same seeds as the others; each list has one entry per
+    seed.
 
     What tables, answers and figures derive from it is computed once.
     """
@@ -72,12 +71,12 @@ class MeasuredArm:
 
     @once
     def protocol(self, task: Task) -> list[dict[tuple[str, str, str], float]]:
-        """`correlations.paper_protocol` of the own samples, one a seed."""
+        """`correlations.paper_protocol` of the own samples, one per seed."""
         return [correlations.paper_protocol(task, sample["own"]) for sample in self.samples]
 
     @once
     def performance_tests(self, task: Task, which: str, field: str) -> list[_Tests]:
-        """Of each seed, the distance of states against |difference| of a field of the samples.
+        """Tests of the distance of states against |difference| of a field of the samples, by seed.
 
         Mantel's test, and the partial one at a fixed total overlap, on one of the SETS.
         """
@@ -97,7 +96,7 @@ class MeasuredArm:
 
     @functools.cached_property
     def probes(self) -> list[Probe]:
-        """Of the states after uniform sequences."""
+        """Probes of the states after uniform sequences, one per seed."""
         return [
             probe_accuracy(behaviour.uniform_after, behaviour.uniform)
             for behaviour in self.behaviours
@@ -105,17 +104,17 @@ class MeasuredArm:
 
     @functools.cached_property
     def own_conditioning(self) -> list[Conditioning]:
-        """Of the controller's own samples."""
+        """Conditioning on the controller's own samples, one per seed."""
         return [conditioning(behaviour.own_log_probs) for behaviour in self.behaviours]
 
     @functools.cached_property
     def uniform_conditioning(self) -> list[Conditioning]:
-        """Of uniform sequences, the same for every arm."""
+        """Conditioning on uniform sequences, the same for every arm, one per seed."""
         return [conditioning(behaviour.uniform_log_probs) for behaviour in self.behaviours]
 
 
 def performance(task: Task) -> str:
-    """Name of the measure: |difference| of losses under the shared weights of the own search."""
+    """Name of the measure: |difference| of losses under the shared weights of the arm's search."""
     return correlations.difference_in(task.metric.loss)
 
 
@@ -136,7 +135,7 @@ def all_measures(task: Task, sample: Sample) -> dict[str, np.ndarray]:
 
 
 def interval(values: Sequence[float], digits: int, sign: str = "") -> str | float | Empty:
-    """The mean over seeds with half its 95 % interval; the number itself of one seed."""
+    """The mean over seeds with half its 95 % interval; with one seed the number itself."""
     values = np.asarray(values, float)
     if undefined := int((~np.isfinite(values)).sum()):
         return Empty(
@@ -151,17 +150,17 @@ def interval(values: Sequence[float], digits: int, sign: str = "") -> str | floa
 
 
 def p_values(values: Sequence[float]) -> str | float | Empty:
-    """The median over seeds with the range; the number itself of one seed."""
+    """The median over seeds with the range; with one seed the number itself."""
     if np.isnan(values).any() or len(values) == 1:
         return interval(values, 4)
     return f"{np.median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
 
 
 def seeds(count: int) -> str:
-    """For the notes of a table."""
+    """What a number is over, for the notes of a table."""
     return "one seed" if count == 1 else f"mean over {count} seeds ± half its 95 % interval"
 
 
 def is_measured(samples: Sequence[Sample], field: str) -> bool:
-    """Whether a field of the samples has a number at all."""
+    """Whether a field of the samples holds any number."""
     return not all(np.isnan(getattr(sample, field)).all() for sample in samples)

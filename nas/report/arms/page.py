@@ -1,5 +1,5 @@
-"""The page of the evidence study: tables and figures of all arms as one HTML file, and each of them
-as a file beside it.
+"""The page of a study: tables and figures of all arms as one HTML file, and each of them as a file
+beside it.
 """
 
 import pathlib
@@ -29,7 +29,7 @@ _REST = (
     "comparisons test a claim; everything else is exploratory."
 )
 _TOTAL_OVERLAP = "total overlap (decisions)"
-_DPI = 150  # of the PNG files
+_DPI = 150  # dots per inch of PNG files
 _POINTS = 1000  # architectures of a figure that has a point for each
 _SECTIONS = {  # heading -> tables
     "The paper's table beside ours": ("summary",),
@@ -58,15 +58,15 @@ def write_report(
     sentences: Sequence[str] = (),
     found: Sequence[Answer] = (),
 ) -> pathlib.Path:
-    """Writes the page to `path`, beside it tables as NAME.csv, figures as NAME-ARM.png, and
-    states.png with all arms.
+    """Writes the page to `path`; beside it tables as NAME.csv and NAME.md, figures as NAME-ARM.png,
+    and states.png with all arms.
 
     Returns `path`.
 
     Args:
       ran: what was run.
-      sentences: what the rows of the table "summary" say.
-      found: answers, which open the page.
+      sentences: what the rows of the table "summary" mean.
+      found: the answers, which open the page.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     report = Report("Does the controller know what it is building?", ran)
@@ -116,7 +116,7 @@ def add_figures(
 
 
 def _anchor(name: str) -> str:
-    """Where links to the table NAME.csv lead."""
+    """Where links to the table `name` lead."""
     return f"table-{name}"
 
 
@@ -124,7 +124,7 @@ def _save(figure: Figure, path: pathlib.Path) -> None:
     figure.set_dpi(_DPI)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.canvas.print_png(path)  # `savefig` draws it twice, to lay out what is laid out
+        figure.canvas.print_png(path)  # `savefig` would draw twice, to lay out the figure again
 
 
 def _figures(heading, task, arms) -> dict[str, tuple[dict[str, Figure], str]]:
@@ -210,7 +210,7 @@ def _forest(task, arms):
 
 
 def _densities(arms, measure, x_label):
-    """Measure and distance of every pair, an arm a panel."""
+    """Measure and distance of every pair, one panel per arm."""
 
     def pairs(arm):
         sample = arm.samples[0]["uniform"]
@@ -221,7 +221,7 @@ def _densities(arms, measure, x_label):
 
 
 def _states(task, arms):
-    """All arms side by side, for a page that is wide."""
+    """The densities of all arms side by side, for a wide page."""
     with_state = [arm for arm in arms.values() if arm.has_state]
     if with_state:
         return _densities(with_state, lambda arm: _overlap(task, arm), _TOTAL_OVERLAP)

@@ -1,4 +1,4 @@
-"""Whether states tell performance (Q5), by the shared weights of each arm and by common ones."""
+"""Whether states follow performance (Q5), under the shared weights of each arm and common ones."""
 
 import math
 from typing import NamedTuple
@@ -27,7 +27,7 @@ WEIGHTS = {"own": "loss", "common": "common_loss"}  # shared weights -> field of
 
 
 def performance_table(task: Task, arms: dict[str, MeasuredArm], which: str, command: str) -> Table:
-    """Whether states tell performance (Q5), on one of the SETS, with own and with common
+    """Whether states follow performance (Q5), on one of the SETS, under own and under common
     weights.
     """
     metric = task.metric
@@ -70,7 +70,7 @@ def performance_table(task: Task, arms: dict[str, MeasuredArm], which: str, comm
 
 
 class _Pairs(NamedTuple):
-    """What pairs of architectures differ by."""
+    """Distances and similarities of pairs of architectures."""
 
     distance: np.ndarray  # [P] of their states
     overlap: np.ndarray  # [P]
@@ -100,7 +100,7 @@ def _performance_cells(task, arm, which, field):
     if not is_measured(samples, field):
         return [NOT_MEASURED] * 9
     measured = [getattr(sample, field) for sample in samples]
-    converged = [values <= task.metric.guessing for values in measured]  # not those that are NaN
+    converged = [values <= task.metric.guessing for values in measured]  # False for NaN
     everything = [_pairs(task, *seed) for seed in zip(samples, measured, strict=True)]
     without = [_of_some(*seed) for seed in zip(everything, samples, converged, strict=True)]
     states, states_without = [NO_STATE] * 5, NO_STATE

@@ -63,8 +63,8 @@ def behaviour_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> T
 
 
 def identical_states_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
-    """Whether architectures that continue from one state of the policy have more in common than
-    others.
+    """Whether architectures that continue from the same state of the policy have more in common
+    than others.
     """
     start = task.space.num_decisions // 2
     rows = []

@@ -1,5 +1,5 @@
-"""The part of a report that shows the searches themselves: curves, what was memorised, best
-cells and what they reach.
+"""The part of a report about the searches themselves: curves, memorised sequences, best cells and
+what they reach.
 """
 
 import dataclasses
@@ -16,26 +16,22 @@ from nas.report.tables import Column, Row, Table
 from nas.tasks import Task
 
 _WINDOW = 25  # steps that a bold curve averages
-_MEMORISED = (
-    "supervised_remembered",
-    "supervised_fresh",
-)  # what a strategy measures at the end of an epoch
+# losses that a strategy measures at the end of an epoch
+_MEMORISED = ("supervised_remembered", "supervised_fresh")
 
 
 @dataclasses.dataclass(frozen=True)
 class Searched:
-    """What the searches of one arm left behind, an entry a seed in each list."""
+    """What the searches of one arm left behind; each list has one entry per seed."""
 
     title: str
-    curves: dict[
-        str, tuple[np.ndarray, np.ndarray]
-    ]  # of the first seed; name -> (steps [n], values [n])
-    epochs: list[
-        dict[str, tuple[np.ndarray, np.ndarray]]
-    ]  # name -> (epochs [E], values [E]) at the end of each
+    # the first seed's; name -> (steps [n], values [n])
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    # name -> (epochs [E], values [E]), at the end of each epoch
+    epochs: list[dict[str, tuple[np.ndarray, np.ndarray]]]
     best_decisions: list[np.ndarray]  # [T]
-    best_loss: list[float]  # whole validation split
-    has_memory: bool  # whether the supervised loss takes part
+    best_loss: list[float]  # on the whole validation split
+    has_memory: bool  # whether the supervised loss is part of the objective
 
 
 def best_table(

@@ -1,10 +1,10 @@
 """The paper's table beside ours and what its numbers say: arrays in, a table and sentences out.
 
-A number stands with its 95 % interval. Of several seeds that is Student's t over seeds; of one seed
-it comes from resampling the architectures, or from blocks of them, and speaks of others that could
-have been compared, not of other seeds. "Follows", "more" and "less" mean that the interval, of a
-correlation or of a difference of two, leaves out zero. No interval is adjusted for the number of
-comparisons: the tables of `nas.report.arms.tables` are for that.
+Every number comes with its 95 % interval. With several seeds that is Student's t over seeds. With
+one seed it comes from resampling the architectures, or from blocks of them, and speaks of others
+that could have been compared, not of other seeds. "Follows", "more" and "less" mean that the
+interval, of a correlation or of a difference of two, leaves out zero. No interval is adjusted for
+the number of comparisons: the tables of `nas.report.arms.tables` are for that.
 """
 
 import math
@@ -30,20 +30,20 @@ WIDTH = 100  # columns of a terminal
 UNTRAINED, PG = REFERENCES
 MEMORY = ("memory", "memory_next")  # the paper's regulariser in its two readings
 ONE_SEED = "one seed cannot tell"
-_STATISTIC = ("Spearman", "L2")  # of `correlations.paper_protocol`
+_STATISTIC = ("Spearman", "L2")  # keys of `correlations.paper_protocol`
 _INTERVAL = re.compile(r"\[[^]]*\]")
-_RESAMPLES = 400  # of architectures, where there is one seed
-_NAMED = 3  # arms whose best cells are named
+_RESAMPLES = 400  # resamples of the architectures, if there is one seed
+_NAMED = 3  # most arms whose best cells are listed
 
 
 class Measure(NamedTuple):
     """What the distance between two states is correlated with: a row of the table."""
 
     name: str
-    which: str  # of `samples.SETS`; "own": by the paper's protocol
-    key: str  # of `arm.measures`; of "own": of `correlations.protocol`
-    sign: int  # of the correlation if states follow it: -1 of a similarity, 1 of a difference
-    paper: float | None = None  # what the paper reports with the memory (Adam and Lorraine 2019)
+    which: str  # one of `samples.SETS`; "own": by the paper's protocol
+    key: str  # its name in `MeasuredArm.correlations`; with "own": in `correlations.protocol`
+    sign: int  # sign of r if states follow it: -1 for a similarity, 1 for a difference
+    paper: float | None = None  # what the paper reports with its memory (Adam and Lorraine 2019)
 
 
 class TaskMeasures(NamedTuple):
@@ -51,10 +51,10 @@ class TaskMeasures(NamedTuple):
 
     shared: Measure  # the paper's similarity, by its protocol
     protocol: Measure  # difference in performance, by its protocol
-    common: tuple[Measure, ...]  # decisions in common, a kind each
+    common: tuple[Measure, ...]  # decisions in common, one per kind
     edits: Measure
     performance: Measure
-    total: Measure  # no row of the table: `common` together
+    total: Measure  # all of `common` together; not a row of the table
 
     @property
     def table(self) -> tuple[Measure, ...]:
@@ -82,7 +82,8 @@ def rows(task: Task) -> TaskMeasures:
 
 
 def lead(arms: Mapping[str, MeasuredArm]) -> str | None:
-    """Key of the arm that sentences are about: the memory, else another, else the untrained.
+    """Key of the arm that sentences are about: one with the memory, else another one, else policy
+    gradient alone, else the untrained one.
 
     None: no arm has a state.
     """
@@ -98,14 +99,14 @@ def references(arms: Mapping[str, MeasuredArm], key: str) -> list[str]:
 
 
 def values(task: Task, arm: MeasuredArm, measure: Measure) -> list[float]:
-    """[S] Spearman's correlation of each seed; as in the tables of the evidence."""
+    """[S] Spearman's correlation of each seed, as in `study_tables`."""
     if measure.which == "own":
         return [seed[measure.key, *_STATISTIC] for seed in arm.protocol(task)]
     return arm.correlations(task, measure.which)[measure.key]
 
 
 def estimate(task: Task, arm: MeasuredArm, measure: Measure) -> Interval:
-    """The correlation with its interval: over seeds, or of one seed over architectures."""
+    """The correlation with its interval: over seeds or, with one seed, over architectures."""
     found = values(task, arm, measure)
     if len(found) > 1:
         return st.mean_interval(found)
@@ -115,9 +116,9 @@ def estimate(task: Task, arm: MeasuredArm, measure: Measure) -> Interval:
 def difference(task: Task, arm: MeasuredArm, reference: MeasuredArm, measure: Measure) -> Interval:
     """The correlation of `arm` less that of `reference`, paired by seed.
 
-    Of one seed the interval is made of both intervals over architectures as if these were drawn
-    apart (Zou 2007, "Toward using confidence intervals to compare correlations"), which is too wide
-    where the two see the same ones.
+    With one seed the interval is made of both intervals over architectures as if these were drawn
+    independently (Zou 2007, "Toward using confidence intervals to compare correlations"), which is
+    too wide where both arms are measured on the same ones.
     """
     if len(arm.samples) > 1:
         both = (values(task, one, measure) for one in (arm, reference))
@@ -131,14 +132,14 @@ def difference(task: Task, arm: MeasuredArm, reference: MeasuredArm, measure: Me
 
 
 def direction(found: Interval) -> int | None:
-    """-1 or 1: the side of zero on which an interval lies; 0: it holds zero; None: undefined."""
+    """Side of zero on which an interval lies, -1 or 1; 0: it contains zero; None: undefined."""
     if math.isnan(found.low) or math.isnan(found.high):
         return None
     return (found.low > 0) - (found.high < 0)
 
 
 def shown(found: Interval, digits: int = 3, sign: str = "+") -> str:
-    """A number with its interval, where it has one; `sign` as of a format."""
+    """A number with its interval, if it has one; `sign` as in a format specification."""
     if math.isnan(found.estimate):
         return "undefined"
     estimate, low, high = (f"{number:{sign}z.{digits}f}" for number in found)
@@ -155,11 +156,11 @@ def summary_table(
     """The paper's table beside ours.
 
     Args:
-      task: what the decisions mean.
-      arms: as for `evidence.tables`.
-      command: that makes the table.
-      width: columns of characters that there are; arms for which there is no room are left out.
-        None: all arms that have a state are there.
+      task: the task that was searched.
+      arms: as for `study_tables`.
+      command: the command that makes the table.
+      width: characters in a line; arms for which there is no room are left out. None: all arms
+        that have a state are in the table.
     """
     with_state = [key for key, arm in arms.items() if arm.has_state]
     first = [key for key in (*REFERENCES, *MEMORY) if key in with_state]
@@ -172,7 +173,7 @@ def summary_table(
 
 
 def readings(task: Task, arms: Mapping[str, MeasuredArm]) -> list[str]:
-    """A sentence for each row: what the number means beside REFERENCES, and what seeds can tell."""
+    """A sentence for each row: what the number means beside REFERENCES, and what seeds show."""
     key = lead(arms)
     if key is None:
         return ["No controller here has a hidden state: there are no distances to read."]
@@ -185,8 +186,8 @@ def best_cells(task: Task, searched: Sequence[Searched], yardsticks: Mapping[str
     """One sentence: what the best architectures reach beside models without a network.
 
     Args:
-      searched: an arm each.
-      yardsticks: name of a model -> what it reaches; what follows a comma in a name is left out.
+      searched: one per arm.
+      yardsticks: name of a model -> what it reaches; names are cut off at a comma.
     """
     metric = task.metric
     reached = {arm.title: metric.shown(np.array(arm.best_loss)) for arm in searched}
@@ -211,10 +212,10 @@ def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: o
 
     Args:
       ran: what was run.
-      table: of `summary_table`, with a width.
-      sentences: of `readings`.
-      best: of `best_cells`.
-      path: of the report.
+      table: from `summary_table`, with a width.
+      sentences: from `readings`.
+      best: from `best_cells`.
+      path: path of the report.
     """
     legend, *others = table.notes
     paragraphs = [_wrap(ran), "", table.title, table.body(), _wrap(legend)]
@@ -227,7 +228,7 @@ def printed(ran: str, table: Table, sentences: Sequence[str], best: str, path: o
 
 @once
 def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
-    """Of the first seed, with intervals over architectures."""
+    """The correlations of the first seed, with intervals over architectures."""
     sample, found = arm.samples[0], {}
     uniform = all_measures(task, sample["uniform"])
     for row in (*rows(task).table, rows(task).total):
@@ -245,7 +246,7 @@ def _resampled(arm: MeasuredArm, task: Task) -> dict[Measure, Interval]:
 
 
 def _protocol(task: Task, sample: Sample, row: Measure) -> np.ndarray:
-    """[P] as in `correlations.paper_protocol`."""
+    """[P] values of a measure as in `correlations.paper_protocol`."""
     if row == rows(task).shared:
         return overlap.common_labelled_edges(task.space, sample.decisions, block=sample.block)
     return overlap.feature_difference(task.metric.shown(sample.loss), block=sample.block)
@@ -361,7 +362,7 @@ def _number(found, digits):
 
 
 def _wrap(text, indent=""):
-    whole = _INTERVAL.sub(lambda found: found[0].replace(" ", "\xa0"), text)  # of one line
+    whole = _INTERVAL.sub(lambda found: found[0].replace(" ", "\xa0"), text)  # kept on one line
     filled = textwrap.fill(
         whole,
         WIDTH,

@@ -1,10 +1,10 @@
-"""The tables of the evidence study: what several arms and seeds say about the paper's questions.
-Arrays in, tables out.
+"""The tables of a study: what several arms and seeds say about the paper's questions. Arrays in,
+tables out.
 
-Every row is an arm and every number a mean over its seeds ± half its 95 % t interval; with one seed
-it stands alone. An arm whose policy has no hidden state has no distances of embeddings, and its
-cells say so. How policies decide is in `nas.report.arms.policies`; the page is made by
-`nas.report.arms.page`.
+Every row is an arm, and every number a mean over its seeds ± half its 95 % t interval, or with one
+seed the number alone. An arm whose policy has no hidden state has no distances of embeddings, and
+its cells say so. How policies decide is in `nas.report.arms.policies`; `nas.report.arms.page` makes
+the page.
 """
 
 import itertools
@@ -33,7 +33,7 @@ from nas.report.arms.policies import behaviour_table, identical_states_table
 from nas.report.tables import Column, Empty, Row, Table
 from nas.tasks import Task
 
-REFERENCES = ("untrained", "pg")  # what an arm is compared with, where it is there
+REFERENCES = ("untrained", "pg")  # what an arm is compared with, if it is among the arms
 PRIMARY_ARMS = ("memory", "memory_next")  # the paper's regulariser in its two readings
 PAPER = "paper (PG + memory)"
 _SIGNS = (
@@ -50,7 +50,7 @@ _PROJECTION = (
 
 
 def study_tables(task: Task, arms: dict[str, MeasuredArm], command: str) -> dict[str, Table]:
-    """name of its file -> table.
+    """name of the table's file -> table.
 
     Args:
       arms: keys as in `experiments.arms`, and "untrained"; the same seeds in each.
@@ -104,7 +104,7 @@ def correlations_table(task: Task, arms: dict[str, MeasuredArm], which: str, com
 
 
 def yardsticks_table(task: Task, arms: dict[str, MeasuredArm], command: str) -> Table:
-    """What states that have learned nothing would give on the own samples of each arm."""
+    """What states that have learned nothing would give on each arm's own samples."""
     width = arms["untrained"].samples[0]["own"].after.shape[1]
     rows = []
     for arm in arms.values():
@@ -220,8 +220,8 @@ def _measure_cells(columns, samples):
 
 
 def _yardsticks(task, samples, width, suffix=""):
-    """Rows of one-hot decisions and of a random projection, another one for each seed, in place of
-    the states.
+    """Rows with one-hot decisions, and with a random projection (another one for each seed), in
+    place of the states.
     """
     values = [all_measures(task, sample) for sample in samples]
     embeddings = {
@@ -261,7 +261,7 @@ def _ceiling_cells(task):
 
 
 def _names(task):
-    """The measures, a column each."""
+    """Names of the measures, one per column."""
     space = task.space
     kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
     features = space.features(np.zeros((1, space.num_decisions), np.int32))
@@ -277,8 +277,8 @@ def _names(task):
 
 
 def published_protocol(task: Task) -> dict[tuple[str, str, str], float]:
-    """(measure, statistic, metric) -> what the paper reports with the memory, of a
-    task that it searched.
+    """(measure, statistic, metric) -> what the paper reports with its memory, for a task that it
+    searched.
     """
     edges, _, loss = correlations.protocol(task)
     names = {"labelled edges": edges, "performance": loss}
@@ -286,7 +286,7 @@ def published_protocol(task: Task) -> dict[tuple[str, str, str], float]:
 
 
 def _published(task):
-    """The same beside our reading and our performance."""
+    """What the paper reports, by the names of our measures."""
     names = {
         "labelled edges": correlations.labelled_edges(task.space),
         "performance": performance(task),

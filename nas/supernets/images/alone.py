@@ -1,7 +1,7 @@
 """Image networks of one fixed architecture, and baselines with as many parameters.
 
-An architecture alone is the searched network, with the rows of its weights that it uses: it
-computes by the same functions, from decisions that are constants.
+An architecture alone is the searched network with only those rows of the weights that it uses: the
+same functions compute it, from decisions that are constants.
 """
 
 import bisect
@@ -29,7 +29,7 @@ from nas.supernets.images.wiring import (
 from nas.types import Array, Model, Params
 
 BASELINES = tuple(MODULES)
-_SAMPLES = 64  # architectures whose mean number of parameters the baselines have
+_SAMPLES = 64  # architectures whose mean number of parameters the baselines should have
 
 
 def build(
@@ -39,12 +39,12 @@ def build(
     space: SearchSpace,
     architecture: str,
 ) -> Model:
-    """The network of a decision vector's text form, or a baseline.
+    """The network of decisions given as text, or a baseline.
 
     A baseline has about as many parameters as architectures of the space have on average.
 
     Raises:
-      UserError: neither a baseline nor decisions of the space.
+      UserError: `architecture` is neither a baseline nor decisions of the space.
     """
     if architecture not in BASELINES:
         return network(wiring, config, space.parse(architecture))
@@ -54,7 +54,7 @@ def build(
 
 
 def network(wiring: Wiring, config: ClassifierSettings, decisions: np.ndarray) -> Model:
-    """One architecture [T]; its parameters: path in the tree of weights -> rows in use."""
+    """One architecture [T]. Its parameters: path in the tree of weights -> rows in use."""
     rows, decisions = rows_in_use(wiring, decisions), jnp.asarray(decisions)
 
     def init(key: Array) -> dict[str, Array]:
@@ -77,8 +77,8 @@ def network(wiring: Wiring, config: ClassifierSettings, decisions: np.ndarray) -
 
 
 def rows_in_use(wiring: Wiring, decisions: np.ndarray) -> dict[str, tuple]:
-    """path in the tree of weights -> which of the rows that `gather` gives are really used, [n]
-    bool, and the shape of a row; None and the shape of the whole where there are no rows.
+    """path in the tree of weights -> (which of the rows from `gather` are really used, [n] bool;
+    shape of a row), or (None, shape of the array) for an array without rows.
     """
     with jax.ensure_compile_time_eval():
         uses = jax.tree.leaves(wiring.use(jnp.asarray(decisions)), is_leaf=_is_use)
@@ -93,7 +93,7 @@ def rows_in_use(wiring: Wiring, decisions: np.ndarray) -> dict[str, tuple]:
 
 
 def from_shared(wiring: Wiring, params: Params, decisions: np.ndarray) -> dict[str, Array]:
-    """The parameters of `network` that are an architecture's part of shared weights."""
+    """The parameters of `network`: an architecture's part of the shared weights."""
     leaves = jax.tree.leaves(wiring.gather(params, wiring.use(jnp.asarray(decisions))))
     found = {}
     for (path, (active, _)), leaf in zip(
@@ -115,7 +115,7 @@ def num_parameters(wiring: Wiring, decisions: np.ndarray) -> int:
 
 
 def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: float) -> Model:
-    """A baseline of the width at which it comes nearest to `wanted` parameters."""
+    """A baseline with the width that brings it nearest to `wanted` parameters."""
     image = jnp.zeros((1, shape.size, shape.size, shape.channels))
 
     def module(width):
@@ -126,7 +126,7 @@ def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: f
         found = jax.eval_shape(module(width).init, jax.random.key(0), image)["params"]
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(found))
 
-    # Parameters grow with the width: the first that has more, or the one before.
+    # Parameters grow with the width: it is the first width that has more, or the one before.
     more = bisect.bisect_left(range(1, 4096), wanted, key=count) + 1
     width = min((max(1, more - 1), more), key=lambda width: abs(count(width) - wanted))
     made = module(width)
@@ -135,7 +135,7 @@ def baseline(config: ClassifierSettings, shape: ImageShape, name: str, wanted: f
         return made.init(key, image)["params"]
 
     def loss(params: Params, images: Array, labels: Array, key: Array | None):
-        del key  # neither has dropout
+        del key  # neither baseline has dropout
         logits, _ = made.apply({"params": params}, images, mutable=["batch_stats"])
         return cross_entropy(logits, labels)
 

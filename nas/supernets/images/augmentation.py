@@ -8,14 +8,14 @@ from nas.types import Array
 
 
 def augment(config: ClassifierSettings, key: Array, images: Array) -> Array:
-    """uint8 [B, H, W, channels] of the same; every image is treated by itself."""
+    """uint8 [B, H, W, channels] images augmented at random, each by itself."""
     return jax.vmap(lambda key, image: _one(config, key, image))(
         jax.random.split(key, len(images)), images
     )
 
 
 def standardise(images: Array) -> Array:
-    """float32 in [-1, 1] of uint8."""
+    """float32 in [-1, 1], from uint8."""
     return images.astype(jnp.float32) / 127.5 - 1
 
 

@@ -1,4 +1,4 @@
-"""Networks that no search has found, to stand beside those that one has."""
+"""Networks that no search has found, to compare with those that a search has found."""
 
 import flax.linen as nn
 import jax
@@ -7,8 +7,8 @@ from nas.types import Array
 
 
 class Plain(nn.Module):
-    """Three times two 3 x 3 convolutions, each with normalisation and ReLU, with 2 x 2 maxima in
-    between.
+    """Three stages of two 3 x 3 convolutions, each with normalisation and ReLU; 2 x 2 max pooling
+    between the stages.
     """
 
     width: int

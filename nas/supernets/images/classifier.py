@@ -1,7 +1,7 @@
-"""What the image networks share: how they are trained, scored and read, whatever the space.
+"""What the image networks of all spaces share: how they are trained, scored and reported.
 
-An architecture uses rows of the shared weights. They are gathered, differentiated, clipped and
-updated; the others do not move, and neither does their momentum.
+An architecture uses some rows of the shared weights. Only these are gathered, differentiated,
+clipped and updated; the others do not move, and neither does their momentum.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from nas.types import Array, Info, Model, Params, Reward
 
 @flax.struct.dataclass
 class ClassifierState:
-    """The shared weights and the momentum of each."""
+    """The shared weights and their momentum."""
 
     params: Params
     velocity: Params
@@ -36,7 +36,7 @@ class ClassifierState:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier(ClassifierSettings):
-    """A `nas.tasks.Network` but for its wiring."""
+    """A `nas.tasks.Network`, all but its wiring."""
 
     baselines: ClassVar[tuple[str, ...]] = tuple(alone.BASELINES)
     compared: ClassVar[tuple[str, ...]] = baselines
@@ -67,7 +67,7 @@ class Classifier(ClassifierSettings):
         return alone.build(self.wiring(space, shape), self, shape, space, architecture)
 
     def yardsticks(self, data: ImageData, train: Labelled, held_out: Labelled) -> dict[str, float]:
-        """The cross-entropy of the classes' frequencies."""
+        """The cross-entropy of predicting the frequencies of the classes."""
         counts = np.bincount(train.labels, minlength=data.classes) + 1
         frequencies = np.log(counts / counts.sum())
         return {"class frequencies": float(-frequencies[held_out.labels].mean())}
@@ -81,8 +81,8 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
     """Shared weights as a source of rewards.
 
     Training is SGD on one batch and one architecture, with Nesterov's momentum, the gradient
-    clipped by its global norm. A reward is the accuracy on one validation batch, a validation loss
-    the cross-entropy, which has no ties.
+    clipped by its global norm. A reward is the accuracy on one validation batch; a validation loss
+    is the cross-entropy, which has no ties.
     """
 
     def init(key: Array) -> ClassifierState:
@@ -110,8 +110,8 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
         if axis_name is None:
             velocity = wiring.gather(state.velocity, use)
         else:
-            # Of several devices each trained an architecture of its own: what moves is whatever any
-            # of them uses.
+            # On several devices each trained its own architecture, and all weights that any of them
+            # uses move.
             counted = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), active)
             active, gradient = mean_over_devices(
                 tuple(wiring.spread(state.params, use, of) for of in (counted, gradient)), axis_name
@@ -133,8 +133,8 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
             lambda w, v, d: w - rate * (d + config.momentum * v), used, faster, downhill
         )
 
-        # An update that is not finite is dropped and counted; whether the run goes on is the
-        # search's to decide.
+        # An update that is not finite is dropped and counted; the search decides whether the run
+        # goes on.
         def where(new, old):
             return jax.tree.map(lambda a, n, o: jnp.where(a & finite, n, o), active, new, old)
 
@@ -173,7 +173,7 @@ def supernet_reward(wiring: Wiring, config: ClassifierSettings) -> Reward:
 
 
 def learning_rate(config: ClassifierSettings, epoch: Array) -> Array:
-    """[] the cosine from `learning_rate` to `learning_rate_min`, constant in an epoch."""
+    """[] on a cosine from `learning_rate` to `learning_rate_min`, constant within an epoch."""
     turn = jnp.pi * jnp.minimum(1.0, epoch / config.cosine_epochs)
     low = config.learning_rate_min
     return low + (config.learning_rate - low) * (1 + jnp.cos(turn)) / 2

@@ -1,4 +1,4 @@
-"""What both image networks are made of, in XLA's terms; networks.cc computes the same.
+"""The layers of both image networks, for XLA; networks.cc computes the same.
 
 Images are [B, H, W, C]. Normalisation is over the batch at hand, in training and in rewards alike:
 averages kept from earlier batches would mix architectures.
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from nas.types import Array, Params
 
-_EPSILON = 1e-5  # of normalisation
+_EPSILON = 1e-5  # added to the variance in normalisation
 
 
 class Norm(NamedTuple):
@@ -52,19 +52,19 @@ def kernel(key: Array, *shape: int, fan_in: int) -> Array:
 
 
 def norm(*shape: int) -> Norm:
-    """The identity, to begin with."""
+    """A normalisation that starts as the identity."""
     return Norm(jnp.ones(shape), jnp.zeros(shape))
 
 
 def reduction(key: Array, rows: Sequence[int], channels: int, out: int) -> Reduction:
-    """`rows` of them (none: one by itself), from `channels` to `out`."""
+    """Reductions from `channels` to `out`, stacked as `rows` [...]; empty: a single one."""
     keys = jax.random.split(key)
     even, odd = (kernel(k, *rows, channels, out // 2, fan_in=channels) for k in keys)
     return Reduction(even, odd, norm(*rows, out))
 
 
 def normalise(x: Array, by: Norm) -> Array:
-    """Every channel to mean 0 and variance 1 over the batch, then `by`."""
+    """Brings every channel to mean 0 and variance 1 over the batch, then applies `by`."""
     mean, variance = (of(x, axis=(0, 1, 2), keepdims=True) for of in (jnp.mean, jnp.var))
     scale, offset = by.scale[None, None, None], by.offset[None, None, None]
     return (x - mean) * (jax.lax.rsqrt(variance + _EPSILON) * scale) + offset
@@ -83,7 +83,7 @@ def separable(x: Array, by: Separable) -> Array:
 
 
 def average(x: Array) -> Array:
-    """3 x 3 averages of what is inside the image."""
+    """3 x 3 averages, over the pixels that are inside the image."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
@@ -92,7 +92,7 @@ def maximum(x: Array) -> Array:
 
 
 def reduce(x: Array, by: Reduction) -> Array:
-    """[B, ceil(H / 2), ceil(W / 2), C']; what is outside the image counts as zero."""
+    """[B, ceil(H / 2), ceil(W / 2), C']; pixels outside the image count as zero."""
     odd = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
     halves = x[:, ::2, ::2] @ by.even, odd @ by.odd
     return normalise(jnp.concatenate(halves, axis=-1), by.norm)
@@ -101,11 +101,11 @@ def reduce(x: Array, by: Reduction) -> Array:
 def choose(operations: Sequence[Callable], uses: Sequence[str]) -> Callable:
     """One of several operations (x, weights) -> x', as (index [] int32, x, weights) -> x'.
 
-    Only the chosen one is computed, in both directions, and only its input is kept for the way
-    back: automatic differentiation would keep what every one of them wants.
+    Only the chosen one is computed, in both directions, and only its input is kept for the backward
+    pass: automatic differentiation would keep what any of them needs.
 
     Args:
-      uses: name of the weights that an operation uses, "" for none.
+      uses: name of the weights that each operation uses, "" for none.
     """
 
     def branches(direction):

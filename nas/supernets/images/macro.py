@@ -1,15 +1,15 @@
 """The network of the macro space: every architecture is a path through one set of filters.
 
-Layer k puts its operation between a pointwise convolution and what it skips to:
+Layer k applies a pointwise convolution and its operation, then adds the layers that it skips to:
 
     a_k = relu(bn(x_k-1 * enter))          x_-1: the stem, a 3 x 3 convolution and bn
     z_k = relu(bn(operation(a_k)))         pooling: operation(a_k) alone
     x_k = bn(z_k + sum of x_j it skips to)
 
-A third and two thirds of the way through, every stored x is halved in height and width. This is how
-the authors' code searches (melodyguan/enas), but for what its own bugs made of it: the operation is
-the one that was chosen, and layer 0 is normalised as the others are. A filter belongs to (layer,
-operation), whatever the skips.
+A third and two thirds of the way through, every stored x is halved in height and width. This is the
+network of the search in the authors' code (melodyguan/enas), without the effects of its bugs: here
+the operation is the one that was chosen, and layer 0 is normalised as the others are. A filter
+belongs to (layer, operation), whatever the skips.
 
 Decisions are traced: one compilation serves every architecture.
 """
@@ -36,8 +36,8 @@ prepare = native_networks.prepare
 
 
 class Weights(NamedTuple):
-    """Of one architecture; where they are shared, `enter` and `leave` have L * 6 rows, one for
-    every operation of every layer.
+    """Weights of one architecture; where they are shared, `enter` and `leave` have L * 6 rows, one
+    for every operation of every layer.
     """
 
     stem: Filter  # kernel [3, 3, channels of images, C]
@@ -48,7 +48,7 @@ class Weights(NamedTuple):
     sep_5x5: Separable
     leave: Norm  # [L, C]
     join: Norm  # [L, C]
-    reductions: tuple[Reduction, Reduction]  # a row for every x stored by then
+    reductions: tuple[Reduction, Reduction]  # each has a row for every x stored by then
     head: Array  # [C, classes]
 
 
@@ -126,7 +126,7 @@ def _functions(space, channels, shape):
         )
 
     def features(used: Weights, decisions: Array, images: Array) -> Array:
-        """[B, C]: scans over the layers of a stage, whose x share a buffer."""
+        """[B, C] what the head reads: scans over the layers of a stage, whose x share a buffer."""
         operations = space.operations(decisions)
         skips = jnp.pad(space.skips(decisions), ((0, 0), (0, 1))).astype(images.dtype)
         stem = layers.normalise(layers.convolve(images, used.stem.kernel), used.stem.norm)
@@ -163,7 +163,7 @@ def _functions(space, channels, shape):
         return space.operations(decisions), space.skips(decisions)
 
     def multiply_adds(decisions) -> float:
-        """Of one image, forward: those of the chosen operations and of all that surrounds them."""
+        """For one image, forward: of the chosen operations and of all that surrounds them."""
         per_pixel = {
             "conv_3x3": 9 * channels**2,
             "sep_3x3": (9 + channels) * channels,

@@ -1,13 +1,13 @@
 """The network of the micro space: cells of two kinds, whose architectures share filters.
 
-A third and two thirds of the way through, a reduction cell: channels double, height and width are
-halved before it, and it computes as the normal cells do. An operation of block b belongs to (cell,
-b, which of the block's two, what it reads): what it can never read has no filters. Separable
-operations are relu, depthwise, pointwise and bn, twice. The output of a cell is a pointwise
-convolution of relu of its loose ends, and bn.
+A third and two thirds of the way through there is a reduction cell: it doubles the channels, height
+and width are halved before it, and it computes as the normal cells do. The filters of an operation
+belong to (cell, block, which of the block's two, what it reads): there are none for what it can
+never read. Separable operations are relu, depthwise, pointwise and bn, twice. The output of a cell
+is a pointwise convolution of relu of its loose ends, and bn.
 
-Inputs of another size than the last cell are halved, and those of other channels go through a
-pointwise convolution, before the blocks read them (melodyguan/enas calls it calibration). One
+Before the blocks read them, inputs of another size than the last cell are halved, and those with
+other channels go through a pointwise convolution (melodyguan/enas calls it calibration). The same
 network serves the search and the training of what it found; the authors' code trains another one.
 
 Decisions are traced: one compilation serves every architecture.
@@ -40,12 +40,12 @@ class Pairs(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Of one architecture; where they are shared, the pairs have a row for everything that an
-    operation of a block can read.
+    """Weights of a cell of one architecture; where they are shared, the pairs have a row for
+    everything that an operation of a block can read.
     """
 
-    before: Reduction | None  # what halves the last output, of a reduction cell
-    inputs: tuple[Reduction | Filter | None, Filter | None]  # what makes the inputs alike
+    before: Reduction | None  # halves the last output, in a reduction cell
+    inputs: tuple[Reduction | Filter | None, Filter | None]  # brings the inputs to one shape
     sep_3x3: Pairs  # 2 B rows
     sep_5x5: Pairs
     leave: Filter  # kernel [B + 2, C, C], a row for every input and block
@@ -61,7 +61,7 @@ class Weights(NamedTuple):
 class MicroNetwork(Classifier):
     """A `nas.tasks.Network`."""
 
-    cells: int  # normal ones; two of reduction come on top
+    cells: int  # number of normal cells; the two reduction cells come on top
 
     def __post_init__(self):
         super().__post_init__()
@@ -113,7 +113,7 @@ def _functions(space, channels, normal_cells, shape):
     def use(decisions: Array) -> Weights:
         reads, operations = space.reads(decisions), space.operations(decisions)
         whole = Use(None, jnp.array(True))
-        # A row of the shared pairs is (block, which of the two, what is read).
+        # A row of the shared pairs belongs to (block, which of its two operations, what it reads).
         start = [[2 * firsts[b] + half * (b + 2) for half in (0, 1)] for b in range(blocks)]
 
         def cell(number, weights):
@@ -136,7 +136,7 @@ def _functions(space, channels, normal_cells, shape):
         return Weights(stem, cells, whole)
 
     def features(used: Weights, decisions: Array, images: Array) -> Array:
-        """[B, C]: scans over the operations of a cell, whose nodes share a buffer."""
+        """[B, C] what the head reads: scans over the operations of a cell, which share a buffer."""
         reads, operations = space.reads(decisions), space.operations(decisions)
         last = layers.normalise(layers.convolve(images, used.stem.kernel), used.stem.norm)
         before = last
@@ -152,7 +152,7 @@ def _functions(space, channels, normal_cells, shape):
         return space.reads(decisions), space.operations(decisions), jnp.int32(total)
 
     def multiply_adds(decisions) -> float:
-        """Of one image, forward: those of the chosen operations and of all that surrounds them."""
+        """For one image, forward: of the chosen operations and of all that surrounds them."""
         operations = space.operations(decisions)
         loose = space.loose_ends(decisions)[0].sum(axis=1)
         width, side = channels, shape.size

@@ -1,7 +1,7 @@
-"""The image networks in C++, for processors, where what XLA compiles takes several times longer.
+"""The image networks in C++, for CPUs, where what XLA compiles takes several times longer.
 
 networks.cc computes the loss and its gradient in one call, so that nothing of a forward pass goes
-through XLA. Without a compiler XLA's networks serve, and a warning says so.
+through XLA. Without a compiler XLA's networks are used, and a warning says so.
 """
 
 import functools
@@ -20,13 +20,13 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def available(dtype: str = "float32") -> bool:
-    """Whether processors compute, and networks.cc is compiled for that type or can be."""
+    """Whether a CPU computes, and networks.cc is compiled for numbers of `dtype` or can be."""
     with _ONE_AT_A_TIME:
         return _register(dtype) is not None
 
 
 def prepare() -> None:
-    """Begins to compile the networks, if need be, while the caller goes on."""
+    """Begins to compile the networks in a thread, if need be, while the caller goes on."""
     threading.Thread(target=available, daemon=True).start()
 
 
@@ -43,7 +43,7 @@ def loss(
 
     Args:
       name: macro or micro.
-      used: the weights of one architecture, whose leaves come in the order that networks.cc reads.
+      used: the weights of one architecture, with leaves in the order in which networks.cc reads.
       program: its decisions, int32, as networks.cc reads them.
       images: [B, H, W, channels] of the type of the weights.
       labels: [B] int32.
@@ -68,7 +68,7 @@ loss.defvjp(_forward, _backward)
 
 def _call(name, used, program, images, labels, mask, gradients):
     leaves = jax.tree.leaves(used)
-    # The other side takes them for what it expects.
+    # The C++ takes the arrays to be of these types without asking.
     chex.assert_type([mask, *leaves], images.dtype)
     chex.assert_type([labels, *program], jnp.int32)
     scalar = jax.ShapeDtypeStruct((), images.dtype)

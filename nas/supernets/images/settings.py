@@ -13,15 +13,15 @@ class ClassifierSettings:
       UserError: a value that its field does not allow; names the field.
     """
 
-    channels: int  # of a layer; even, since a reduction makes them from two halves
-    learning_rate: float  # highest of the cosine
-    learning_rate_min: float  # lowest
-    cosine_epochs: int  # from the highest to the lowest; it stays there
+    channels: int  # channels of a layer; even: a reduction makes them from two halves
+    learning_rate: float  # rate at the start of the cosine
+    learning_rate_min: float  # rate at its end, and from there on
+    cosine_epochs: int  # length of the cosine
     momentum: float
-    weight_decay: float  # added to the gradient of matrices and filters, times themselves
+    weight_decay: float  # times matrices and filters, added to their gradient
     clip: float  # global norm of the gradient
-    dropout: float  # of the features that the last layer reads
-    crop: int  # pixels by which training images are shifted at most
+    dropout: float  # rate, on the features that the last layer reads
+    crop: int  # most pixels by which training images are shifted
     flip: bool  # whether training images are mirrored at random
     cutout: int  # side of a square that is blanked in training images; 0: none
 

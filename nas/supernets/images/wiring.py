@@ -1,5 +1,5 @@
-"""What a network of one space is: which rows of the shared weights an architecture uses, and what
-it computes with them.
+"""How a network is tied to its space: which rows of the shared weights an architecture uses, and
+what it computes with them.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from nas.types import Array, Params
 
 
 class ImageShape(NamedTuple):
-    """What a network reads and tells apart."""
+    """Size of the images that a network reads, and number of classes that it tells apart."""
 
     size: int  # height and width
     channels: int
@@ -23,23 +23,23 @@ class ImageShape(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What an architecture uses of an array of shared weights."""
+    """The part of an array of shared weights that an architecture uses."""
 
-    index: Array | None  # [n] int32, of rows, each at most once; None: the array as it is
-    active: Array  # [n] bool, or []: whether it really is used; else its gradient is zero
+    index: Array | None  # [n] int32, of rows, each at most once; None: the whole array
+    active: Array  # [n] bool, or []: whether it is really used; if not, its gradient is zero
 
 
 class Wiring(NamedTuple):
     """A network of one space, as pure functions."""
 
-    name: str  # of its C++
+    name: str  # name of its function in networks.cc
     init: Callable[[Array], Params]  # key -> shared weights
-    use: Callable[[Array], Any]  # decisions [T] -> a Use for every array of them
+    use: Callable[[Array], Any]  # decisions [T] -> the tree of weights, with a Use for every array
     # (used weights, decisions, images [B, H, W, channels]) -> [B, C] what the last layer reads
     features: Callable[[Params, Array, Array], Array]
     program: Callable[[Array], tuple[Array, ...]]  # decisions -> what networks.cc reads of them
-    multiply_adds: Callable[[np.ndarray], float]  # decisions -> of one image, forward
-    shapes: Any  # of the shared weights, the tree of them
+    multiply_adds: Callable[[np.ndarray], float]  # decisions -> number for one image, forward
+    shapes: Any  # the tree of shared weights, as shapes
 
     def gather(self, params: Params, use: Any) -> Params:
         """The weights that an architecture uses; the same tree."""
@@ -48,7 +48,7 @@ class Wiring(NamedTuple):
         )
 
     def put(self, params: Params, use: Any, used: Params) -> Params:
-        """`params` with other weights where an architecture uses them."""
+        """`params` with `used` in place of the weights that an architecture uses."""
 
         def one(leaf, of, own):
             return own if of.index is None else leaf.at[of.index].set(own)
@@ -60,7 +60,7 @@ class Wiring(NamedTuple):
         return self.put(jax.tree.map(jnp.zeros_like, params), use, used)
 
     def active(self, use: Any, used: Params) -> Any:
-        """bool, for every number of used weights: whether it really is in use."""
+        """bool, for every number of the used weights: whether it is really in use."""
 
         def one(leaf, of):
             ones = (1,) * (leaf.ndim - of.active.ndim)
@@ -98,7 +98,7 @@ def decays(path: tuple) -> bool:
 
 
 def dropout_mask(rate: float, key: Array | None, rows: int, used: Params) -> Array:
-    """[B, C] of what the last layer reads, already scaled; ones without a key."""
+    """[B, C] mask, already scaled, of what the last layer reads; ones without a key."""
     shape = rows, used.head.shape[0]
     if key is None or rate == 0:
         return jnp.ones(shape)

@@ -1,8 +1,8 @@
 """Language models of one fixed architecture: a recurrent cell compiled as itself, and baselines
 with as many parameters.
 
-A cell's decisions are Python constants, and only its N matrices exist; its equations are those of
-`shared.py`, so that with the shared weights of its architecture it is the searched network.
+A cell's decisions are Python constants, and only its N matrices exist. Its equations are those of
+`shared.py`: with its part of the shared weights it computes what the searched network does.
 Embeddings, softmax and dropout are the same in all models.
 """
 
@@ -37,7 +37,7 @@ _FUNCTIONS = {
 class Predictor(NamedTuple):
     """A language model as pure functions of tokens and masks."""
 
-    config: LanguageModelSettings  # its width is that of this model
+    config: LanguageModelSettings  # its width is this model's
     init: Callable[[Array], Params]  # key -> params
     initial_carry: Callable[[int], Any]  # rows B -> carry before the first token
     # (params, tokens [B, steps + 1], carry, dropout) -> [] nats a token, carry
@@ -47,10 +47,10 @@ class Predictor(NamedTuple):
 def build(
     space: RecurrentSpace, config: LanguageModelSettings, vocabulary: int, architecture: str
 ) -> Model:
-    """The cell of a decision vector's text form, or a baseline of the width of `baseline_width`.
+    """The cell whose decisions are given as text, or a baseline as wide as `baseline_width` says.
 
     Raises:
-      UserError: neither a baseline nor decisions of the space.
+      UserError: `architecture` is neither a baseline nor decisions of the space.
     """
     if architecture not in BASELINES:
         return model(cell(space, space.parse(architecture), config, vocabulary))
@@ -60,7 +60,7 @@ def build(
 
 
 def model(predictor: Predictor) -> Model:
-    """A predictor on windows of a token stream; dropout draws its masks from the key of a step."""
+    """A predictor as a `Model` on windows of a token stream; a step's key draws dropout's masks."""
 
     def loss(params: Params, batch: Tokens, carry: Any, key: Array | None) -> tuple[Array, Any]:
         dropout = _NO_DROPOUT
@@ -131,7 +131,7 @@ def cell(
 
 
 def from_shared(space: RecurrentSpace, params: Params, decisions: np.ndarray) -> Params:
-    """The parameters of `cell` that are an architecture's part of the shared weights."""
+    """The parameters of `cell`: an architecture's part of the shared weights."""
     return shared.gather(params, shared.read_cell(space, jnp.asarray(decisions)))
 
 
@@ -166,10 +166,8 @@ def highway(config: LanguageModelSettings, vocabulary: int) -> Predictor:
     return _gated(config, vocabulary, (-1.0, 0.0), 1, step)
 
 
-BASELINES = {
-    "lstm": (lstm, 4),
-    "highway": (highway, 2),
-}  # and the products of state and matrix in them
+# name -> function, and number of its products of the state with a matrix [H, H]
+BASELINES = {"lstm": (lstm, 4), "highway": (highway, 2)}
 
 
 def num_cell_parameters(space: RecurrentSpace, width: int, vocabulary: int) -> int:
@@ -178,16 +176,17 @@ def num_cell_parameters(space: RecurrentSpace, width: int, vocabulary: int) -> i
 
 
 def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products: int) -> int:
-    """The width at which a baseline of so many products has a number of parameters nearest to that
-    of a cell of `width`.
+    """The width at which a baseline has a number of parameters nearest to that of a cell with
+    `width`.
 
-    One more in its width W are V + products (4 W + 3) parameters: the numbers differ by half of it
-    at most, as a rule by less than one in a hundred.
+    One unit more in a baseline's width W adds V + products (4 W + 3) parameters: the numbers differ
+    by half of that at most, as a rule by less than one in a hundred.
+
+    Args:
+      products: number of the baseline's products of the state with a matrix [H, H].
     """
-    square, linear = (
-        2 * products,
-        vocabulary + products,
-    )  # a baseline has square W^2 + linear W + V parameters
+    # A baseline has square W^2 + linear W + V parameters.
+    square, linear = 2 * products, vocabulary + products
     rest = num_cell_parameters(space, width, vocabulary) - vocabulary
     exact = (math.sqrt(linear**2 + 4 * square * rest) - linear) / (2 * square)
     candidates = range(max(1, math.floor(exact)), math.ceil(exact) + 1)
@@ -195,8 +194,9 @@ def baseline_width(space: RecurrentSpace, width: int, vocabulary: int, products:
 
 
 def _gated(config, vocabulary, biases, states, step):
-    """A baseline whose carry is so many [B, H], the state first; `step` makes the next from what
-    matrices and biases give.
+    """A baseline whose carry is `states` arrays [B, H], the state first.
+
+    `step`: (pre-activations from input, state and biases, carry) -> next carry.
     """
     width, size = config.width, len(biases) * config.width
 
@@ -230,8 +230,9 @@ def _gated(config, vocabulary, biases, states, step):
 
 
 def _loss(step, params, tokens, carry, dropout):
-    """Of the model whose carry and state [B, H] after each token are `step`'s; it is given what the
-    token's input adds.
+    """[] mean nats a token of a model on tokens [B, steps + 1], and the carry after the last one.
+
+    `step`: (carry, what a token's input adds to the pre-activations) -> (next carry, state [B, H]).
     """
     chex.assert_rank(tokens, 2)
     projected = shared.project(params, tokens[:, :-1], dropout.input)

@@ -87,7 +87,7 @@ def supernet_reward(
     validation window, from a zero state, without dropout.
 
     Args:
-      deferred: False differentiates the time loop plainly; the same numbers, for tests and
+      deferred: False differentiates the time loop plainly, to the same numbers; for tests and
         benchmarks.
     """
     options = {"max_norm": config.max_norm, "matmul": config.matmul}
@@ -129,10 +129,10 @@ def supernet_reward(
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         clipped, optimiser = clip.update(gradient, state.optimiser)
         rate = _learning_rate(config, epoch.astype(jnp.float32))
-        # An update that is not finite is dropped and counted; whether the run goes on is the
-        # search's to decide.
+        # An update that is not finite is dropped and counted; the search decides whether the run
+        # goes on.
         updates = jax.tree.map(lambda g: jnp.where(finite, -rate * g, 0.0), clipped)
-        # Of several devices each trained its own cell: what moves is any of the stored weights.
+        # On several devices each trained its own cell, and any of the stored weights may move.
         if axis_name is None:
             params = shared.add(state.params, cell, updates)
         else:
@@ -169,8 +169,8 @@ def supernet_reward(
 
 
 def _learning_rate(config: LanguageModelSettings, epoch: Array) -> Array:
-    """[] rises in equal steps to its full value in epoch `warmup_epochs`, and decays from epoch
-    `decay_start` on.
+    """[] learning rate: rises in equal steps to its full value in epoch `warmup_epochs`, and decays
+    from epoch `decay_start` on.
     """
     risen = jnp.minimum(1.0, (epoch + 1.0) / (config.warmup_epochs + 1.0))
     return (
@@ -184,16 +184,15 @@ def _mean_gradient(
     params: Params, cell: shared.Cell, gradient: Params, axis_name: str | None
 ) -> Params:
     """The mean over devices of the gradients of their cells: `gradient` itself on one device, else
-    of all stored weights.
+    a gradient of all stored weights.
     """
     if axis_name is None:
         return gradient
     gradient |= {"recurrent": jnp.stack(gradient["recurrent"])}
     devices, stored, nodes = jax.lax.axis_size(axis_name), len(params["recurrent"]), len(cell.edge)
     zeros = jnp.zeros_like(params["recurrent"])
-    if (
-        devices * nodes < 2 * stored
-    ):  # sends what the cells use; an average of all would send every matrix twice
+    if devices * nodes < 2 * stored:
+        # Sends only what the cells use; an average of all matrices would send each of them twice.
         edges, used = gather_over_devices((cell.edge, gradient["recurrent"]), axis_name)
         matrices = zeros.at[edges].add(used / devices)
     else:

@@ -1,11 +1,11 @@
-"""The time loop in C++, for processors, where the one that XLA compiles takes far longer.
+"""The time loop in C++, for CPUs, where the one that XLA compiles takes far longer.
 
-There XLA runs a time loop as thousands of small operations: it shares out each small product
+On a CPU XLA runs a time loop as thousands of small operations: it divides each small product
 between the cores anew, and computes what lies between two products on one core. native_loop.cc
-gives each core rows of the batch instead, through all steps and nodes. Without a compiler XLA's
-loops serve, and a warning says so.
+gives each core some rows of the batch instead, through all steps and nodes. Without a compiler
+XLA's loops are used, and a warning says so.
 
-Arguments are those of time_loop.py; of `matmul`, bfloat16 is XLA's alone.
+Arguments are those of time_loop.py; products in bfloat16 are left to XLA.
 """
 
 import functools
@@ -20,35 +20,34 @@ from nas.supernets import native
 from nas.types import Array
 
 _SOURCE = pathlib.Path(__file__).with_suffix(".cc")
-# columns of a packed matrix are padded to a multiple of the vectors' length, which is at most this
+# columns of a packed matrix are padded to a multiple of this, the longest vector of any CPU
 _LANES = 16
 _ONE_AT_A_TIME = threading.Lock()
 
-Saved = tuple[
-    tuple[tuple[Array, Array, Array], ...], Array
-]  # of each node parent, gate, candidate; the state before its clip
+# (parent, gate, candidate) of each node, and the state before it is clipped
+Saved = tuple[tuple[tuple[Array, Array, Array], ...], Array]
 
 
 def available(dtype: str) -> bool:
-    """Whether processors compute, and states of that type by a loop that is compiled or can be."""
+    """Whether a CPU computes, and the loop for states of type `dtype` is compiled or can be."""
     return _library(dtype) is not None
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for that, of which this loop makes no use; asked where
-    it is available.
+    """Whether the CPU has instructions for products in bfloat16, which this loop does not use. May
+    be called only where the loop is `available`.
     """
     return bool(_library("float32").multiplies_bfloat16())
 
 
 def prepare() -> None:
-    """Begins to compile the loop, if need be, while the caller goes on."""
+    """Begins to compile the loop in a thread, if need be, while the caller goes on."""
     threading.Thread(target=available, args=("float32",), daemon=True).start()
 
 
 def forward(max_norm, matmul, inputs, *, keep: bool = False) -> tuple[Array, Saved | None]:
-    """[T, B, H] states after each token; and [T, B, H] each what `backward` needs, if it is to be
-    kept.
+    """[T, B, H] states after each token; and, if `keep`, what `backward` needs, [T, B, H] each.
+
 
     Args:
       inputs: `LoopInputs`.
@@ -72,7 +71,7 @@ def backward(
     Args:
       inputs: `LoopInputs`, of which projected and hidden are not read.
       saved: what `forward` kept.
-      gradient: [T, B, H], of the states.
+      gradient: [T, B, H] of the states.
     """
     nodes, (steps, rows, width) = len(inputs.recurrent), gradient.shape
     kept, raw = saved
@@ -90,9 +89,8 @@ def backward(
 def _call(name, shapes, max_norm, matmul, inputs, *operands):
     cell, recurrent, mask = inputs.cell, inputs.recurrent, inputs.mask
     dtype = mask.dtype
-    chex.assert_type(
-        (*recurrent, *operands), dtype
-    )  # the other side takes them for what it expects
+    # The C++ takes the arrays to be of this type without asking.
+    chex.assert_type((*recurrent, *operands), dtype)
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     call = jax.ffi.ffi_call(f"nas_{name}_{dtype}", results, vmap_method="sequential")
     integers = (
@@ -112,7 +110,7 @@ def _library(dtype):
 
 @functools.cache
 def _register(dtype):
-    """The library whose loops XLA now knows; None: there is none for this device or type, or it
+    """The library whose loops XLA can now call; None: there is none for this device or type, or it
     could not be compiled.
     """
     return native.offer(_SOURCE, dtype, ("forward", "backward"), "time loops")

@@ -1,9 +1,9 @@
-"""Matrix products of operands that are rounded as a configuration asks, and stored as XLA
-multiplies them fastest.
+"""Matrix products of operands that are rounded as a configuration asks, and stored in the way that
+XLA multiplies fastest.
 
-`matmul` says to what operands are rounded: float32 means not at all, whatever the type of the
-weights, bfloat16 to numbers of that type, rounded to the same numbers, kept and multiplied as
-float32. Sums have the type of the weights.
+`matmul` says how operands are rounded: "float32" not at all, whatever the type of the weights;
+"bfloat16" to numbers of that type; "rounded" to the same numbers, but they are kept and multiplied
+as float32. Sums have the type of the weights.
 """
 
 import functools
@@ -17,8 +17,8 @@ from nas.types import Array
 
 
 def settle(matmul: str) -> str:
-    """How this machine computes what is asked for: a processor without instructions for bfloat16 is
-    faster at `rounded`.
+    """How this machine computes what is asked for: a CPU without instructions for bfloat16 is
+    faster at "rounded".
     """
     emulated = (
         matmul == "bfloat16"
@@ -34,9 +34,9 @@ def product(matmul: str, left: Array, right: Array) -> Array:
 
 
 def by_rows(matmul: str, matrix: Array) -> Array:
-    """An operand, rounded once for many products. XLA's fast product of bfloat16 on processors
-    wants rows that are stored one after another; without the constraint a transpose would be folded
-    into the product, which then takes twice the time.
+    """An operand, rounded once for many products. XLA's fast product of bfloat16 on CPUs wants rows
+    that are stored one after another; without the constraint a transpose would be folded into the
+    product, which then takes twice the time.
     """
     if matmul != "bfloat16":
         return _operand(matmul, matrix)
@@ -49,9 +49,9 @@ def by_rows(matmul: str, matrix: Array) -> Array:
 
 
 def as_right(matmul: str, matrix: Array) -> Array:
-    """`matrix` [K, N] as the right operand of many products by `times`, stored as XLA on processors
-    multiplies by it fastest: float32 as [N, K], which at width 1000 and the few rows of a time step
-    takes two thirds of the time, bfloat16 as [K, N].
+    """`matrix` [K, N] as the right operand of many products by `times`, stored as XLA multiplies by
+    it fastest on CPUs: float32 as [N, K], which at width 1000 and the few rows of a time step takes
+    two thirds of the time, bfloat16 as [K, N].
     """
     return by_rows(matmul, matrix if matmul == "bfloat16" else matrix.T)
 

@@ -20,14 +20,13 @@ class LanguageModelSettings:
     dropout_output: float = 0.0
     max_norm: float = 25.0  # L2 norm to which the state of one sequence is clipped; 0: off
     learning_rate: float = 10.0
-    warmup_epochs: int = 0  # epochs in which the rate rises in equal steps, full in the next
+    warmup_epochs: int = 0  # epochs in which the rate rises in equal steps; full in the next one
     learning_rate_decay: float = 0.96  # factor per epoch ...
     decay_start: int = 15  # ... from this epoch on
-    matmul: str = (
-        "float32"  # operands of matrix products, or bfloat16; sums, weights, states: float32
-    )
+    # operands of matrix products, float32 or bfloat16; sums, weights and states are float32
+    matmul: str = "float32"
     clip: float = 0.25  # global norm of the gradient of the weights in use
-    reward_chunk: int = 1  # architectures that accelerators score as one batch; CPUs score one
+    reward_chunk: int = 1  # architectures scored as one batch on accelerators; on CPUs always one
 
     def __post_init__(self):
         check("width", self.width >= 1, "at least 1", self.width)

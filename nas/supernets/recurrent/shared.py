@@ -33,10 +33,10 @@ from nas.types import Array, Params
 
 
 class Dropout(NamedTuple):
-    """Variational masks, one a sequence, already scaled; None: off."""
+    """Variational masks, one per sequence, already scaled; None: off."""
 
     input: Array | None  # [B, H]
-    hidden: Array | None  # [B, H]; on h_{t-1} as node 0's matrix sees it
+    hidden: Array | None  # [B, H]; on h_{t-1}, only where node 0's matrix reads it
     output: Array | None  # [B, H]
 
 
@@ -83,8 +83,8 @@ def uniform(key: Array, shapes: Mapping[str, tuple[int, ...]], scale: float) -> 
 def gather(params: Params, cell: Cell) -> Params:
     """The weights that a cell uses: `params` with recurrent a tuple of N matrices [H, 2H].
 
-    They are arrays of their own: slices of a stack would be copied whenever the time loop
-    multiplies by them.
+    They are separate arrays: slices of a stack would be copied whenever the time loop multiplies by
+    them.
     """
     return params | {"recurrent": tuple(params["recurrent"][edge] for edge in cell.edge)}
 
@@ -148,8 +148,8 @@ def loss(
       used: weights from `gather`.
       tokens: [B, steps + 1] int32.
       hidden: [B, H] state before the first token.
-      max_norm: L2 norm to which the state of each sequence is clipped; 0: not.
-      matmul: to what operands of matrix products are rounded, as in products.py.
+      max_norm: L2 norm to which the state of each sequence is clipped; 0: not clipped.
+      matmul: how operands of matrix products are rounded, as in products.py.
 
     Returns:
       [] nats a token, [B, H] state after the last input.
@@ -182,8 +182,8 @@ def losses(
       cells: stacked, [A, ...].
       tokens: [B, steps + 1] int32.
       hidden: [A, B, H] state of each cell before the first token.
-      chunk: cells computed as one batch on accelerators; bounds the memory. Processors are busy
-        with one.
+      chunk: cells computed as one batch on accelerators, to bound the memory. CPUs are busy with
+        one.
 
     Returns:
       [A] nats a token, [A, B, H] states after the last input.

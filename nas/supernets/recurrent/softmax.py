@@ -1,7 +1,7 @@
-"""The cross-entropy of a softmax over a vocabulary, in blocks that a processor's cache holds.
+"""The cross-entropy of a softmax over a vocabulary, in blocks that fit into a CPU's cache.
 
-The gradient is formed while the logits of a block are at hand: never are the logits of more than
-one block held, nor computed twice.
+The gradient is formed while the logits of a block are at hand, so that the logits of only one block
+are held at a time and none are computed twice.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from nas.supernets.recurrent.products import as_right, by_rows, product, times
 from nas.types import Array, Params
 
-_BLOCK = 2**22  # logits held at a time: 16 MiB, which a processor's cache holds
+_BLOCK = 2**22  # logits held at a time: 16 MiB, which fit into a CPU's cache
 
 
 def cross_entropy(
@@ -51,9 +51,10 @@ def blocked_cross_entropy(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sum_of_normalisers(matmul, softmax, states, weights):
-    """[] weighted sum of the normalisers of rows; softmax [V, H + 2] and states [blocks, rows, H +
-    2] with a column for the bias and one of which the softmax's entries are 1, weights [blocks,
-    rows].
+    """[] weighted sum of the rows' normalisers, the logsumexp of their logits.
+
+    softmax [V, H + 2] and states [blocks, rows, H + 2] have a column for the bias, and one in which
+    the softmax is 1; weights are [blocks, rows].
     """
     to_logits = as_right(matmul, softmax.T)
 
@@ -67,9 +68,9 @@ def _sum_of_normalisers(matmul, softmax, states, weights):
 
 
 def _sum_of_normalisers_forward(matmul, softmax, states, weights):
-    """The gradients are formed here, while the logits of a block are at hand: they are read once
-    and written once, since the sum of the exponentials is a column of a product that is needed
-    anyway, and what it divides are the rows of products.
+    """Forms the gradients as well, while the logits of a block are at hand: these are read once and
+    written once, since the sum of the exponentials is a column of a product that is needed anyway,
+    and rows of products, not the exponentials, are divided by it.
     """
     to_logits, to_states = as_right(matmul, softmax.T), as_right(matmul, softmax)
 
@@ -78,7 +79,7 @@ def _sum_of_normalisers_forward(matmul, softmax, states, weights):
         states, weights = x
         logits = times(matmul, states, to_logits)
         largest = jnp.max(logits, axis=-1, keepdims=True)
-        # Without the barrier they would be computed again for either product.
+        # Without the barrier the exponentials would be computed again for either product.
         exponentials = jax.lax.optimization_barrier(jnp.exp(logits - largest))
         sums = times(matmul, exponentials, to_states)
         scale = weights[:, None] / sums[:, -1:]

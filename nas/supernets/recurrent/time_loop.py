@@ -1,12 +1,12 @@
-"""The recurrent cell's way through a sequence: the state after every token, and its gradient.
+"""The recurrent cell run through a sequence: the state after every token, and its gradient.
 
 Weight gradients are deferred: the backward pass through time yields the gradient of every
-pre-activation, and all weight gradients are formed afterwards, one product over (time x batch) a
-node. On processors native_loop.py computes both directions where it can; what XLA compiles from
-here serves accelerators, bfloat16 and plain differentiation.
+pre-activation, and all weight gradients are formed afterwards, by one product over (time x batch)
+per node. On CPUs native_loop.py computes both directions where it can; the loops of this file,
+compiled by XLA, serve accelerators, bfloat16 and plain differentiation.
 
-`max_norm` is the L2 norm to which each sequence's state is clipped, 0: not; `matmul` is explained
-in products.py.
+`max_norm` is the L2 norm to which each sequence's state is clipped, 0: not clipped; `matmul` is
+explained in products.py.
 """
 
 import functools
@@ -38,13 +38,13 @@ class LoopInputs(NamedTuple):
     cell: Cell
     recurrent: tuple[Array, ...]  # N matrices [H, 2H]
     projected: Array  # [T, B, 2H]; what inputs add to node 0's pre-activation
-    mask: Array  # [B, H]; on h_{t-1} as node 0's matrix sees it
+    mask: Array  # [B, H]; on h_{t-1}, only where node 0's matrix reads it
     hidden: Array  # [B, H]; the first state
 
 
 def plain_states(max_norm: float, matmul: str, inputs: LoopInputs) -> Array:
     """[T, B, H] states after each token; automatic differentiation goes through all of it."""
-    # As `as_right` has it, but not rounded: the gradient of a rounded matrix would be rounded too.
+    # Stored as by `as_right`, but not rounded: the gradient of a rounded matrix would be rounded.
     matrices = [matrix.T if matmul == "float32" else matrix for matrix in inputs.recurrent]
     return _scan(max_norm, matmul, inputs._replace(recurrent=matrices))[0]
 
@@ -67,7 +67,7 @@ def _backward(max_norm, matmul, residuals, gradient):
     of_hidden, of_pre = back(max_norm, matmul, inputs, saved, gradient)
     parents = [parent for parent, _, _ in saved[0]]
     parents[0] = parents[0] * mask[None]
-    # Of two-dimensional operands: what einsum makes of three dimensions is transposed first.
+    # As products of two-dimensional operands: einsum would first transpose three-dimensional ones.
     flat = [[leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves] for leaves in (parents, of_pre)]
     of_recurrent = tuple(
         product(matmul, by_rows(matmul, parent.T), of_node)
@@ -80,7 +80,7 @@ states.defvjp(_forward, _backward)
 
 
 def clip_norm(max_norm: float, state: Array) -> Array:
-    """States [B, H] with their L2 norm clipped; 0: not."""
+    """States [B, H] with their L2 norm clipped to `max_norm`; 0: not clipped."""
     if max_norm == 0:
         return state
     norm = jnp.sqrt(jnp.sum(state * state, axis=-1, keepdims=True) + 1e-12)
@@ -92,7 +92,7 @@ def _is_native(matmul, hidden):
 
 
 def _unroll(max_norm, matmul, inputs, keep=False):
-    """The states, and what the gradient needs if it is to be kept."""
+    """The states, and, if `keep`, what the gradient needs."""
     if _is_native(matmul, inputs.hidden):
         return native_loop.forward(max_norm, matmul, inputs, keep=keep)
     matrices = [as_right(matmul, matrix) for matrix in inputs.recurrent]
@@ -100,7 +100,7 @@ def _unroll(max_norm, matmul, inputs, keep=False):
 
 
 def _scan(max_norm, matmul, inputs, keep=False):
-    """The states, and what `_scan_back` needs if it is to be kept; matrices from `as_right`."""
+    """The states, and, if `keep`, what `_scan_back` needs; matrices are from `as_right`."""
 
     def step(hidden, projected):
         now = inputs._replace(hidden=hidden, projected=projected)
@@ -157,8 +157,8 @@ def _scan_back(max_norm, matmul, inputs, saved, gradient):
 
 
 def _activate(kind: Array, x: Array) -> Array:
-    """The activation of that number: tanh, ReLU, identity or sigmoid; one tanh serves both that
-    need it.
+    """The activation of number `kind`: tanh, ReLU, identity or sigmoid; one tanh serves both
+    functions that need it.
     """
     bent = jnp.tanh(jnp.where(kind == _SIGMOID, x / 2, x))
     return jax.lax.select_n(kind, bent, jnp.maximum(x, 0), x, (1 + bent) / 2)
@@ -180,8 +180,8 @@ def _highway(kind: Array, pre: Array, parent: Array) -> tuple[Array, Array, Arra
 
 
 def _choose(number: Array, nodes: list[Array]) -> Array:
-    """The node of that number. On processors by a branch: for a selection XLA would compute all of
-    them anew.
+    """The node of that number. On CPUs by a branch: for a selection XLA would compute all nodes
+    again.
     """
     if len(nodes) == 1:
         return nodes[0]
