@@ -19,6 +19,7 @@ from nas import progress
 from nas.config import Config
 from nas.data.cell_table import CellTable
 from nas.data.characters import Characters
+from nas.errors import UserError
 from nas.spaces.recurrent import RecurrentSpace
 
 UNIFORM, PG, MEMORY = settings.RANDOM, settings.PG, "memory"
@@ -48,8 +49,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "quick": Size((3, 6), 2400, 2, 32, 2, 10, 2),
-    "full": Size((3, 4, 6, 8, 12), 12_000, 6, 96, 2, 50, 10),
+    "quick": Size((3, 4, 6), 2400, 2, 32, 2, 10, 5),
+    "full": Size((3, 4, 6, 8, 12), 12_000, 6, 96, 2, 60, 10),
 }
 
 
@@ -68,11 +69,18 @@ class Queries(NamedTuple):
 
 
 class Study:
-    """Runs what a folder does not hold yet."""
+    """Runs what a folder does not hold yet.
+
+    Raises:
+      UserError: the table does not say by which recipe its cells were trained.
+    """
 
     def __init__(self, table: CellTable, text: Characters, size: Size, folder: pathlib.Path):
         self._table, self._text, self._size, self._folder = table, text, size, folder
-        self._recipe = Recipe(**table.settings["recipe"])
+        try:
+            self._recipe = Recipe(**table.settings["recipe"])
+        except (KeyError, TypeError):
+            raise UserError("--table: its first line must hold the recipe of its cells") from None
         self._splits = Text(**{name: text.splits[name] for name in Text._fields})
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +89,10 @@ class Study:
         for nodes in self._size.nodes:
             space = RecurrentSpace(num_nodes=nodes)
             cells = study.cells(space, self._size.sample, 0)
-            shared = self._supernets(space, UNIFORM, cells).bits
+            if space == self._table.space:  # as in `exact`
+                shared = self._supernets(space, UNIFORM, space.every()).bits[:, space.index(cells)]
+            else:
+                shared = self._supernets(space, UNIFORM, cells).bits
             yield nodes, Ranked(shared, self._alone(space, cells))
 
     def exact(self) -> dict[str, Searched]:
@@ -124,8 +135,10 @@ class Study:
             name = f"{space.num_nodes} nodes, {policy}"
             compiled = supernet.program(config, space, recipe, len(self._text.types))
             with progress.track(name, total=supernet.EPOCHS, unit="epoch") as advance:
-                arguments = run_seeds, self._splits, cells, recipe, lambda: advance(1)
-                return supernet.run(compiled, *arguments)._asdict()
+                searched = supernet.run(
+                    compiled, run_seeds, self._splits, cells, recipe, lambda: advance(1)
+                )
+            return searched._asdict()
 
         return Searched(**self._keep(f"{space.num_nodes}-{policy}", described, run))
 

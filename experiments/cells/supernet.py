@@ -1,12 +1,14 @@
 """Weights that all cells of a space share: the character model of network.py, trained on the cells
-that a strategy proposes, in the steps of the search itself.
+that a strategy proposes, by the steps of nas/steps.py.
 
-Text, batch, optimiser and its rate are those of a cell trained alone; only the number of steps is
-another, and a step is of a cell of its own.
+Text, batch, optimiser and learning rate are those of a cell trained alone. What differs is that
+every step trains another cell, that there are more steps, and that a row's state passes from one
+cell to the next, as in ENAS.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -28,11 +30,11 @@ from nas.supernets.recurrent import shared
 from nas.tasks import Task
 from nas.types import Array, Params, Reward
 
-EPOCHS = 48  # looks of the strategy at a new epoch
-UPDATES = 25  # of the strategy in an epoch
-WARMUP = EPOCHS // 4  # epochs before the first update
+EPOCHS = 48
+UPDATES = 25  # updates of the strategy in an epoch
+WARMUP = EPOCHS // 4  # epochs without updates of the strategy
 REWARD_WINDOWS = 4  # windows of validation text that a reward reads, of `batch` rows
-PROPOSALS = 100  # of the strategy at the end
+PROPOSALS = 100  # architectures that the strategy proposes at the end
 _BEGIN, _PROPOSE = 200, 201  # streams of random numbers beside those of `nas.steps`
 _BETAS, _EPSILON = (0.9, 0.99), 1e-8  # of Adam, as in training.py
 
@@ -42,8 +44,8 @@ class Supernet:
     """Shared weights and Adam's moments; a matrix that a cell does not use rests."""
 
     params: Params
-    first: Params  # moments, shaped as params
-    second: Params
+    first: Params  # first moments, shaped as params
+    second: Params  # second moments
     updates: Array  # [] int32
     uses: Array  # [E] int32; updates of each recurrent matrix
 
@@ -51,26 +53,27 @@ class Supernet:
 class Searched(NamedTuple):
     """S supernets, each with the strategy that chose its cells."""
 
-    bits: np.ndarray  # [S, n] validation bits a character of the cells that were asked for
-    proposals: np.ndarray  # [S, PROPOSALS, T] int32; of the strategy at the end
+    bits: np.ndarray  # [S, n] validation bits a character of the given cells
+    proposals: np.ndarray  # [S, PROPOSALS, T] int32; what the strategy proposes at the end
     online: np.ndarray  # [S, EPOCHS] bits a character, means over an epoch
     skipped: np.ndarray  # [S] updates that were dropped because they were not finite
 
 
 class Program(NamedTuple):
-    """A strategy, each function compiled once for a number of seeds."""
+    """Supernets under one strategy; each function is compiled once for a number of seeds."""
 
-    start: object  # (seeds [S], None) -> states
-    epoch: object  # (states, (number [], Text)) -> states, (online [S], skipped [S])
-    propose: object  # (states, None) -> [S, PROPOSALS, T]
-    score: object  # (states, (decisions [n, T], tokens)) -> [S, n]
+    start: Callable[..., Any]  # (seeds [S], None) -> states
+    # (states, (number [], Text)) -> states, (online [S], skipped [S]); states are donated
+    epoch: Callable[..., Any]
+    propose: Callable[..., Array]  # (states, None) -> [S, PROPOSALS, T] int32
+    score: Callable[..., Array]  # (states, (decisions [n, T], tokens)) -> [S, n] bits
 
 
 def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
-    """The shared weights as a source of rewards: minus bits a character, of a batch of text.
+    """The shared weights as a source of rewards: minus bits a character on a batch of text.
 
-    A batch of `train` is tokens [B, window + 1] and whether rows begin anew [B]; of the others
-    tokens [B, steps + 1].
+    `train` takes a batch of tokens [B, window + 1] and of whether rows begin anew [B]; `score` and
+    `evaluate` take tokens [B, steps + 1].
     """
     rate, clip = training.learning_rate(recipe), optax.clip_by_global_norm(recipe.clip)
 
@@ -131,10 +134,10 @@ def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
 
 
 def program(config: Config, space: RecurrentSpace, recipe: Recipe, types: int) -> Program:
-    """The functions of supernets whose cells the strategy of a configuration chooses.
+    """The functions of supernets whose cells are chosen by the strategy of `config`.
 
     Args:
-      recipe: its `steps` are those of the shared weights.
+      recipe: `steps` is the number of steps of the shared weights.
     """
     search = dataclasses.replace(config.search, controller_steps=UPDATES)
     config = dataclasses.replace(config, search=search)
@@ -190,27 +193,33 @@ def program(config: Config, space: RecurrentSpace, recipe: Recipe, types: int) -
 
 
 def reward_batches(recipe: Recipe, validation: Array) -> Array:
-    """[held_out // batch, batch, REWARD_WINDOWS * window + 1] int32: what rewards read in turn, the
-    beginnings of the sequences of validation.
+    """[held_out // batch, batch, REWARD_WINDOWS * window + 1] int32: batches that rewards read in
+    turn, the beginnings of the validation sequences.
     """
     count = max(1, recipe.held_out // recipe.batch)
     read = training.sequences(recipe, validation)[: count * recipe.batch]
     return read.reshape(count, -1, read.shape[1])[:, :, : REWARD_WINDOWS * recipe.window + 1]
 
 
-def run(compiled: Program, seeds, text: Text, decisions: np.ndarray, recipe: Recipe, told):
-    """`Searched`: supernets of these seeds, and what cells [n, T] come to under them.
-
-    Every fourth sequence of the validation of a cell alone is read.
+def run(
+    compiled: Program,
+    seeds: Sequence[int],
+    text: Text,
+    decisions: np.ndarray,
+    recipe: Recipe,
+    advance: Callable[[], None] = lambda: None,
+) -> Searched:
+    """Trains supernets of these seeds and evaluates cells [n, T] under them, on every fourth of the
+    sequences on which a cell alone is validated.
 
     Args:
-      told: called after every epoch.
+      advance: called after every epoch.
     """
     states, logged = compiled.start(np.asarray(seeds, np.uint32), None), []
     for number in range(EPOCHS):
         states, recorded = compiled.epoch(states, (np.int32(number), text))
         logged.append(jax.tree.map(np.asarray, recorded))
-        told()
+        advance()
     tokens = training.sequences(recipe, text.validation)[::4]
     bits = compiled.score(states, (np.asarray(decisions, np.int32), tokens))
     online, skipped = (np.stack(of, axis=1)[: len(seeds)] for of in zip(*logged, strict=True))
@@ -221,7 +230,7 @@ def run(compiled: Program, seeds, text: Text, decisions: np.ndarray, recipe: Rec
 
 
 def _adam(first, second, gradient, times):
-    """Direction, and the changes of both moments of an array, in its so many-th update."""
+    """Direction of an array's update number `times` [], and the changes of both its moments."""
     first_change = (1 - _BETAS[0]) * (gradient - first)
     second_change = (1 - _BETAS[1]) * (gradient**2 - second)
     times = times.astype(jnp.float32)

@@ -206,7 +206,7 @@ def test_a_supernet_of_one_seed_is_the_same_beside_others(table, shrunk):
     compiled = supernet.program(config, SPACE, RECIPE, len(TYPES))
     text = training.Text(**{name: TEXT.splits[name] for name in training.Text._fields})
     both, one = (
-        supernet.run(compiled, seeds, text, np.stack([CHAIN, FORK]), RECIPE, lambda: None)
+        supernet.run(compiled, seeds, text, np.stack([CHAIN, FORK]), RECIPE)
         for seeds in ([0, 1], [1])
     )
     np.testing.assert_allclose(both.bits[1], one.bits[0], rtol=1e-5)
