@@ -15,7 +15,7 @@ from absl import flags
 from experiments.cells.recipe import CONFIGS, Recipe
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder="runs/every_cell/CONFIG")
 flags.DEFINE_enum("config", "quick", list(CONFIGS), "quick: 3 nodes; full: 4 nodes.")
 flags.DEFINE_list("seeds", "0,1,2", "Seeds, separated by commas.")
 flags.DEFINE_integer("cells", 0, "Cells of a sample; 0: all, which makes the table.", lower_bound=0)

@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder=None)
 flags.DEFINE_integer("cells", 50, "Cells of each set.", lower_bound=2)
 flags.DEFINE_integer("copies", 8, "Relabelled copies of each cell.", lower_bound=2)
 flags.DEFINE_integer(

@@ -14,7 +14,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder="runs/sensitivity")
 flags.DEFINE_integer("seeds", 10, "Seeds of every variant.", lower_bound=2)
 flags.DEFINE_integer("updates", 250, "Updates of every search, a multiple of 25.", lower_bound=25)
 flags.DEFINE_float(

@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder="runs/sharing/CONFIG")
 flags.DEFINE_string(
     "table", "recurrent4", "recurrent4, or a table that experiments.every_cell wrote."
 )

@@ -16,7 +16,7 @@ from launch import common, device
 
 SYNTHETIC = "synthetic"
 
-common.define_flags()
+common.define_flags(folder="runs/study_nasbench201_TABLE_CONFIG")
 flags.DEFINE_string(
     "table",
     "",

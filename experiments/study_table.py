@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder="runs/study_table_TABLE")
 flags.DEFINE_string(
     "table",
     "",

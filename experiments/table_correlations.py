@@ -13,7 +13,7 @@ from absl import flags
 
 from launch import common, configuration, device, processes, side_by_side
 
-common.define_flags(default_config="kjv_quick")
+common.define_flags("kjv_quick", folder="runs/table_correlations/NAME, after the configuration")
 common.define_device_flags()
 flags.DEFINE_list(
     "arms",

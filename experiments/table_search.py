@@ -16,7 +16,7 @@ from absl import flags
 
 from launch import common, configuration, device, side_by_side
 
-common.define_flags(default_config="quick")
+common.define_flags("quick", folder="runs/table_search/NAME, after the configuration")
 flags.DEFINE_list(
     "strategies",
     "pg,memory,uniform,weights,factorised,evolution",

@@ -42,27 +42,35 @@ _REFUSALS = (
 )
 
 
-def define_flags(default_config: str | None = None) -> None:
+def define_flags(
+    default_config: str | None = None, *, folder: str | None = "runs/NAME, after the configuration"
+) -> None:
     """Defines the flags that scripts share; call it once, at the top level of a script.
 
     --workdir and --platform; and, if `default_config` names one, --raw_dir, --data_dir and
     --config=NAME (a file of `launch/configs`) or --config=FILE, with any field settable as
     --config.FIELD=VALUE. Scripts without a configuration open a run, which knows where its data is.
+
+    Args:
+      folder: what an empty --workdir stands for, for its help; None: it must be given.
     """
     has_config = default_config is not None
     if has_config:
         configuration.define_flag(default_config)
     define_path(
         "workdir",
-        "Folder of the run: its configuration, checkpoints, metrics and architectures."
-        + (" Empty: runs/NAME, after the configuration." if has_config else ""),
+        "Folder of the run. Must be given."
+        if folder is None
+        else f"Folder of all that is kept; the same command continues it. Empty: {folder}.",
         folder=True,
     )
     device.define_flag()
     if has_config:
         define_path(
             "raw_dir",
-            "Folder with the raw files of the data set. Empty: downloaded, or installed.",
+            "Folder with the raw files of the data set, such as train.txt, validation.txt and "
+            "test.txt of a text; or a file, such as an .npz of images. Empty: downloaded, or "
+            "installed.",
             absolute=True,
         )
         define_path(

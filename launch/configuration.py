@@ -55,6 +55,12 @@ def config_name() -> str:
     return pathlib.Path(FLAGS["config"].config_filename).stem
 
 
+def chosen(arguments: list[str]) -> str:
+    """The last --config=NAME of a command line; the default where there is none."""
+    given = [of.partition("=")[2] for of in arguments if re.match("--?config=", of)]
+    return given[-1] if given else FLAGS["config"].parser.default
+
+
 def names() -> list[str]:
     """The configurations that come with the project."""
     return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))

@@ -10,7 +10,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder=None)
 flags.DEFINE_integer(
     "architectures", 1000, "Samples of the strategy; repeated ones are ranked once.", lower_bound=1
 )

@@ -9,7 +9,7 @@ from absl import flags
 
 from launch import common, device
 
-common.define_flags()
+common.define_flags(folder=None)
 common.define_verbose_flag()
 flags.DEFINE_integer(
     "architectures",

@@ -41,14 +41,21 @@ def print_help(full: bool) -> None:
                 ast.get_docstring(ast.parse((configuration.FOLDER / f"{name}.py").read_text()))
                 or ""
             )
-            lines += _wrap(f"{name}: {doc.partition(chr(10))[0]}", 2)
+            lines += _wrap(f"{name}: {doc.partition(2 * chr(10))[0]}", 2)
         default = FLAGS["config"].parser.default
-        lines += ["", f"Fields, as {default} sets them (nas/config.py explains each):"]
-        lines += _fields(configuration.ConfigParser(default).parse(default).to_dict())
+        name = configuration.chosen(sys.argv[1:])
+        lines += ["", f"Fields, as {name} sets them; --help --config=NAME shows those of another."]
+        lines += _wrap(
+            "nas/config.py explains search, evaluation and training. The classes that "
+            "nas/tasks.py, nas/controllers/__init__.py and nas/strategies/__init__.py name explain "
+            "the others.",
+            0,
+        )
+        lines += _fields(configuration.ConfigParser(default).parse(name).to_dict())
         lines += [
             "",
             "Example:",
-            f"  {command} --config={default} --config.search.epochs=3 --config.seed=1",
+            f"  {command} --config={name} --config.search.epochs=3 --config.seed=1",
         ]
     lines += [] if full else ["", "--helpfull also lists the flags for logging and debugging."]
     print("\n".join(lines))

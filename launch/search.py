@@ -1,8 +1,10 @@
 """Searches for architectures: trains shared weights and a controller in turn, and keeps everything
 in a run directory.
 
-Run again with the same --workdir, it continues where it stopped. Before a search of many steps it
-measures how long the search will take.
+The controller learns by policy gradient alone unless --config.strategy.supervised_weight, such as
+30, lets it learn from the memory too. Run again with the same --workdir, it continues where it
+stopped. Before a search of many steps it measures how long the search will take. launch.evaluate
+and launch.derive read what it leaves.
 """
 
 import shlex

@@ -14,7 +14,7 @@ from absl import flags
 
 from launch import common, configuration, device
 
-common.define_flags(default_config="kjv_quick")
+common.define_flags("kjv_quick", folder="runs/from_scratch/NAME-ARCHITECTURE")
 flags.DEFINE_string("decisions", "", "The architecture: its whole numbers, separated by spaces.")
 flags.DEFINE_string(
     "baseline",
