@@ -72,7 +72,8 @@ class Study:
     """Runs what a folder does not hold yet.
 
     Raises:
-      UserError: the table does not say by which recipe its cells were trained.
+      UserError: the table does not say by which recipe its cells were trained; or, when they are
+        used, losses under shared weights are not finite.
     """
 
     def __init__(self, table: CellTable, text: Characters, size: Size, folder: pathlib.Path):
@@ -140,7 +141,13 @@ class Study:
                 )
             return searched._asdict()
 
-        return Searched(**self._keep(f"{space.num_nodes}-{policy}", described, run))
+        found = Searched(**self._keep(f"{space.num_nodes}-{policy}", described, run))
+        if wild := int(np.sum(~np.isfinite(found.bits))):
+            raise UserError(
+                f"{wild} of {found.bits.size} losses under shared weights of {policy} cells of "
+                f"{space.num_nodes} nodes are not finite: more cannot be said of them"
+            )
+        return found
 
     def _searches(self, name, rewards, shared) -> Queries:
         space = self._table.space
