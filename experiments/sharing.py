@@ -3,8 +3,8 @@ was trained, and by sample at five sizes.
 
 Trains supernets of the character model of experiments.every_cell: cells drawn uniformly, by policy
 gradient, and by policy gradient with a memory. Then searches the space with the true reward and
-with that of shared weights. Prints three tables, writes them as CSV, PNG and report/index.html;
-finished pieces are kept.
+with that of shared weights. Prints three tables, writes them as CSV, Markdown, PNG and
+report/index.html; finished pieces are kept.
 """
 
 import pathlib
