@@ -23,10 +23,7 @@ SEARCHES = "What does a search lose to shared weights?"
 _COMPARED = ("shared weights against training alone", "two trainings alone", "two supernets")
 _RESAMPLES = 1000
 _DRAWN = (settings.RANDOM, peers.LOCAL_SEARCH, sharing.PG)
-_TITLES = settings.TITLES | {
-    peers.LOCAL_SEARCH: peers.ARMS[peers.LOCAL_SEARCH].title,
-    sharing.UNIFORM: "uniform",
-}
+_TITLES = settings.TITLES | {peers.LOCAL_SEARCH: peers.ARMS[peers.LOCAL_SEARCH].title}
 
 
 class Truth(NamedTuple):
@@ -138,19 +135,13 @@ def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figu
 def exact(truth: Truth, found: Mapping[str, Searched], space, command: str) -> tuple[Table, str]:
     """Table and sentence of all architectures, under the supernets of every policy."""
     measured = {_TITLES[policy]: _of_policy(truth, of, space) for policy, of in found.items()}
-    rows = [
-        Row([title, *(_over(numbers) for numbers in of.values())]) for title, of in measured.items()
-    ]
-    ceiling = _ceiling(truth)
-    rows.append(
-        Row(
-            [
-                "trained alone, one seed",
-                *(_over(ceiling[n]) if n in ceiling else Empty("-") for n in _NUMBERS),
-            ],
-            True,
+    rows = []
+    for title, numbers in (measured | {"trained alone, one seed": _ceiling(truth)}).items():
+        told = (
+            _over(numbers[name], _DIGITS.get(name, 3)) if name in numbers else Empty("-")
+            for name in _NUMBERS
         )
-    )
+        rows.append(Row([title, *told], title not in measured))
     columns = [Column("weights shared by cells of"), *map(Column, _NUMBERS)]
     supernets = len(next(iter(found.values())).bits)
     seeds = len(truth.seeds["test"])
@@ -175,6 +166,7 @@ _NUMBERS = (
     "regret of the best",
     "of its proposals",
 )
+_DIGITS = dict.fromkeys(_NUMBERS[-2:], 4)
 
 
 def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
@@ -231,7 +223,7 @@ def searches(
     regrets = {name: _regrets(truth, of, bits) for name, of in found.items()}
     rows, last = [], max(sharing.QUERIES)
     for name, (true, shared) in regrets.items():
-        cells = [_over(values[:, q - 1]) for values in (true, shared) for q in sharing.QUERIES]
+        cells = [_over(values[:, q - 1], 4) for values in (true, shared) for q in sharing.QUERIES]
         rows.append(Row([_TITLES[name], *cells]))
     columns = [Column("strategy")] + [
         Column(f"{seen}, {q} queries") for seen in ("true", "shared") for q in sharing.QUERIES
@@ -244,11 +236,12 @@ def searches(
         f"{shared.shape[1]} seeds on each.",
         "Settings of strategies were chosen on NAS-Bench-201.",
     ]
-    best = min(regrets, key=lambda name: regrets[name][1][:, last - 1].mean())
-    ends = [values[:, last - 1].mean() for values in regrets[best]]
+    ends = np.array([[of[:, last - 1].mean() for of in both] for both in regrets.values()])
+    (true_least, shared_least), (true_most, shared_most) = ends.min(axis=0), ends.max(axis=0)
     sentence = (
-        f"After {last} queries the least regret under shared weights is {ends[1]:.4f} bits "
-        f"({_TITLES[best]}; {ends[0]:.4f} with the true reward)."
+        f"After {last} queries strategies are {true_least:.4f} to {true_most:.4f} bits from the "
+        f"best cell with the true reward, {shared_least:.4f} to {shared_most:.4f} with that of "
+        "shared weights."
     )
     x = np.arange(min(sharing.QUERIES) // 10, last + 1)
     drawn = [arm for arm in _DRAWN if arm in regrets]
@@ -295,5 +288,5 @@ def _text(found: Interval, digits: int = 3) -> str:
     return f"{found.estimate:.{digits}f} [{low}, {high}]"
 
 
-def _over(values) -> str:
-    return _text(statistics.mean_interval(values)) if len(values) > 1 else "-"
+def _over(values, digits: int = 3) -> str:
+    return _text(statistics.mean_interval(values), digits) if len(values) > 1 else "-"

@@ -256,7 +256,7 @@ def test_truth_and_regret_are_of_classes():
     own = {n: cell[:5] for n, cell in zip(names, told.rows[0].cells, strict=True)}
     assert own["Spearman"] == "1.000" and own["variance between copies"] == "0.000"
     assert own["regret of the best"] == own["of its proposals"] == "0.000"
-    assert "uniform 1.000" in sentence
+    assert "random search 1.000" in sentence
 
 
 def test_what_a_search_loses_by_hand():
@@ -268,8 +268,9 @@ def test_what_a_search_loses_by_hand():
     queries = sharing.Queries(np.full((2, 300), good), np.full((2, 3, 300), good))
     queries.truth[:, 0], queries.shared[:, :, 5:] = bad, bad
     told, sentence, _ = sharing_report.searches(truth, {sharing.PG: queries}, bits, "command")
-    assert [cell[:5] for cell in told.rows[0].cells[1:]] == ["0.000", "0.000", "0.300", "0.300"]
-    assert "0.3000 bits" in sentence and "0.0000 with the true reward" in sentence
+    ends = [cell[:6] for cell in told.rows[0].cells[1:]]
+    assert ends == ["0.0000", "0.0000", "0.3000", "0.3000"]
+    assert "0.0000 to 0.0000 bits" in sentence and "0.3000 to 0.3000 with" in sentence
 
 
 # The program.
