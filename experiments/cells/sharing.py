@@ -89,7 +89,7 @@ class Study:
         """Numbers of nodes, and the sample of cells of each."""
         for nodes in self._size.nodes:
             space = RecurrentSpace(num_nodes=nodes)
-            cells = study.cells(space, self._size.sample, 0)
+            cells = sample(space, self._size.sample)
             if space == self._table.space:  # as in `exact`
                 shared = self._supernets(space, UNIFORM, space.every()).bits[:, space.index(cells)]
             else:
@@ -178,6 +178,18 @@ class Study:
         found = run()
         kept.write(path, described, dict(found))
         return found
+
+
+def sample(space: RecurrentSpace, count: int, seed: int = 0) -> np.ndarray:
+    """int32[count, T]: cells that differ in what they compute, each the canonical form of an
+    architecture that was drawn uniformly; spaces may be too large to list.
+    """
+    rng, found = np.random.default_rng(seed), {}
+    while len(found) < count:
+        drawn = rng.integers(0, space.num_choices, (1, space.num_decisions))
+        cell = space.canonical(drawn)[0]
+        found.setdefault(cell.tobytes(), cell)
+    return np.stack(list(found.values()))
 
 
 def configure(name: str, space: RecurrentSpace) -> Config:

@@ -159,6 +159,16 @@ def shrunk(monkeypatch):
     monkeypatch.setattr(sharing, "configure", small)
 
 
+@pytest.mark.parametrize(("nodes", "count"), [(3, 100), (12, 20)])
+def test_a_sample_is_of_different_cells(nodes, count):
+    space = RecurrentSpace(num_nodes=nodes)
+    cells = sharing.sample(space, count)
+    assert len(np.unique(cells, axis=0)) == count
+    np.testing.assert_array_equal(space.canonical(cells), cells)
+    np.testing.assert_array_equal(sharing.sample(space, count), cells)
+    assert np.any(sharing.sample(space, count, seed=1) != cells)
+
+
 def test_the_study_is_kept(table, shrunk, tmp_path, monkeypatch):
     table, blocks = table
     made = sharing.Study(table, TEXT, SIZE, tmp_path)
@@ -175,7 +185,7 @@ def test_the_study_is_kept(table, shrunk, tmp_path, monkeypatch):
         4: ((2, 12), (2, 12)),
     }
     # Cells of the table are not trained again, and are those of a training.
-    cells = study.cells(SPACE, 12, 0)
+    cells = sharing.sample(SPACE, 12)
     again = study.train(SPACE, RECIPE, TEXT, cells, [0, 1], tmp_path / "again")
     np.testing.assert_allclose(sizes[3].alone, again.validation.T, rtol=1e-5)
     assert not (tmp_path / "alone-3").exists() and (tmp_path / "alone-4").exists()
