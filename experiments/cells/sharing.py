@@ -15,6 +15,7 @@ from experiments.cells.recipe import Recipe
 from experiments.cells.supernet import Searched
 from experiments.cells.training import Text
 from experiments.tabular import kept, peers, seeds, settings
+from nas import config as configs
 from nas import progress
 from nas.config import Config
 from nas.data.cell_table import CellTable
@@ -23,7 +24,8 @@ from nas.errors import UserError
 from nas.spaces.recurrent import RecurrentSpace
 
 UNIFORM, PG, MEMORY = settings.RANDOM, settings.PG, "memory"
-POLICIES = (UNIFORM, PG, MEMORY)  # that choose the cells of a supernet
+PG_AS_MEMORY = "pg_as_memory"  # PG with learning rate and entropy weight of MEMORY: its control
+POLICIES = (UNIFORM, PG, MEMORY, PG_AS_MEMORY)  # that choose the cells of a supernet
 SEARCHES = (
     settings.RANDOM,
     peers.LOCAL_SEARCH,
@@ -197,6 +199,10 @@ def configure(name: str, space: RecurrentSpace) -> Config:
     if name == peers.LOCAL_SEARCH:
         chosen = peers.CHOSEN[name][_CHOSEN_FOR]
         return peers.configure(peers.ARMS[name], chosen, space)
+    if name == PG_AS_MEMORY:
+        rate, entropy = settings.TUNED[MEMORY]
+        weights = {"learning_rate": rate, "entropy_weight": entropy}
+        return configs.override(configure(PG, space), {"strategy": weights})
     return settings.configure(name, settings.SIZES["quick"], space)
 
 

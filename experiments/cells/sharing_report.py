@@ -10,7 +10,7 @@ from scipy.stats import kendalltau, rankdata
 from experiments.cells import sharing
 from experiments.cells.sharing import Queries, Ranked
 from experiments.cells.supernet import PROPOSALS, Searched
-from experiments.tabular import figures, peers, settings
+from experiments.tabular import figures, judging, peers, settings
 from experiments.tabular.judging import Judge
 from nas.data.cell_table import BITS, CellTable
 from nas.evaluation import statistics
@@ -23,7 +23,10 @@ SEARCHES = "What does a search lose to shared weights?"
 _COMPARED = ("shared weights against training alone", "two trainings alone", "two supernets")
 _RESAMPLES = 1000
 _DRAWN = (settings.RANDOM, peers.LOCAL_SEARCH, sharing.PG)
-_TITLES = settings.TITLES | {peers.LOCAL_SEARCH: peers.ARMS[peers.LOCAL_SEARCH].title}
+_TITLES = settings.TITLES | {
+    peers.LOCAL_SEARCH: peers.ARMS[peers.LOCAL_SEARCH].title,
+    sharing.PG_AS_MEMORY: "PG only, settings of PG + memory",
+}
 
 
 class Truth(NamedTuple):
@@ -156,6 +159,7 @@ def exact(truth: Truth, found: Mapping[str, Searched], space, command: str) -> t
     return Table(EXACT, columns, rows, notes, command), f"Spearman with the truth: {sentence}."
 
 
+_BEST = "regret of the best"
 _NUMBERS = (
     "Spearman",
     "Kendall's tau",
@@ -163,10 +167,11 @@ _NUMBERS = (
     "best quarter",
     "two supernets",
     "variance between copies",
-    "regret of the best",
+    _BEST,
     "of its proposals",
+    "different proposals",
 )
-_DIGITS = dict.fromkeys(_NUMBERS[-2:], 4)
+_DIGITS = {_BEST: 4, "of its proposals": 4, "different proposals": 0}
 
 
 def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
@@ -178,10 +183,8 @@ def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
     others = [
         spearman(bits[[i]], np.delete(bits, i, axis=0)) for i in range(len(bits)) if len(bits) > 1
     ]
-    proposed = [
-        rows[np.argmin(row[rows])]
-        for row, rows in zip(bits, map(space.index, searched.proposals), strict=True)
-    ]
+    proposals = [space.index(rows) for rows in searched.proposals]
+    proposed = [rows[np.argmin(row[rows])] for row, rows in zip(bits, proposals, strict=True)]
     values = (
         of_truth,
         [kendall(row[None], truth.test[None]) for row in bits],
@@ -191,6 +194,7 @@ def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
         [between_copies(row, truth.classes) for row in bits],
         truth.regret(np.argmin(bits, axis=1)),
         truth.regret(np.array(proposed)),
+        judging.distinct(proposals),
     )
     return {name: np.asarray(of, float) for name, of in zip(_NUMBERS, values, strict=True)}
 
@@ -198,14 +202,14 @@ def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
 def _ceiling(truth) -> dict[str, np.ndarray]:
     """Number -> [seeds], of validation by one seed against test by the others."""
     seen, judged = truth.seeds["validation"], truth.seeds["test"]
-    found = {name: [] for name in ("Spearman", "Kendall's tau", "best quarter", _NUMBERS[-2])}
+    found = {name: [] for name in ("Spearman", "Kendall's tau", "best quarter", _BEST)}
     for seed in range(len(seen)):
         other = np.delete(judged, seed, axis=0).mean(axis=0)
         own, best = seen[[seed]], _best_quarter(other)
         found["Spearman"].append(spearman(own, other[None]))
         found["Kendall's tau"].append(kendall(own, other[None]))
         found["best quarter"].append(spearman(own[:, best], other[None, best]))
-        found[_NUMBERS[-2]].append(other[np.argmin(own)] - other.min())
+        found[_BEST].append(other[np.argmin(own)] - other.min())
     return {name: np.array(values) for name, values in found.items()}
 
 
