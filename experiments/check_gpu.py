@@ -30,7 +30,7 @@ flags.DEFINE_integer("seconds", 520, "Time for all stages together.", lower_boun
 flags.DEFINE_list(
     "stages", [], "Stages to run. Empty: all. " + ", ".join(of.name for of in plan.STAGES) + "."
 )
-flags.DEFINE_bool("small", False, "At toy size on the CPU, to check the check.")
+flags.DEFINE_bool("small", False, "Run at toy size on the CPU, to test the check itself.")
 FLAGS = flags.FLAGS
 NAME = "gpu_check"
 
@@ -55,7 +55,8 @@ def main():
             _add(results, result)
             _write(out, results)
             if result.name == "environment" and result.code == 2:
-                raise UserError(f"{result.said[-1].removeprefix('error: ')}; or --small, a trial")
+                reason = result.said[-1].removeprefix("error: ")
+                raise UserError(f"{reason}; or use --small for a trial on the CPU")
     return _finish(out, results)
 
 

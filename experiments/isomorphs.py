@@ -16,7 +16,7 @@ flags.DEFINE_integer("copies", 8, "Relabelled copies of each cell.", lower_bound
 flags.DEFINE_integer(
     "seed",
     0,
-    "Of the cells, their copies and the resampling.",
+    "Seed for the cells, their copies and the resampling.",
     lower_bound=0,
     upper_bound=2**32 - 1,
 )

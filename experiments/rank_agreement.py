@@ -18,7 +18,7 @@ common.define_flags("quick", folder="runs/table_search/NAME, after the configura
 flags.DEFINE_string(
     "strategy",
     "uniform",
-    "Whose searches train the shared weights, of those in experiments/arms.py.",
+    "Strategy of experiments/arms.py whose searches train the shared weights.",
 )
 flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from scratch.")
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
@@ -38,7 +38,8 @@ def main():
         )
     if len(seeds) != 2:
         raise UserError(
-            f"--seeds: two different ones, separated by a comma; got {','.join(FLAGS.seeds)!r}"
+            "--seeds: give two different seeds, separated by a comma; got "
+            f"{','.join(FLAGS.seeds)!r}"
         )
     device.select_device(FLAGS.platform)
     import numpy as np

@@ -18,8 +18,8 @@ common.define_device_flags()
 flags.DEFINE_list(
     "arms",
     "pg,memory,memory_next,fixed,uniform_memory,factorised,uniform",
-    "Arms to compare, of those in experiments/arms.py. The first with a hidden state lends the "
-    "untrained its weights.",
+    "Arms to compare, of those in experiments/arms.py. The untrained controller is measured under "
+    "the weights of the first arm with a hidden state.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 common.define_verbose_flag()

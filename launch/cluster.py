@@ -53,16 +53,14 @@ def open_engine() -> Callable[[Ledger, Display], None]:
     import jax
 
     if not importlib.util.find_spec("submitit"):
-        raise UserError(
-            "--engine=slurm: submitit is not installed, pip install -e '.[slurm]' brings it"
-        )
+        raise UserError("--engine=slurm: submitit is not installed; run pip install -e '.[slurm]'")
     for program in ("sbatch", "srun", "squeue", "scancel"):
         if not shutil.which(program):
             raise UserError(
                 f"--engine=slurm: there is no {program} here; start this where jobs are submitted"
             )
     if jax.process_count() > 1:
-        raise UserError("--engine=slurm: only with one process; it starts the others")
+        raise UserError("--engine=slurm: start a single process; it submits the jobs")
     import submitit
 
     executor = submitit.SlurmExecutor(_folder() / "%j", max_num_timeout=_REQUEUES)
@@ -143,7 +141,7 @@ class _Submitted:
         self._gone_since = self._gone_since or time.monotonic()
         if time.monotonic() < self._gone_since + late:
             return None
-        return f"its job ended as {known.get(self.job.job_id, 'unknown to Slurm')}, without a word"
+        return f"its job ended as {known.get(self.job.job_id, 'unknown to Slurm')} without a result"
 
     def cancelled(self, known):
         return (known or {}).get(self.job.job_id) == "CANCELLED"

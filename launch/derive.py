@@ -17,7 +17,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "seed",
     0,
-    "Of the samples, and of the examples that rank them.",
+    "Seed for the samples and for the examples that rank them.",
     lower_bound=0,
     upper_bound=2**32 - 1,
 )
@@ -59,7 +59,9 @@ def main():
         ).text()
     )
     told = run.task.metric.texts(derived.held_out[0], derived.reward[0])
-    print(f"best: {told} on the half that did not choose it, decisions {best}")
+    print(
+        f"best: {told} on the half of the validation split that did not rank it; decisions {best}"
+    )
     print(f"all of them: {workdir / 'derived.csv'}")
 
 

@@ -21,7 +21,8 @@ def define_flag() -> None:
         "platform",
         "",
         ("", *PLATFORMS),
-        "Device to compute on, an error if not there. Empty: the best there is.",
+        "Device to compute on; an error if there is none of that kind. Empty: the best one "
+        "available.",
     )
 
 
@@ -83,7 +84,7 @@ def select_device(platform: str) -> list[Any]:
     if not jax.config.jax_platforms and found == "cpu" and _nvidia_answers():
         print(
             "warning: there is an NVIDIA GPU, but JAX computes on the CPU: pip install -e "
-            "'.[cuda13]' (cuda12 for a driver of CUDA 12), or --platform=cpu if that is meant",
+            "'.[cuda13]' (cuda12 for a driver of CUDA 12), or --platform=cpu if this is intended",
             file=sys.stderr,
         )
     return devices

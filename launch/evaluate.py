@@ -19,7 +19,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "pairs",
     0,
-    "Pairs of each set that are compared at most, about 1 kB of memory each. All pairs of 1,000 "
+    "Limit on the pairs compared in each set, about 1 kB of memory each. All pairs of 1,000 "
     "architectures are 499,500; where there are more than this allows, those within equal blocks "
     "of architectures are compared. 0: as many as the run's configuration says, 500,000 unless "
     "changed.",

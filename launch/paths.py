@@ -27,7 +27,7 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> str:
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", argument):
-            raise ValueError("must be a local path; mount remote storage, or copy from and to it")
+            raise ValueError("must be a local path; mount the remote storage or copy the files")
         path = os.path.expanduser(argument)
         if self._folder and os.path.exists(path) and not os.path.isdir(path):
             raise ValueError("must be a folder, and this is a file")

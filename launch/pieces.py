@@ -64,8 +64,8 @@ class Ledger:
         if self._dropped:
             parts.append(f"not begun, since they read what is missing: {', '.join(self._dropped)}")
         raise UserError(
-            f"{len(self._failed)} of {self._count} pieces failed: {'; '.join(parts)}; the others "
-            "are kept, and the same command makes what is missing"
+            f"{len(self._failed)} of {self._count} pieces failed: {'; '.join(parts)}; finished "
+            "pieces are kept, and the same command makes the missing ones"
         )
 
 

@@ -119,7 +119,7 @@ def check_devices(environ: Mapping[str, str], platform: str, count: int) -> None
             f"{_processes_of_node(environ)} processes use {used}; start one process a node "
             "(--ntasks-per-node=1), or one a GPU"
             if used
-            else f"JAX computes on the {platform}; --platform={platform} if that is meant"
+            else f"JAX computes on the {platform}; --platform={platform} if this is intended"
         )
         raise UserError(f"{given - used} of the {given} GPUs of a node stay unused: {reason}")
 

@@ -26,8 +26,8 @@ def define_flags() -> None:
         0,
         "Searches, trainings and evaluations side by side on this machine, each in a process with "
         "a share of the cores and, where there are GPUs, one GPU or a share of its memory. 0: on a "
-        f"CPU one for each core, {workers.MOST} at most; devices of another kind, or several, work "
-        "together on one at a time.",
+        f"CPU one for each core, {workers.MOST} at most; with another kind of device, or several "
+        "devices, one at a time on all of them.",
         lower_bound=0,
     )
     flags.DEFINE_enum(
@@ -38,7 +38,7 @@ def define_flags() -> None:
         "job that sbatch submits, from folders that all machines see. What --partition, --gpus, "
         "--cpus and --time do not say, sbatch reads from its environment (SBATCH_ACCOUNT, ...).",
     )
-    flags.DEFINE_string("partition", "", "Of Slurm's jobs. Empty: Slurm's default.")
+    flags.DEFINE_string("partition", "", "Partition of the Slurm jobs. Empty: Slurm's default.")
     flags.DEFINE_integer(
         "gpus",
         0,

@@ -140,11 +140,8 @@ class Worker:
         if self.was_stopped:
             return "it was stopped"
         if code < 0:
-            return (
-                f"its process was ended by signal {-code}, as the system does where memory is "
-                "short (--jobs: fewer at a time)"
-            )
-        return f"its process ended with exit code {code}, and has said why"
+            return f"its process was killed by signal {-code} (often: out of memory; lower --jobs)"
+        return f"its process ended with exit code {code}; see its own message"
 
 
 def _make_all(ledger, display, free, received):

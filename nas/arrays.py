@@ -70,7 +70,7 @@ def load_arrays(path: pathlib.Path, *, sealed: bool = True) -> dict[str, np.ndar
         if not isinstance(array, np.ndarray):
             raise UserError(f"{path} {wrong}: its member {name} is not an array of numpy")
     if sealed and not np.array_equal(found.pop(_SEAL, None), _seal(found)):
-        raise UserError(f"{path} is damaged: its arrays are not those that were saved")
+        raise UserError(f"{path} is damaged: its arrays have changed since they were saved")
     return found
 
 

@@ -173,8 +173,8 @@ class Checkpoints:
                 if _is_whole(self._folder / str(step)):
                     reason = f"{type(error).__name__}: {one_line(error)}"
                     raise UserError(
-                        f"checkpoint {step} in {self._folder} is whole but cannot be read here: "
-                        f"{reason}"
+                        f"checkpoint {step} in {self._folder} is undamaged but cannot be read "
+                        f"here: {reason}"
                     ) from error
                 damaged.append(step)
                 print(
@@ -185,8 +185,8 @@ class Checkpoints:
             return jax.tree.map(jnp.asarray, state), saved["progress"]
         if damaged:
             raise UserError(
-                f"all checkpoints in {self._folder} are damaged, so that this run cannot continue; "
-                "another --workdir starts anew"
+                f"all checkpoints in {self._folder} are damaged, and the run cannot continue; "
+                "start a new one with another --workdir"
             )
         return None
 

@@ -159,7 +159,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         field.
     """
     if "task" not in values and ("nodes" in values or "supernet" in values):
-        raise UserError("the configuration was written before tasks: start the run anew")
+        raise UserError("the configuration is from a version that had no tasks: start a new run")
     return _build(Config, values, "")
 
 
@@ -291,7 +291,10 @@ def _convert(name, kind, value):
         and name != "seed"
         and not abs(value) < (math.inf if isinstance(value, float) else 2**31)
     ):
-        raise UserError(f"config field {name}: must be finite, below 2**31 if whole, got {value!r}")
+        raise UserError(
+            f"config field {name}: must be finite, and below 2**31 if it is a whole number, got "
+            f"{value!r}"
+        )
     if kind is float and number:
         value = float(value)
     if type(value) is not kind:

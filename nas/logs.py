@@ -109,8 +109,8 @@ def read(workdir: pathlib.Path, done: dict[str, int] | None = None) -> list[dict
     lost = sum((phase, step) not in there for phase in done for step in range(done[phase]))
     if lost:
         print(
-            f"warning: {path} lacks {lost:,} of {sum(done.values()):,} steps; curves and seconds "
-            "are without them",
+            f"warning: {path} lacks {lost:,} of {sum(done.values()):,} steps; curves and times "
+            "leave them out",
             file=sys.stderr,
         )
     return lines

@@ -203,7 +203,7 @@ def choose_devices(kind: str = "") -> Devices:
     if kind == "jit":
         if jax.process_count() > 1:
             raise UserError(
-                "--parallel=jit: computes on one device, but there are several processes; use pmap"
+                "--parallel=jit uses one device, but there are several processes; use pmap"
             )
         return Devices("jit", 1, 1)
     return Devices("pmap", jax.local_device_count(), jax.device_count())

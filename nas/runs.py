@@ -313,8 +313,8 @@ def _open(config, workdir, splits):
             ) from None
         except OSError as error:  # a file system without locks
             print(
-                f"warning: {workdir} cannot be locked ({error.strerror}); start no second process "
-                "that writes there",
+                f"warning: {workdir} cannot be locked ({error.strerror}); do not start a second "
+                "process that writes there",
                 file=sys.stderr,
             )
         metadata = {}
@@ -340,8 +340,8 @@ def _open(config, workdir, splits):
 def _warn_of_large_graphs(space):
     if (nodes := space.largest_graph) > MAX_NODES:
         print(
-            f"warning: graphs of this space have up to {nodes} nodes, exact edit distances are had "
-            f"up to {MAX_NODES}; an evaluation of this search will be without them",
+            f"warning: graphs of this space have up to {nodes} nodes; exact edit distances are "
+            f"computed for up to {MAX_NODES}, so an evaluation of this search will leave them out",
             file=sys.stderr,
         )
 
@@ -368,7 +368,7 @@ def jax_settings() -> dict[str, Any]:
     """
     for name in ("jax_enable_x64", "jax_disable_jit"):
         if getattr(jax.config, name):
-            raise UserError(f"{name.upper()}: must be off, this program does not run with it")
+            raise UserError(f"{name.upper()}: must be off; this program does not work with it")
     return {name: str(getattr(jax.config, name)) for name in _SETTINGS}
 
 
@@ -455,7 +455,7 @@ def _check_data(metadata, splits):
     """Checks that a run is continued and opened with the data that it was started with."""
     if metadata.get("data", found := _fingerprint(splits)) != found:
         place = metadata.get("raw_dir") or metadata.get("data_dir") or "its data"
-        raise UserError(f"{place}: the data is not that which the run was started with")
+        raise UserError(f"{place}: this is not the data that the run was started with")
 
 
 def _metadata(config, splits, raw_dir, data_dir):

@@ -41,7 +41,7 @@ class Scored:
             if lost := count - there:
                 print(
                     f"warning: {self._path} lacks {lost:,} of {count:,} architectures that the run "
-                    "has scored; they stand in it as -1, their rewards as nan",
+                    "has scored; in the file their decisions are -1 and their rewards nan",
                     file=sys.stderr,
                 )
                 nothing = np.full(lost, -1, self._dtype)

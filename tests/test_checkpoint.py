@@ -242,7 +242,7 @@ def test_all_damaged(workdir, capfd):
     damaged = files(workdir)
     with pytest.raises(
         UserError,
-        match=f"^all checkpoints in {workdir / FOLDER} are damaged, so that this run cannot ",
+        match=f"^all checkpoints in {workdir / FOLDER} are damaged, and the run cannot ",
     ):
         restored(workdir)
     assert [line[:12] for line in capfd.readouterr().err.splitlines()] == [
@@ -255,7 +255,7 @@ def test_all_damaged(workdir, capfd):
 def test_a_state_of_another_structure_is_not_restored(workdir):
     with (
         opened(workdir) as checkpoints,
-        pytest.raises(UserError, match="whole but cannot be read here: "),
+        pytest.raises(UserError, match="undamaged but cannot be read here: "),
     ):
         checkpoints.restore({"numbers": np.zeros(3, np.float32)})
 

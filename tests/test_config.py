@@ -307,7 +307,7 @@ def test_a_group_that_is_none(group, value):
 
 
 def test_a_configuration_of_the_old_shape():
-    with pytest.raises(UserError, match="written before tasks: start the run anew"):
+    with pytest.raises(UserError, match="a version that had no tasks: start a new run"):
         from_dict({"nodes": 12, "supernet": {"width": 96}})
 
 
@@ -344,4 +344,4 @@ def test_difference_lists_the_fields_that_differ():
 )
 def test_numbers_that_no_program_computes_with(field, value):
     told = refused({field: value})
-    assert f"{field}." in told and "must be finite, below 2**31 if whole" in told
+    assert f"{field}." in told and "must be finite, and below 2**31 if it is a whole" in told

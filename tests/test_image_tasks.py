@@ -134,7 +134,7 @@ def test_its_derivation_and_the_best_one_alone(searched, program, tmp_path):
     workdir = searched("macro")
     said = done(program("derive", None, f"--workdir={workdir}", "--architectures=30"))
     found = json.loads((workdir / "derived.json").read_text())
-    told = r"best: cross-entropy \d\.\d{3}, error \(%\) \d+\.\d\d on the half that did not choose"
+    told = r"best: cross-entropy \d\.\d{3}, error \(%\) \d+\.\d\d on the half of the validation"
     assert re.search(told, said)
     arguments = f"--decisions={found['decisions']}", f"--workdir={tmp_path / 'alone'}"
     stopped = program("train_from_scratch", "macro", *arguments, **signalled(signal.SIGTERM, 40))

@@ -29,7 +29,9 @@ common.define_flags(default_config="kjv_quick")
 flags.DEFINE_integer(
     "epochs", 4, "Epochs of the search; the first, which compiles, is not counted.", lower_bound=2
 )
-flags.DEFINE_integer("starts", 3, "Starts of each kind; 0: none.", lower_bound=0)
+flags.DEFINE_integer(
+    "starts", 3, "How often each kind of start is timed; 0: not at all.", lower_bound=0
+)
 define_path("out", "Folder for the results.", default="runs/benchmarks")
 FLAGS = flags.FLAGS
 STEPS = 10  # steps of the chunk up to which a start is timed

@@ -37,7 +37,9 @@ flags.DEFINE_list("batches", "64", "Rows of tokens.")
 flags.DEFINE_list("vocabularies", "10000", "Types.")
 flags.DEFINE_list("architectures", "1,8", "Architectures whose rewards are computed in one call.")
 flags.DEFINE_list(
-    "matmul", "", "Of float32, tf32 (accelerators) and bfloat16. Empty: all that the device has."
+    "matmul",
+    "",
+    "Any of float32, tf32 (accelerators only) and bfloat16. Empty: all that the device supports.",
 )
 flags.DEFINE_integer("steps", 35, "Tokens a row.", lower_bound=1)
 flags.DEFINE_integer("chunk", 10, "Shared steps in one call.", lower_bound=1)

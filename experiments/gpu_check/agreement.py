@@ -40,12 +40,12 @@ def equality(stage: Stage) -> None:
             own[name] = values
             stage.tell(compared=_compared(own, file))
         if process.wait():
-            raise UserError("the processor's numbers could not be computed")
+            raise UserError("the CPU's numbers could not be computed")
         compared = _compared(own, file)
     stage.tell(compared=compared)
     wrong = [name for name, of in compared.items() if not of["difference"] <= of["allowed"]]
     if wrong:
-        raise UserError(f"not those of the processor: {', '.join(wrong)}")
+        raise UserError(f"differ from the CPU's numbers: {', '.join(wrong)}")
 
 
 def reference(stage: Stage) -> None:

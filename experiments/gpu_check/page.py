@@ -34,7 +34,7 @@ def write_page(path: pathlib.Path, results: Results) -> pathlib.Path:
     """Writes the page of the stages that have run so far, and returns its path."""
     found = _found(results)
     report = Report(
-        "What this device tells",
+        "What this device shows",
         f"{results['device']}. Each stage ran in a process of its own, with a time limit. Times "
         "are medians; compiling is left out.",
     )

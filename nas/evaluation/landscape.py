@@ -97,7 +97,9 @@ def repeatability(
     """
     values = np.asarray(values, np.float64)
     if values.shape[0] < 8 or values.shape[1] < 2:
-        raise ValueError(f"eight architectures of two seeds are needed, got {values.shape}")
+        raise ValueError(
+            f"at least eight architectures and two seeds are needed, got shape {values.shape}"
+        )
     values = values - values.mean(axis=0)
     components = statistics.variance_components(values, resamples=resamples, seed=seed, level=level)
     share = components.share

@@ -113,9 +113,7 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
     memory = settings.memory
     skips = space.positions("skip")
     if settings.skip_weight > 0 and not len(skips):
-        raise UserError(
-            "config field strategy.skip_weight: must be 0, decisions of this space are no skips"
-        )
+        raise UserError("config field strategy.skip_weight: must be 0: this space has no skips")
     width = policy.state_width or 1  # a checkpoint holds no empty array
     wants_state = settings.supervised == "reconstruct" and settings.supervised_weight > 0
     if wants_state and not policy.state_width:

@@ -57,9 +57,7 @@ def offer(source: pathlib.Path, dtype: str, names: Sequence[str], what: str) -> 
     try:
         library = load(source, REAL=_TYPES[dtype])
     except OSError as error:
-        logging.getLogger(__name__).warning(
-            "%s are left to XLA, which takes longer: %s", what, error
-        )
+        logging.getLogger(__name__).warning("%s run in XLA, which is slower: %s", what, error)
         return None
     for name in names:
         jax.ffi.register_ffi_target(

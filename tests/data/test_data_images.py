@@ -106,7 +106,7 @@ def test_installed_images(settings, sizes):
         first = np.bincount(split.take(0, 1).label.ravel(), minlength=10)
         assert (first > 0).sum() >= 8  # a batch has nearly all classes
     assert min(s.images.min() for s in splits) == 0 and max(s.images.max() for s in splits) > 240
-    assert "take no --raw_dir" in message(data.load, raw_dir="/tmp")
+    assert "takes no --raw_dir" in message(data.load, raw_dir="/tmp")
 
 
 def test_an_installed_file_that_is_another(tmp_path, monkeypatch):
@@ -303,7 +303,7 @@ def test_cifar10_that_is_missing_or_damaged(small, tmp_path, monkeypatch):
     (raw / "test_batch.bin").write_bytes(files["test_batch.bin"][:-1])
     assert "test_batch.bin: has 30,729 bytes" in message(cifar10.read, str(raw), data_dir)
     (raw / "test_batch.bin").write_bytes(b"\x0b" + files["test_batch.bin"][1:])
-    assert "has a label 11, they are 0..9" in message(cifar10.read, str(raw), data_dir)
+    assert "label 11; labels must be 0..9" in message(cifar10.read, str(raw), data_dir)
     assert "--raw_dir=FOLDER" in message(cifar10.read, None, data_dir)  # there is no network
     assert not os.path.exists(data_dir) or not any((tmp_path / "data").glob("*/1.0.0"))
 

@@ -357,8 +357,8 @@ def chain_with(label=0, extra=None, nodes=3):
     [
         (chain_with(extra=(2, 0)), "graph 2: has a cycle"),
         (chain_with(extra=(1, 1)), "graph 2: node 1 has a self-loop"),
-        (chain_with(label=7), "graph 2: node 1 has label 7, unknown: there are 4"),
-        (chain_with(label=-2), "graph 2: node 1 has label -2, unknown"),
+        (chain_with(label=7), "graph 2: node 1 has unknown label 7; there are 4 labels"),
+        (chain_with(label=-2), "graph 2: node 1 has unknown label -2; there are 4 labels"),
         (chain_with(label=-1), "graph 2: an edge from 0 to 1, but one of them is no node"),
         (
             chain_with(label=2),

@@ -133,5 +133,5 @@ def test_the_best_quarter_by_hand():
 
 def test_too_few_to_agree():
     for shape in ((7, 3), (12, 1)):
-        with pytest.raises(ValueError, match="eight architectures of two seeds"):
+        with pytest.raises(ValueError, match="eight architectures and two seeds"):
             landscape.repeatability(np.zeros(shape))

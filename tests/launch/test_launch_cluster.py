@@ -209,7 +209,7 @@ def test_a_signal_cancels_all_jobs(tmp_path):
 def test_what_is_missing_for_a_cluster_is_named(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(UserError, match=r"submitit is not installed, .*\[slurm\]"):
+        with pytest.raises(UserError, match=r"submitit is not installed; .*\[slurm\]"):
             cluster.open_engine()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "srun" else name)

@@ -353,7 +353,7 @@ def test_jit_is_for_one_process(start_two, tmp_path):
     first, second = map(finish_program, start_two(SHORT, tmp_path / "run", "--parallel=jit"))
     assert first.returncode == second.returncode == 2
     assert own_errors(first) == [
-        "error: --parallel=jit: computes on one device, but there are several processes; use pmap"
+        "error: --parallel=jit uses one device, but there are several processes; use pmap"
     ]
     assert len(own_errors(second)) == 1  # the same, or that the first is gone
     assert not (tmp_path / "run").exists()

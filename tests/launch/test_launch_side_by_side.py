@@ -172,7 +172,7 @@ def test_one_that_fails_ends_only_those_that_read_its_result(start, tmp_path, jo
     assert process.returncode == 2 and process.stdout == ""
     assert messages(process)[-1] == (
         "error: 1 of 4 pieces failed: piece0: no; not begun, since they read what is missing: "
-        "piece2; the others are kept, and the same command makes what is missing"
+        "piece2; finished pieces are kept, and the same command makes the missing ones"
     )
     made = [(tmp_path / f"made{number}").exists() for number in range(4)]
     assert made == [False, True, False, True]

@@ -75,7 +75,7 @@ def test_the_study_prints_what_it_found_and_writes_its_tables(study):
         lines[0],
     )
     text = " ".join(printed.split())
-    for shown in ("untrained", "-0.404", "+0.163", "2 seeds can", "unigram", "than the bigram"):
+    for shown in ("untrained", "-0.404", "+0.163", "2 seeds are", "unigram", "than the bigram"):
         assert shown in text
     page = (folder / "report" / "index.html").read_text()
     assert page.count("<img") >= 23 and "--seeds=0,1" in page and page.count("<article>") == 5

@@ -264,7 +264,7 @@ def test_choice_of_devices(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)  # one of its own, in each of two processes
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert choose_devices() == choose_devices("pmap") == Devices("pmap", 1, 2)
-    with pytest.raises(UserError, match="--parallel=jit: .* several processes; use pmap"):
+    with pytest.raises(UserError, match="--parallel=jit .* several processes; use pmap"):
         choose_devices("jit")
 
 

@@ -96,13 +96,13 @@ def test_one_seed_cannot_tell_and_several_say_whether_they_can():
     found = told(default(0, 0, -1))
     assert all(text.endswith("; one seed cannot tell.") for text in found.values())
     found = told(default(0, 0, -1, seeds=3))
-    assert found["common activations", "uniform"].endswith("; 3 seeds can tell.")
-    assert found["performance difference", "uniform"].endswith("; 3 seeds cannot tell.")
+    assert found["common activations", "uniform"].endswith("; 3 seeds are enough.")
+    assert found["performance difference", "uniform"].endswith("; 3 seeds are too few.")
 
 
 def test_alike_arms_are_not_told_apart():
     text = told(default(-1, -1, -1, seeds=3))["common activations", "uniform"]
-    assert "not told apart from untrained and PG only" in text and "more so" not in text
+    assert "not distinguishable from untrained and PG only" in text and "more so" not in text
     less = told(default(-5, -5, -0.1, seeds=3))["common activations", "uniform"]
     assert "less so than untrained and PG only" in less
 

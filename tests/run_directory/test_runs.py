@@ -128,10 +128,8 @@ def test_other_data_than_the_run_was_started_with(workdir, monkeypatch):
         text, "load_corpus", lambda *args, **kwargs: Corpus(*[np.ones(200, np.int32)] * 3, ())
     )
     with unchanged(workdir):
-        assert "the data is not that which the run was started with" in fails(
-            start, CONFIG, workdir
-        )
-        assert "the data is not" in fails(lambda: runs.open_run(workdir).splits)
+        assert "this is not the data that the run was started with" in fails(start, CONFIG, workdir)
+        assert "not the data that" in fails(lambda: runs.open_run(workdir).splits)
 
 
 def test_a_checkpoint_of_another_configuration(workdir):
@@ -244,7 +242,7 @@ def test_all_checkpoints_damaged(workdir):
     with unchanged(workdir / "checkpoints"):
         for function in (lambda: runs.open_run(workdir), lambda: start(CONFIG, workdir)):
             assert fails(function).startswith(
-                f"all checkpoints in {workdir / 'checkpoints'} are damaged, so that this run"
+                f"all checkpoints in {workdir / 'checkpoints'} are damaged, and the run cannot"
             )
 
 

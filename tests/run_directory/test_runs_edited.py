@@ -109,7 +109,7 @@ def test_a_lost_line_of_the_metrics_is_counted(workdir, line, text, capfd):
     capfd.readouterr()
     assert len(run.metrics()) == len(lines) - 2
     assert _warnings(capfd) == [
-        f"warning: {path} lacks 1 of {len(lines) - 1} steps; curves and seconds are without them"
+        f"warning: {path} lacks 1 of {len(lines) - 1} steps; curves and times leave them out"
     ]
     start(CONFIG, workdir)  # which goes on behind what is there
     assert len(runs.open_run(workdir).metrics()) == len(lines) - 2
@@ -175,7 +175,7 @@ def test_an_array_file_is_sealed(tmp_path):
         saved | {"b": saved["b"].astype(np.int32)},
     ):
         np.savez(path, **{**dict(np.load(path)), **other} if len(other) > 1 else other)
-        with pytest.raises(UserError, match="its arrays are not those that were saved"):
+        with pytest.raises(UserError, match="its arrays have changed since they were saved"):
             load_arrays(path)
         save_arrays(path, saved)
 

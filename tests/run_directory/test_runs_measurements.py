@@ -149,7 +149,7 @@ def test_every_size_that_a_search_accepts_is_measured(tmp_path, nodes, capfd):
     them.
     """
     start(override(CONFIG, {"space": {"num_nodes": nodes}}), tmp_path)
-    warned = "will be without them" in capfd.readouterr().err
+    warned = "will leave them out" in capfd.readouterr().err
     sample = measure(tmp_path, untrained=False).controllers["trained"].samples["own"]
     assert np.isnan(sample.edit_distance).all() == warned == (nodes == 16)
     assert np.isfinite(sample.loss).all()

@@ -304,7 +304,7 @@ def test_without_a_compiler_it_warns_and_leaves_the_loop_to_xla(
     monkeypatch.setenv("CXX", cxx)
     assert native_loop._register.__wrapped__("float32") is None
     (record,) = caplog.records
-    assert "left to XLA" in record.message and cxx in record.message and reason in record.message
+    assert "run in XLA" in record.message and cxx in record.message and reason in record.message
 
 
 def test_accelerators_and_other_types_have_none(monkeypatch):

@@ -190,8 +190,8 @@ def _check(adjacency, labels, present, sizes, label_names, max_nodes, acyclic):
         _check_size(index, sizes[index], max_nodes)
     for index, node in np.argwhere((labels < ABSENT) | (labels >= len(label_names)))[:1]:
         raise UserError(
-            f"graph {index}: node {node} has label {labels[index, node]}, unknown: there are "
-            f"{len(label_names)}"
+            f"graph {index}: node {node} has unknown label {labels[index, node]}; there are "
+            f"{len(label_names)} labels"
         )
     for index, node in np.argwhere(np.diagonal(adjacency, axis1=1, axis2=2))[:1]:
         raise UserError(f"graph {index}: node {node} has a self-loop")

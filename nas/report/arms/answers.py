@@ -44,7 +44,7 @@ _FOLLOWING = {  # side of a correlation (1: where it lies if states follow) -> w
     1: "follows",
     0: "shows no sign of",
     -1: "runs against",
-    None: "tells nothing certain of",
+    None: "may or may not follow",
 }
 
 
@@ -114,7 +114,7 @@ def _encoding_sentence(task, arms, key):
     if key != UNTRAINED:
         before = arms[UNTRAINED].probe_gains(task)
         way = _way(_paired(arm.probe_gains(task), before))
-        words = {1: "More than", -1: "Less than", 0: "Not told apart from"}
+        words = {1: "More than", -1: "Less than", 0: "Not distinguishable from"}
         verdict, beside = (
             f"{words.get(way, 'Beside')} before training",
             f" (untrained {shown(st.mean_interval(before))})",
@@ -198,11 +198,11 @@ def _forcing_sentence(task, arms, keys):
     arm, reference = arms[keys[0]], arms.get(PG, arms[UNTRAINED])
     changed = summary.difference(task, arm, reference, summary.rows(task).total)
     dependence = _paired(_dependence(arm), _dependence(reference))
-    states = {-1: "More encoding", 1: "Less encoding", 0: "No more encoding that is told"}
+    states = {-1: "More encoding", 1: "Less encoding", 0: "No measurable increase in encoding"}
     decisions = {
         1: "more conditioning",
         -1: "less conditioning",
-        0: "no more conditioning that is told",
+        0: "no measurable increase in conditioning",
     }
     way = 0 if abs(dependence.estimate) < _LEAST_DEPENDENCE else _way(dependence)
     encodes = states.get(direction(changed), "Encoding that may differ")

@@ -336,7 +336,7 @@ def _reading(task, arms, key, row):
     for wanted, words in _comparisons(side).items():
         if titles := [arms[name].title for name in others if direction(others[name]) == wanted]:
             clauses.append(f"{words} {' and '.join(titles)}")
-    told = f"{seeds} seeds {'can tell' if side else 'cannot tell'}"
+    told = f"{seeds} seeds are {'enough' if side else 'too few'}"
     return f"{', '.join(clauses)}; {ONE_SEED if seeds == 1 else told}"
 
 
@@ -350,8 +350,8 @@ def _meaning(side, sign):
 def _comparisons(side):
     """Direction of a difference to a reference -> words for it, after those of `_meaning`."""
     if side == 0:
-        return {-1: "lower than", 1: "higher than", 0: "not told apart from"}
-    return {side: "more so than", -side: "less so than", 0: "not told apart from"}
+        return {-1: "lower than", 1: "higher than", 0: "not distinguishable from"}
+    return {side: "more so than", -side: "less so than", 0: "not distinguishable from"}
 
 
 def _number(found, digits):
