@@ -111,7 +111,7 @@ class Study:
           shared: [supernets, n] from shared weights.
         """
         found = {}
-        with progress.track("searches", total=len(SEARCHES), unit="search") as advance:
+        with progress.track("searches", total=len(SEARCHES), unit="arm") as advance:
             for name in SEARCHES:
                 found[name] = self._searches(name, rewards, shared)
                 advance(1)

@@ -72,20 +72,41 @@ def repeated(values: np.ndarray, statistic=spearman) -> float:
 
 def agreement(ranked: Ranked, statistic=spearman, seed: int = 0) -> dict[str, Interval]:
     """What is compared -> how far single measurements agree, 95 % over resampled cells."""
+    found = _intervals(_compared(*ranked, statistic), _resampled(ranked, statistic, seed))
+    return dict(zip(_COMPARED, found, strict=True))
 
-    def measure(shared, alone):
-        own = (repeated(values, statistic) for values in (alone, shared))
-        return statistic(shared, alone), *own
 
+def change(first: Ranked, second: Ranked) -> Interval:
+    """By how much Spearman's correlation of shared weights with training alone differs between
+    independent samples of cells, second less first, 95 % over resampled cells of both.
+    """
+    values = (np.array(_compared(*ranked, spearman)[:1]) for ranked in (first, second))
+    drawn = (
+        _resampled(ranked, spearman, seed)[:, :1] for seed, ranked in enumerate((first, second))
+    )
+    before, after = values
+    drawn_before, drawn_after = drawn
+    return _intervals(after - before, drawn_after - drawn_before)[0]
+
+
+def _compared(shared, alone, statistic) -> tuple[float, ...]:
+    """The statistic of each of _COMPARED."""
+    return statistic(shared, alone), *(repeated(values, statistic) for values in (alone, shared))
+
+
+def _resampled(ranked, statistic, seed) -> np.ndarray:
+    """[_RESAMPLES, 3] `_compared` of resampled cells."""
     rng, count = np.random.default_rng(seed), ranked.alone.shape[1]
     rows = rng.integers(count, size=(_RESAMPLES, count))
-    drawn = [measure(ranked.shared[:, some], ranked.alone[:, some]) for some in rows]
+    return np.array([_compared(*(of[:, some] for of in ranked), statistic) for some in rows])
+
+
+def _intervals(values, drawn) -> list[Interval]:
     limits = np.nanquantile(drawn, [0.025, 0.975], axis=0).T  # some are of one cell alone
-    found = zip(measure(*ranked), limits, strict=True)
-    return {
-        name: Interval(value, *map(float, ends))
-        for name, (value, ends) in zip(_COMPARED, found, strict=True)
-    }
+    return [
+        Interval(float(value), *map(float, ends))
+        for value, ends in zip(values, limits, strict=True)
+    ]
 
 
 def between_copies(values: np.ndarray, classes: np.ndarray) -> float:
@@ -107,7 +128,7 @@ def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figu
         for name in _COMPARED:
             counts = [f"{nodes}", float(ranked.alone.shape[1])]
             texts = [_text(of[name]) for of in (told[nodes], taus)]
-            rows.append(Row([*counts, name, *texts], name == _COMPARED[0]))
+            rows.append(Row([*counts, name, *texts], name != _COMPARED[0]))
     columns = [Column("nodes"), Column("cells", 0), Column("what is compared")]
     columns += [Column("Spearman"), Column("Kendall's tau")]
     some = next(iter(found.values()))
@@ -123,6 +144,8 @@ def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figu
         f"{name} {ends[0][name].estimate:.2f} at {least} nodes, {_text(ends[1][name], 2)} at {most}"
         for name in _COMPARED
     )
+    changed = _text(change(found[least], found[most]), 2)
+    sentence = f"{sentence}. Shared weights at {most} less at {least} nodes: {changed}"
     curves = {}
     for name in _COMPARED:
         values = np.array([told[nodes][name] for nodes in told])

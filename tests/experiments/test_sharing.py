@@ -235,6 +235,18 @@ def test_agreement_by_hand():
     assert [of.estimate for of in taus.values()] == pytest.approx([5 / 6, 1, 2 / 3])
 
 
+def test_a_change_of_agreement():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal(200)
+    near, far = (truth + noise * rng.standard_normal((2, 200)) for noise in (0.1, 1.0))
+    alone = np.stack([truth, truth])
+    found = sharing_report.change(Ranked(near, alone), Ranked(far, alone))
+    wanted = sharing_report.spearman(far, alone) - sharing_report.spearman(near, alone)
+    assert found.estimate == pytest.approx(wanted) and found.high < 0
+    same = sharing_report.change(Ranked(near, alone), Ranked(near, alone))
+    assert same.estimate == 0 and same.low < 0 < same.high
+
+
 def test_variance_between_copies_by_hand():
     # Class means 2 and 6; of the squares 1 + 1 + 4 + 4 around them and 4 * 4 between them.
     values, classes = np.array([1.0, 3, 4, 8]), np.array([7, 7, 9, 9])
