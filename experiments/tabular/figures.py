@@ -32,8 +32,9 @@ def bands(
     with style():
         figure = new_figure(*_SIZE, layout="constrained")
         ax = figure.subplots()
-        for i, (arm, (x, mean, low, high)) in enumerate(curves.items()):
-            color = COLORS.get(arm, PALETTE[i % len(PALETTE)])
+        colors = _colors(curves)
+        for arm, (x, mean, low, high) in curves.items():
+            color = colors[arm]
             ax.plot(x, mean, color=color, label=arm)
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         for name, (x, y) in (dashed or {}).items():
@@ -59,8 +60,9 @@ def points(
     with style():
         figure = new_figure(*_SIZE, layout="constrained")
         ax = figure.subplots()
-        for i, (arm, (x, y)) in enumerate(groups.items()):
-            color = COLORS.get(arm, PALETTE[i % len(PALETTE)])
+        colors = _colors(groups)
+        for arm, (x, y) in groups.items():
+            color = colors[arm]
             ax.plot(x, y, "o", color=color, markersize=3, alpha=0.4, markeredgewidth=0)
             ax.plot(
                 np.mean(x),
@@ -75,6 +77,14 @@ def points(
             name, x, y = line
             ax.plot(x, y, color=QUIET, linestyle=(0, (4, 2)), label=name)
         return _finish(figure, ax, x_label, y_label)
+
+
+def _colors(names) -> dict[str, str]:
+    """Name -> color: its own of COLORS, or one that no other of the names has while there is one."""
+    own = {name: COLORS[name] for name in names if name in COLORS}
+    free = [color for color in PALETTE if color not in own.values()] or PALETTE
+    others = [name for name in names if name not in own]
+    return own | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
 def _finish(figure, ax, x_label, y_label) -> Figure:
