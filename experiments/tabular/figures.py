@@ -80,7 +80,7 @@ def points(
 
 
 def _colors(names) -> dict[str, str]:
-    """Name -> color: its own of COLORS, or one that no other of the names has while there is one."""
+    """Name -> color: its own of COLORS, or one that none of the others has while there is one."""
     own = {name: COLORS[name] for name in names if name in COLORS}
     free = [color for color in PALETTE if color not in own.values()] or PALETTE
     others = [name for name in names if name not in own]
