@@ -1,12 +1,14 @@
 """What --help prints. Imports no JAX."""
 
 import ast
+import contextlib
 import sys
 import textwrap
 
 from absl import flags
 
 from launch import configuration
+from nas.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -42,8 +44,7 @@ def print_help(full: bool) -> None:
                 or ""
             )
             lines += _wrap(f"{name}: {doc.partition(2 * chr(10))[0]}", 2)
-        default = FLAGS["config"].parser.default
-        name = configuration.chosen(sys.argv[1:])
+        name, fields = _chosen()
         lines += ["", f"Fields, as {name} sets them; --help --config=NAME shows those of another."]
         lines += _wrap(
             "nas/config.py explains search, evaluation and training. The classes that "
@@ -51,7 +52,7 @@ def print_help(full: bool) -> None:
             "the others.",
             0,
         )
-        lines += _fields(configuration.ConfigParser(default).parse(name).to_dict())
+        lines += _fields(fields)
         lines += [
             "",
             "Example:",
@@ -59,6 +60,17 @@ def print_help(full: bool) -> None:
         ]
     lines += [] if full else ["", "--helpfull also lists the flags for logging and debugging."]
     print("\n".join(lines))
+
+
+def _chosen():
+    """The name and the fields of the configuration of the command line, or of the default where
+    that cannot be read.
+    """
+    default = FLAGS["config"].parser.default
+    for name in (configuration.chosen(sys.argv[1:]), default):
+        with contextlib.suppress(UserError):
+            return name, configuration.ConfigParser(default).parse(name).to_dict()
+    raise AssertionError(f"{default}: no configuration")
 
 
 def _fields(values, prefix="config"):

@@ -207,6 +207,7 @@ def test_help_is_complete_and_imports_nothing_large(program):
     ):
         assert field in process.stdout
     assert "--verbosity" in program("--helpfull").stdout
+    assert "--config.space.layers=12" in program("--help", "--config=mnist_macro").stdout
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
