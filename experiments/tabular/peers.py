@@ -342,4 +342,12 @@ CHOSEN: dict[str, dict[int, Setting]] = {
         100: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.01},
         300: {"mutations": 0.0, "learning_rate": 0.003, "entropy_weight": 0.01},
     },
+    "screened_state": {
+        100: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+        300: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+    },
+    "screened_untrained": {
+        100: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.1},
+        300: {"mutations": 0.5, "learning_rate": 0.03, "entropy_weight": 0.01},
+    },
 }
