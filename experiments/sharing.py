@@ -67,7 +67,8 @@ def main():
     written.section("By size", {"by_size": told})
     caption = "Single measurements; 95 % intervals over resampled cells."
     written.answer(sharing_report.BY_SIZE, sentence, [("by_size", figure, caption)])
-    written.finish(size._asdict())
+    skipped = sum(int(of.skipped.sum()) for of in found.values())
+    written.finish(size._asdict() | {"skipped updates": skipped})
 
 
 if __name__ == "__main__":
