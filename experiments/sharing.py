@@ -18,7 +18,7 @@ flags.DEFINE_string(
     "table", "recurrent4", "recurrent4, or a table that experiments.every_cell wrote."
 )
 flags.DEFINE_enum(
-    "config", "quick", ["quick", "full"], "quick: two sizes, short trainings; full: five sizes."
+    "config", "quick", ["quick", "full"], "quick: three sizes, minutes; full: five sizes, half an hour."
 )
 FLAGS = flags.FLAGS
 
