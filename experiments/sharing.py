@@ -18,7 +18,10 @@ flags.DEFINE_string(
     "table", "recurrent4", "recurrent4, or a table that experiments.every_cell wrote."
 )
 flags.DEFINE_enum(
-    "config", "quick", ["quick", "full"], "quick: three sizes, minutes; full: five sizes, half an hour."
+    "config",
+    "quick",
+    ["quick", "full"],
+    "quick: three sizes, five minutes; full: five sizes, half an hour.",
 )
 FLAGS = flags.FLAGS
 
