@@ -101,11 +101,7 @@ def table(measured, metric, command, *, seed=0):
                 rows.append(Row([title, float(len(group)), *[Empty("too few cells")] * 3]))
                 continue
             within, between, share = variance_components(group, seed=seed)
-            interval = (
-                "undefined"
-                if np.isnan(share.low)
-                else f"{share.estimate:.3f} [{share.low:.3f}, {share.high:.3f}]"
-            )
+            interval = "undefined" if np.isnan(share.low) else share.text()
             rows.append(Row([title, float(len(group)), between, within, interval]))
     return Table(
         f"Isomorph test: {metric.loss} under shared weights of relabelled copies of a cell",

@@ -10,21 +10,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 _AXIS = "lanes"
 
 
-def mesh(devices: int | None = None) -> Mesh:
-    """A mesh of `devices` devices; None: all."""
-    return Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
-
-
 def over_lanes(
-    fn: Callable[..., Any], mapped: bool, mesh: Mesh, donated: tuple[int, ...] = ()
+    fn: Callable[..., Any],
+    *,
+    mapped: bool | None = None,
+    devices: int | None = None,
+    donated: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """`fn(lane, common)` for lanes stacked on a leading axis; copies of the last lane fill up the
     last share.
 
     Args:
-      mapped: whether the lanes of a device run one after another, not side by side.
+      mapped: whether the lanes of a device run one after another, not side by side; None: on CPUs,
+        where that is faster.
+      devices: number of devices; None: all.
       donated: arguments whose memory the results may take.
     """
+
+    mesh = Mesh(np.array(jax.devices()[:devices]), (_AXIS,))
+    mapped = jax.default_backend() == "cpu" if mapped is None else mapped
 
     def per_device(lanes, common):
         if mapped:

@@ -2,11 +2,14 @@
 again for what it has scored, and can learn from the best of it.
 """
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from nas.errors import UserError
+from nas.spaces import SearchSpace
 from nas.types import Array
 
 
@@ -71,6 +74,28 @@ def first_new(archive: Archive, candidates: Array, n: int) -> Array:
     repeats = jnp.any(_same(candidates, candidates) & earlier, axis=1)
     repeats |= look_up(archive, candidates)[0]
     return candidates[jnp.argsort(repeats, stable=True)[:n]]
+
+
+def propose(
+    archive: Archive | None,
+    draw: Callable[[Array, int], Array],
+    space: SearchSpace,
+    key: Array,
+    n: int,
+    candidates: int,
+) -> Array:
+    """[n, T] architectures that the archive does not hold, the first of `candidates` drawn for each
+    of them, then of as many uniform ones; just n drawn ones without an archive.
+
+    Args:
+      draw: (key, count) -> [count, T], the preferred ones first.
+    """
+    if archive is None:
+        return draw(key, n)
+    draw_key, uniform_key = jax.random.split(key)
+    drawn = draw(draw_key, n * candidates)
+    uniform = space.sample_uniform(uniform_key, len(drawn))
+    return first_new(archive, jnp.concatenate([drawn, uniform]), n)
 
 
 def best(archive: Archive, n: int) -> tuple[Array, Array]:

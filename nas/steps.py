@@ -14,6 +14,7 @@ from nas import tasks
 from nas.config import PRECISIONS, Config
 from nas.controllers import build_policy
 from nas.parallel import device_key, gather_over_devices, share
+from nas.spaces import SearchSpace
 from nas.strategies import build_strategy
 from nas.tasks import Task
 from nas.types import Array, Batch, Policy, Reward, Strategy
@@ -70,13 +71,14 @@ def initial_state(config: Config, parts: Components) -> SearchState:
     """The state before the first step."""
     seed = jnp.uint32(config.seed)
     strategy_key, reward_key = jax.random.split(_key(seed, _INIT, 0))
-    return SearchState(
-        seed=seed,
-        strategy=parts.strategy.init(strategy_key),
-        reward=parts.reward.init(reward_key),
-        best_loss=jnp.float32(jnp.inf),
-        best_decisions=jnp.zeros(parts.task.space.num_decisions, jnp.int32),
-    )
+    strategy, reward = parts.strategy.init(strategy_key), parts.reward.init(reward_key)
+    return unvalidated(parts.task.space, seed, strategy, reward)
+
+
+def unvalidated(space: SearchSpace, seed: Array, strategy: Any, reward: Any) -> SearchState:
+    """The state of a search that has validated no architecture yet."""
+    nothing = jnp.zeros(space.num_decisions, jnp.int32)
+    return SearchState(seed, strategy, reward, jnp.float32(jnp.inf), nothing)
 
 
 def initial_checkpoint(config: Config, parts: Components) -> dict[str, Any]:

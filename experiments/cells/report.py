@@ -53,8 +53,7 @@ def gate_table(found: Gate, online: np.ndarray, command: str) -> Table:
     measured, seeds = found[:2], online.shape[1]
     rows = []
     for field, (name, wanted) in _AGREEMENT.items():
-        intervals = (getattr(of, field) for of in measured)
-        texts = (f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for i in intervals)
+        texts = (getattr(of, field).text() for of in measured)
         rows.append(Row([name, *texts, f"{wanted} or more" if wanted else ""]))
     for name, field in (("sd between cells", "between"), ("sd between seeds", "within")):
         rows.append(Row([name, *(getattr(of, field) for of in measured), ""]))

@@ -3,18 +3,18 @@ searches of a space of which all is known. Finished pieces are kept.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments import kept
 from experiments.cells import study, supernet
 from experiments.cells.recipe import Recipe
 from experiments.cells.supernet import Searched
 from experiments.cells.training import Text
-from experiments.tabular import kept, peers, seeds, settings
+from experiments.tabular import peers, seeds, settings
 from nas import config as configs
 from nas import progress
 from nas.config import Config
@@ -132,7 +132,7 @@ class Study:
         recipe = dataclasses.replace(self._recipe, steps=self._size.steps)
         config, run_seeds = configure(policy, space), range(self._size.supernets)
         described = [dataclasses.asdict(config), dataclasses.asdict(recipe), len(run_seeds)]
-        described += [_digest(*self._splits), _digest(cells)]
+        described += [kept.digest(*self._splits), kept.digest(cells)]
 
         def run() -> Mapping[str, np.ndarray]:
             name = f"{space.num_nodes} nodes, {policy}"
@@ -155,7 +155,13 @@ class Study:
         space = self._table.space
         config = configure(name, space)
         each, count = self._size.by_supernet, self._size.searches
-        described = [dataclasses.asdict(config), each, count, _digest(rewards), _digest(shared)]
+        described = [
+            dataclasses.asdict(config),
+            each,
+            count,
+            kept.digest(rewards),
+            kept.digest(shared),
+        ]
 
         def run() -> Mapping[str, np.ndarray]:
             parts = seeds.components(config, space)
@@ -204,8 +210,3 @@ def configure(name: str, space: RecurrentSpace) -> Config:
         weights = {"learning_rate": rate, "entropy_weight": entropy}
         return configs.override(configure(PG, space), {"strategy": weights})
     return settings.configure(name, settings.SIZES["quick"], space)
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    joined = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-    return hashlib.sha256(joined).hexdigest()

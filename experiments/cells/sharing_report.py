@@ -13,7 +13,7 @@ from experiments.cells.supernet import PROPOSALS, Searched
 from experiments.tabular import figures, judging, peers, settings
 from experiments.tabular.judging import Judge
 from nas.data.cell_table import BITS, CellTable
-from nas.evaluation import statistics
+from nas.evaluation import landscape, statistics
 from nas.evaluation.statistics import Interval
 from nas.report.tables import Column, Empty, Row, Table
 
@@ -72,21 +72,19 @@ def repeated(values: np.ndarray, statistic=spearman) -> float:
 
 def agreement(ranked: Ranked, statistic=spearman, seed: int = 0) -> dict[str, Interval]:
     """What is compared -> how far single measurements agree, 95 % over resampled cells."""
-    found = _intervals(_compared(*ranked, statistic), _resampled(ranked, statistic, seed))
-    return dict(zip(_COMPARED, found, strict=True))
+    values, drawn = _compared(*ranked, statistic), _resampled(ranked, statistic, seed)
+    found = zip(_COMPARED, values, drawn.T, strict=True)
+    return {name: _interval(value, of) for name, value, of in found}
 
 
 def change(first: Ranked, second: Ranked) -> Interval:
     """By how much Spearman's correlation of shared weights with training alone differs between
     independent samples of cells, second less first, 95 % over resampled cells of both.
     """
-    values = (np.array(_compared(*ranked, spearman)[:1]) for ranked in (first, second))
-    drawn = (
-        _resampled(ranked, spearman, seed)[:, :1] for seed, ranked in enumerate((first, second))
+    before, after = (
+        _resampled(of, spearman, seed)[:, 0] for seed, of in enumerate((first, second))
     )
-    before, after = values
-    drawn_before, drawn_after = drawn
-    return _intervals(after - before, drawn_after - drawn_before)[0]
+    return _interval(spearman(*second) - spearman(*first), after - before)
 
 
 def _compared(shared, alone, statistic) -> tuple[float, ...]:
@@ -101,12 +99,9 @@ def _resampled(ranked, statistic, seed) -> np.ndarray:
     return np.array([_compared(*(of[:, some] for of in ranked), statistic) for some in rows])
 
 
-def _intervals(values, drawn) -> list[Interval]:
-    limits = np.nanquantile(drawn, [0.025, 0.975], axis=0).T  # some are of one cell alone
-    return [
-        Interval(float(value), *map(float, ends))
-        for value, ends in zip(values, limits, strict=True)
-    ]
+def _interval(value, drawn) -> Interval:
+    limits = np.nanquantile(drawn, [0.025, 0.975])  # some draws are of one cell alone
+    return Interval(value, *map(float, limits))
 
 
 def between_copies(values: np.ndarray, classes: np.ndarray) -> float:
@@ -127,7 +122,7 @@ def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figu
         taus = agreement(ranked, kendall)
         for name in _COMPARED:
             counts = [f"{nodes}", float(ranked.alone.shape[1])]
-            texts = [_text(of[name]) for of in (told[nodes], taus)]
+            texts = [of[name].text() for of in (told[nodes], taus)]
             rows.append(Row([*counts, name, *texts], name != _COMPARED[0]))
     columns = [Column("nodes"), Column("cells", 0), Column("what is compared")]
     columns += [Column("Spearman"), Column("Kendall's tau")]
@@ -141,10 +136,10 @@ def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figu
     least, most = min(told), max(told)
     ends = [told[nodes] for nodes in (least, most)]
     sentence = "; ".join(
-        f"{name} {ends[0][name].estimate:.2f} at {least} nodes, {_text(ends[1][name], 2)} at {most}"
+        f"{name} {ends[0][name].estimate:.2f} at {least} nodes, {ends[1][name].text(2)} at {most}"
         for name in _COMPARED
     )
-    changed = _text(change(found[least], found[most]), 2)
+    changed = change(found[least], found[most]).text(2)
     sentence = f"{sentence}. Shared weights at {most} less at {least} nodes: {changed}"
     curves = {}
     for name in _COMPARED:
@@ -200,7 +195,7 @@ _DIGITS = {_BEST: 4, "of its proposals": 4, "different proposals": 0}
 def _of_policy(truth, searched, space) -> dict[str, np.ndarray]:
     """Number -> [supernets]."""
     reliability, bits = _reliability(truth.seeds["test"]), np.asarray(searched.bits, float)
-    good = _best_quarter(truth.test[truth.first])
+    good = landscape.best_quarter(truth.test[truth.first])
     best = truth.first[good]
     of_truth = [spearman(row[None], truth.test[None]) for row in bits]
     others = [
@@ -228,7 +223,7 @@ def _ceiling(truth) -> dict[str, np.ndarray]:
     found = {name: [] for name in ("Spearman", "Kendall's tau", "best quarter", _BEST)}
     for seed in range(len(seen)):
         other = np.delete(judged, seed, axis=0).mean(axis=0)
-        own, best = seen[[seed]], _best_quarter(other)
+        own, best = seen[[seed]], landscape.best_quarter(other)
         found["Spearman"].append(spearman(own, other[None]))
         found["Kendall's tau"].append(kendall(own, other[None]))
         found["best quarter"].append(spearman(own[:, best], other[None, best]))
@@ -294,12 +289,7 @@ def _regrets(truth, found: Queries, bits) -> tuple[np.ndarray, np.ndarray]:
 
 def _reliability(values) -> float:
     """Of the mean of measurements [S, n] (Spearman-Brown of their mean rank correlation)."""
-    of_one = repeated(values)
-    return len(values) * of_one / (1 + (len(values) - 1) * of_one)
-
-
-def _best_quarter(values) -> np.ndarray:
-    return np.argsort(values, kind="stable")[: len(values) // 4]
+    return statistics.spearman_brown(repeated(values), len(values))
 
 
 def _standard(values) -> np.ndarray:
@@ -310,10 +300,5 @@ def _standard(values) -> np.ndarray:
         return ranks / np.linalg.norm(ranks, axis=1, keepdims=True)
 
 
-def _text(found: Interval, digits: int = 3) -> str:
-    low, high = (f"{end:.{digits}f}" for end in (found.low, found.high))
-    return f"{found.estimate:.{digits}f} [{low}, {high}]"
-
-
 def _over(values, digits: int = 3) -> str:
-    return _text(statistics.mean_interval(values), digits) if len(values) > 1 else "-"
+    return statistics.mean_interval(values).text(digits) if len(values) > 1 else "-"

@@ -1,23 +1,18 @@
 """Trains many cells with many seeds block by block, keeps finished blocks, and makes the table."""
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from experiments import lanes
+from experiments import kept, lanes
 from experiments.cells import training
 from experiments.cells.recipe import Recipe
 from nas import progress
-from nas.arrays import load_arrays, save_arrays
 from nas.data.cell_table import MEASURES, CellTable, canonical_cells
 from nas.data.characters import Characters
-from nas.errors import UserError
 from nas.spaces.recurrent import RecurrentSpace
 
 BLOCK = 16  # trainings that are computed and kept together
@@ -71,38 +66,30 @@ def train(
     every = [(row, seed) for seed in seeds for row in range(len(decisions))]
     blocks = [every[first : first + BLOCK] for first in range(0, len(every), BLOCK)]
     splits = training.Text(**{name: text.splits[name] for name in training.Text._fields})
-    sha = hashlib.sha256(b"".join(split.tobytes() for split in splits)).hexdigest()
+    sha = kept.digest(*splits)
     described = [dataclasses.asdict(recipe), text.types, sha, decisions.tolist()]
     compiled = lanes.over_lanes(
         lambda lane, splits: training.train(space, recipe, len(text.types), *lane, splits),
-        jax.default_backend() == "cpu",
-        lanes.mesh(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     with progress.track("cells", total=len(every), unit="training") as advance:
         for number, block in enumerate(blocks):
-            stamp = np.array(json.dumps([*described, block]))
-            path = folder / f"{number:04}.npz"
-            try:
-                kept = load_arrays(path)
-                if kept.pop("stamp", None) != stamp:
-                    kept = None
-            except UserError:  # absent, or cut off
-                kept = None
-            if kept is None:
+            path, of_block = folder / f"{number:04}.npz", [*described, block]
+            result = kept.read(path, of_block)
+            if result is None:
                 # Always as many: another number of lanes may be computed with other bits.
                 full = [block[min(i, len(block) - 1)] for i in range(BLOCK)]
                 rows, block_seeds = np.transpose(full)
                 lane = decisions[rows], block_seeds.astype(np.uint32)
-                result = jax.tree.map(np.asarray, compiled(lane, splits))
-                kept = {name: leaf[: len(block)] for name, leaf in result._asdict().items()}
-                save_arrays(path, kept | {"stamp": stamp})
-            found.append(kept)
-            advance(len(block), online=f"{kept['online'][-1, -1]:.3f} bits")
+                trained = compiled(lane, splits)._asdict()
+                result = {name: np.asarray(leaf)[: len(block)] for name, leaf in trained.items()}
+                kept.write(path, of_block, result)
+            found.append(result)
+            advance(len(block), online=f"{result['online'][-1, -1]:.3f} bits")
     joined = {}
     for name in training.Trained._fields:
-        flat = np.concatenate([kept[name] for kept in found])
+        flat = np.concatenate([result[name] for result in found])
         joined[name] = np.moveaxis(flat.reshape(len(seeds), len(decisions), *flat.shape[1:]), 0, 1)
     return Results(decisions, **joined)
 

@@ -36,7 +36,6 @@ WARMUP = EPOCHS // 4  # epochs without updates of the strategy
 REWARD_WINDOWS = 4  # windows of validation text that a reward reads, of `batch` rows
 PROPOSALS = 100  # architectures that the strategy proposes at the end
 _BEGIN, _PROPOSE = 200, 201  # streams of random numbers beside those of `nas.steps`
-_BETAS, _EPSILON = (0.9, 0.99), 1e-8  # of Adam, as in training.py
 
 
 @flax.struct.dataclass
@@ -100,7 +99,7 @@ def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
         gradient, _ = clip.update(gradient, clip.init(used))
         updates, uses = state.updates + 1, state.uses.at[cell.edge].add(1)
         times = dict.fromkeys(used, updates) | {"recurrent": tuple(uses[cell.edge])}
-        moved = jax.tree.map(_adam, first, second, gradient, _like(used, times))
+        moved = jax.tree.map(_adam, first, second, gradient, times)
         direction, first_change, second_change = jax.tree.transpose(
             jax.tree.structure(used), jax.tree.structure((0, 0, 0)), moved
         )
@@ -115,11 +114,8 @@ def reward(space: RecurrentSpace, recipe: Recipe, types: int) -> Reward:
 
     def bits(state, decisions, tokens):
         def one(decisions):
-            cell, hidden = (
-                shared.read_cell(space, decisions),
-                jnp.zeros((len(tokens), recipe.width)),
-            )
-            used = shared.gather(state.params, cell)
+            cell = shared.read_cell(space, decisions)
+            used, hidden = shared.gather(state.params, cell), jnp.zeros((len(tokens), recipe.width))
             return network.loss(used, cell, tokens, hidden, max_norm=recipe.max_norm)[0]
 
         return jax.lax.map(one, decisions) / np.float32(np.log(2))
@@ -152,9 +148,7 @@ def program(config: Config, space: RecurrentSpace, recipe: Recipe, types: int) -
 
     def start(seed: Array, _) -> tuple[SearchState, Array]:
         first, second = jax.random.split(jax.random.fold_in(jax.random.key(seed), _BEGIN))
-        nothing = jnp.zeros(space.num_decisions, jnp.int32)
-        weights, inf = parts.reward.init(second), jnp.float32(jnp.inf)
-        state = SearchState(seed, strategy.init(first), weights, inf, nothing)
+        state = steps.unvalidated(space, seed, strategy.init(first), parts.reward.init(second))
         return state, parts.reward.initial_carry(recipe.batch)
 
     def epoch(lane, common):
@@ -183,12 +177,11 @@ def program(config: Config, space: RecurrentSpace, recipe: Recipe, types: int) -
     def score(lane, common):
         return parts.reward.evaluate(lane[0].reward, *common)
 
-    mapped, mesh = jax.default_backend() == "cpu", lanes.mesh()
     return Program(
-        lanes.over_lanes(start, mapped, mesh),
-        lanes.over_lanes(epoch, mapped, mesh, donated=(0,)),
-        lanes.over_lanes(propose, mapped, mesh),
-        lanes.over_lanes(score, mapped, mesh),
+        lanes.over_lanes(start),
+        lanes.over_lanes(epoch, donated=(0,)),
+        lanes.over_lanes(propose),
+        lanes.over_lanes(score),
     )
 
 
@@ -231,13 +224,9 @@ def run(
 
 def _adam(first, second, gradient, times):
     """Direction of an array's update number `times` [], and the changes of both its moments."""
-    first_change = (1 - _BETAS[0]) * (gradient - first)
-    second_change = (1 - _BETAS[1]) * (gradient**2 - second)
+    first_change = (1 - training.BETAS[0]) * (gradient - first)
+    second_change = (1 - training.BETAS[1]) * (gradient**2 - second)
     times = times.astype(jnp.float32)
-    mean = (first + first_change) / (1 - _BETAS[0] ** times)
-    square = (second + second_change) / (1 - _BETAS[1] ** times)
-    return mean / (jnp.sqrt(square) + _EPSILON), first_change, second_change
-
-
-def _like(tree, values):
-    return jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(values))
+    mean = (first + first_change) / (1 - training.BETAS[0] ** times)
+    square = (second + second_change) / (1 - training.BETAS[1] ** times)
+    return mean / (jnp.sqrt(square) + training.EPSILON), first_change, second_change

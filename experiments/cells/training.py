@@ -14,6 +14,7 @@ from nas.spaces.recurrent import RecurrentSpace
 from nas.supernets.recurrent import shared
 from nas.types import Array, Params
 
+BETAS, EPSILON = (0.9, 0.99), 1e-8  # of Adam
 PARTS = 8  # of a training, whose losses are kept
 _WEIGHTS, _TEXT = 1, 2  # streams of random numbers
 
@@ -96,7 +97,7 @@ def learning_rate(recipe: Recipe) -> Callable[[Array], Array]:
 
 def optimiser(recipe: Recipe) -> optax.GradientTransformation:
     """Adam of clipped gradients."""
-    adam = optax.adam(learning_rate(recipe), b2=0.99)
+    adam = optax.adam(learning_rate(recipe), *BETAS, EPSILON)
     return optax.chain(optax.clip_by_global_norm(recipe.clip), adam)
 
 

@@ -16,6 +16,7 @@ from experiments.tabular.study import (
     UNTRAINED,
 )
 from nas.evaluation import statistics
+from nas.evaluation.statistics import Interval
 from nas.report.figures import bars_with_intervals
 
 
@@ -155,16 +156,7 @@ def band(x, values) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return x, *np.transpose([statistics.mean_interval(column) for column in values.T])
 
 
-class Proportion(NamedTuple):
-    estimate: float
-    low: float
-    high: float
-
-    @property
-    def text(self) -> str:
-        return f"{self.estimate:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def proportion(inside) -> Proportion:
+def proportion(inside) -> Interval:
+    """The share that is true of inside [S], and Wilson's interval."""
     interval = binomtest(int(np.sum(inside)), len(inside)).proportion_ci(method="wilson")
-    return Proportion(float(np.mean(inside)), interval.low, interval.high)
+    return Interval(float(np.mean(inside)), interval.low, interval.high)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist, squareform
 from scipy.special import entr, logsumexp
 
+from experiments import kept
 from nas.data.table import ScoreTable, Unit
 from nas.evaluation import conditioning, correlations, overlap
 from nas.evaluation.edit_distance import pairwise_edit_distance
@@ -54,6 +55,11 @@ class Judge(NamedTuple):
         """
         least = np.sort(self.test)[::-1][round(TOP * len(self.test)) - 1]
         return self.test[self.incumbents(queries)] >= least
+
+
+def digest(table: ScoreTable) -> str:
+    """SHA-256 of all scores, which tells tables apart."""
+    return kept.digest(*(table.scores[column] for column in sorted(table.scores)))
 
 
 def distinct(queries: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.tabular import judging, kept, seeds, settings
+from experiments import kept
+from experiments.tabular import judging, seeds, settings
 from experiments.tabular.judging import Judge
 from nas import config as configs
 from nas.config import Config
@@ -178,7 +179,7 @@ class Runner:
 
     def __init__(self, table: ScoreTable, folder: pathlib.Path):
         self._table, self._folder = table, folder
-        self._digest = kept.digest(table)
+        self._digest = judging.digest(table)
         self._budgets = tuple(budget for budget in BUDGETS if budget < table.different)
         if not self._budgets:
             least = f"more than {min(BUDGETS)} different architectures"

@@ -286,8 +286,7 @@ def _setting(setting) -> str:
 
 
 def _interval(values, digits) -> str:
-    found = statistics.mean_interval(values)
-    return f"{found.estimate:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+    return statistics.mean_interval(values).text(digits)
 
 
 def _p(value) -> str:

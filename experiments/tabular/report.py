@@ -214,7 +214,12 @@ def _top_table(data, command) -> Table:
     for name, arm in data.arms.items():
         inside = data.judge.in_top(arm.queries)
         rows.append(
-            Row([settings.TITLES[name], *(drawn.proportion(inside[:, q - 1]).text for q in shown)])
+            Row(
+                [
+                    settings.TITLES[name],
+                    *(drawn.proportion(inside[:, q - 1]).text(2) for q in shown),
+                ]
+            )
         )
     columns = [Column("strategy"), *(Column(f"{q} queries", 2) for q in shown)]
     notes = [
@@ -377,7 +382,7 @@ def _interval(values) -> str:
 def _text(found: Interval) -> str:
     if math.isnan(found.low):
         return f"{found.estimate:.3f}"
-    return f"{found.estimate:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return found.text()
 
 
 def _signed(found: Paired) -> str:

@@ -5,6 +5,7 @@ Seeds are spread over all devices. On a device they run one after another inside
 program on CPUs, where that is faster, and side by side (`vmap`) on accelerators.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -83,9 +84,7 @@ def program(
         strategy = parts.strategy.init(key)
         if weights:
             strategy = strategy.replace(weights=strategy.weights.replace(**weights))
-        nothing = jnp.zeros(space.num_decisions, jnp.int32)
-        reward = table_reward(space, rewards).init(key)
-        return SearchState(seed, strategy, reward, jnp.float32(jnp.inf), nothing)
+        return steps.unvalidated(space, seed, strategy, table_reward(space, rewards).init(key))
 
     def epoch(state: SearchState, number: Array):
         state, _, _ = begin(state, (), None, number, None)
@@ -107,12 +106,11 @@ def program(
         embeddings = [None if trace.hidden is None else trace.embedding() for trace in traces]
         return Described(every_log_prob(space, parts.policy, params), own, *embeddings)
 
-    mapped = jax.default_backend() == "cpu" if mapped is None else mapped
-    mesh = lanes.mesh(devices)
+    over_lanes = functools.partial(lanes.over_lanes, mapped=mapped, devices=devices)
     return Program(
-        lanes.over_lanes(begin_search, mapped, mesh),
-        lanes.over_lanes(epoch, mapped, mesh, donated=(0,)),
-        lanes.over_lanes(describe, mapped, mesh),
+        over_lanes(begin_search),
+        over_lanes(epoch, donated=(0,)),
+        over_lanes(describe),
     )
 
 

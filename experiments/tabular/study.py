@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.tabular import judging, kept, seeds, settings
+from experiments import kept
+from experiments.tabular import judging, seeds, settings
 from experiments.tabular.judging import Judge
 from nas.data import table as tables
 from nas.data.table import SPACE, ScoreTable
@@ -65,7 +66,7 @@ class Study:
         ]
         self._programs = {}
         self._sample = judging.uniform_sample(table, settings.UNIFORM_SAMPLE)
-        self._digest = kept.digest(table)
+        self._digest = judging.digest(table)
 
     @property
     def epochs(self) -> int:

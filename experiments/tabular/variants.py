@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.tabular import judging, kept, seeds, settings
+from experiments import kept
+from experiments.tabular import judging, seeds, settings
 from nas import config as configs
 from nas.config import Config
 from nas.controllers import build_policy

@@ -4,7 +4,6 @@ depend on decisions, where a search would stop, how well repetitions agree.
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +37,7 @@ class Repeatability(NamedTuple):
 
     def of_mean(self, seeds: int) -> float:
         """Reliability of the mean of `seeds` seeds (Spearman-Brown)."""
-        return seeds * self.icc.estimate / (1 + (seeds - 1) * self.icc.estimate)
+        return statistics.spearman_brown(self.icc.estimate, seeds)
 
 
 def explained(
@@ -115,6 +114,11 @@ def repeatability(
     return Repeatability(icc, components.within, components.between, *intervals)
 
 
+def best_quarter(values: np.ndarray) -> np.ndarray:
+    """Rows of the smallest quarter of values [n], the smallest first."""
+    return np.argsort(values, kind="stable")[: len(values) // 4]
+
+
 def _features(space, order):
     """[n, columns]: products of up to `order` one-hot decisions."""
     columns = overlap.one_hot(space, space.every())
@@ -138,7 +142,7 @@ def _between_seeds(values):
 
 
 def _in_best(values):
-    return _between_seeds(values[_best_quarter(values.mean(axis=1))])
+    return _between_seeds(values[best_quarter(values.mean(axis=1))])
 
 
 def _in_best_by_another(values):
@@ -146,10 +150,6 @@ def _in_best_by_another(values):
         return math.nan
     found = []
     for judge in range(values.shape[1]):
-        best = _best_quarter(values[:, judge])
+        best = best_quarter(values[:, judge])
         found.append(_between_seeds(np.delete(values, judge, axis=1)[best]))
     return float(np.mean(found))
-
-
-def _best_quarter(values: Sequence[float]) -> np.ndarray:
-    return np.argsort(values, kind="stable")[: len(values) // 4]

@@ -30,6 +30,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def text(self, digits: int = 3) -> str:
+        """The estimate and [low, high]."""
+        estimate, low, high = (f"{value:.{digits}f}" for value in self)
+        return f"{estimate} [{low}, {high}]"
+
 
 class Paired(NamedTuple):
     """The difference of two arms over seeds that both ran."""
@@ -108,6 +113,11 @@ def equivalence_bound(values, level: float = 0.05) -> float:
     """
     mean, error = _mean_and_error(_seeds(values))
     return abs(mean) + error * _t_quantile(1 - level, values)
+
+
+def spearman_brown(reliability: float, count: int) -> float:
+    """Reliability of the mean of `count` measurements, from that of one."""
+    return count * reliability / (1 + (count - 1) * reliability)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ drawn and one that the archive does not hold is taken.
 """
 
 import dataclasses
+import functools
 
 import chex
 import flax.struct
@@ -78,12 +79,8 @@ def evolution(space: SearchSpace, settings: EvolutionSettings) -> Strategy:
         return jnp.where(alive.scored < population, space.sample_uniform(uniform_key, n), children)
 
     def propose(state: EvolutionState, key: Array, n: int) -> Array:
-        if state.archive is None:
-            return draw(state.population, key, n)
-        draw_key, uniform_key = jax.random.split(key)
-        count = n * settings.candidates
-        drawn = draw(state.population, draw_key, count), space.sample_uniform(uniform_key, count)
-        return archives.first_new(state.archive, jnp.concatenate(drawn), n)
+        children = functools.partial(draw, state.population)
+        return archives.propose(state.archive, children, space, key, n, settings.candidates)
 
     def update(
         state: EvolutionState,

@@ -191,15 +191,13 @@ def reinforce(space: SearchSpace, policy: Policy, settings: ReinforceSettings) -
         return state.replace(history=history, memory=held, snapshot=snapshot)
 
     def propose(state: ReinforceState, key: Array, n: int) -> Array:
-        if state.archive is None:
-            return suggest(state, key, n)
-        suggest_key, uniform_key = jax.random.split(key)
-        count = n * settings.candidates
-        drawn = suggest(state, suggest_key, count)
-        if settings.screening != "none":
-            drawn = drawn[jnp.argsort(-predict(state, drawn), stable=True)]
-        drawn = drawn, space.sample_uniform(uniform_key, count)
-        return archives.first_new(state.archive, jnp.concatenate(drawn), n)
+        def draw(key: Array, count: int) -> Array:
+            drawn = suggest(state, key, count)
+            if settings.screening == "none":
+                return drawn
+            return drawn[jnp.argsort(-predict(state, drawn), stable=True)]
+
+        return archives.propose(state.archive, draw, space, key, n, settings.candidates)
 
     def predict(state: ReinforceState, decisions: Array) -> Array:
         """[n] predicted quality of decisions [n, T]."""

@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import kept
 from experiments.cells import facts, network, report, study, training
 from experiments.cells.recipe import Recipe
 from nas.data import cell_table
 from nas.data.cell_table import MEASURES, CellTable
-from nas.data.characters import Characters
 from nas.errors import UserError
 from nas.spaces.recurrent import RecurrentSpace
 from nas.supernets.recurrent import shared
 from nas.supernets.recurrent.softmax import cross_entropy
+from tests.experiments.characters import TEXT, TYPES
 from tests.forked import run_forked
 from tests.helpers import (
     assert_one_line,
@@ -31,14 +32,6 @@ from tests.helpers import (
 MODULE = "experiments.every_cell"
 SPACE = RecurrentSpace(num_nodes=3)
 RECIPE = Recipe(width=4, batch=4, window=3, sequence=2, steps=16, held_out=3, max_norm=1.0)
-TYPES = "abcde"
-TEXT = Characters(
-    TYPES,
-    {
-        name: np.random.default_rng(i).integers(len(TYPES), size=n).astype(np.uint8)
-        for i, (name, n) in enumerate({"train": 61, "validation": 29, "test": 23}.items())
-    },
-)
 TINY = ["--width=4", "--batch=4", "--window=3", "--sequence=2", "--steps=8", "--held_out=3"]
 
 
@@ -195,9 +188,9 @@ def test_finished_blocks_are_kept_and_damaged_ones_computed_again(trained, tmp_p
     for path in blocks[:2]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "0001.npz").write_bytes(blocks[1].read_bytes()[:200])
-    saved, save = [], study.save_arrays
+    saved, save = [], kept.save_arrays
     monkeypatch.setattr(
-        study, "save_arrays", lambda path, arrays: (saved.append(path.name), save(path, arrays))
+        kept, "save_arrays", lambda path, arrays: (saved.append(path.name), save(path, arrays))
     )
     again = study.train(SPACE, RECIPE, TEXT, CELLS, SEEDS, tmp_path)
     assert_same_bits(again._asdict(), results._asdict())
@@ -320,13 +313,13 @@ def test_the_best_cells_are_drawn():
 
 KILLED = """
 import os, runpy, signal, sys
-from experiments.cells import study
-save = study.save_arrays
+from experiments import kept
+save = kept.save_arrays
 def killed(path, arrays):
     save(path, arrays)
     if path.name == "0002.npz":
         os.kill(os.getpid(), signal.SIGKILL)
-study.save_arrays = killed
+kept.save_arrays = killed
 sys.argv[0] = "every_cell"
 runpy.run_module("experiments.every_cell", run_name="__main__")
 """

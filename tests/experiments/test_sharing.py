@@ -16,22 +16,14 @@ from experiments.cells.sharing import Ranked
 from experiments.cells.sharing_report import Truth
 from nas.data import cell_table
 from nas.data.cell_table import MEASURES, CellTable
-from nas.data.characters import Characters
 from nas.spaces.recurrent import RecurrentSpace
 from nas.supernets.recurrent import shared
+from tests.experiments.characters import TEXT, TYPES
 from tests.forked import run_forked
 from tests.helpers import assert_one_line, assert_same_bits
 
 SPACE = RecurrentSpace(num_nodes=3)
 RECIPE = Recipe(width=4, batch=4, window=3, sequence=2, steps=16, held_out=4, max_norm=1.0)
-TYPES = "abcde"
-TEXT = Characters(
-    TYPES,
-    {
-        name: np.random.default_rng(i).integers(len(TYPES), size=n).astype(np.uint8)
-        for i, (name, n) in enumerate({"train": 61, "validation": 29, "test": 23}.items())
-    },
-)
 CHAIN, FORK = np.array([0, 0, 1, 1, 3]), np.array([0, 0, 1, 0, 3])  # 0-1-2, and 1 and 2 both read 0
 
 

@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 
 from nas.arrays import load_arrays, save_arrays
-from nas.data.table import ScoreTable
 from nas.errors import UserError
 
 
@@ -25,9 +24,7 @@ def write(path: pathlib.Path, described: object, arrays: dict[str, np.ndarray]) 
     save_arrays(path, arrays | {"stamp": np.array(json.dumps(described))})
 
 
-def digest(table: ScoreTable) -> str:
-    """What tells tables apart."""
-    columns = (
-        np.ascontiguousarray(table.scores[column]).tobytes() for column in sorted(table.scores)
-    )
-    return hashlib.sha256(b"".join(columns)).hexdigest()
+def digest(*arrays: np.ndarray) -> str:
+    """SHA-256 of the bytes of arrays, for a description."""
+    joined = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    return hashlib.sha256(joined).hexdigest()
