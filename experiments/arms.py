@@ -1,5 +1,5 @@
 """The only registry of arms: what the tables and studies compare, each arm as settings of one
-search.
+search. Imports no JAX at the top, so that --help can name the arms.
 
 An arm that is not here does not appear in any table. Yardsticks that are not controllers (the
 untrained one, one-hot decisions, random projections) need no run and are computed by the
@@ -11,8 +11,6 @@ from typing import Any
 
 from nas import config
 from nas.config import Config, SearchConfig
-from nas.controllers import POLICIES
-from nas.strategies import STRATEGIES as KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +27,9 @@ class Arm:
 
     def configure(self, base: Config, seed: int) -> Config:
         """`base` as this arm, with a seed."""
+        from nas.controllers import POLICIES
+        from nas.strategies import STRATEGIES as KINDS
+
         groups = {}
         for group, registry in (("policy", POLICIES), ("strategy", KINDS)):
             settings = getattr(base, group)

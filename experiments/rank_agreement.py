@@ -12,13 +12,15 @@ import pathlib
 
 from absl import flags
 
+from experiments.arms import STRATEGIES
 from launch import common, configuration, device, side_by_side
 
 common.define_flags("quick", folder="runs/table_search/NAME, after the configuration")
 flags.DEFINE_string(
     "strategy",
     "uniform",
-    "Strategy of experiments/arms.py whose searches train the shared weights.",
+    f"Strategy whose searches train the shared weights: {', '.join(STRATEGIES)}; "
+    "experiments/arms.py says what they are.",
 )
 flags.DEFINE_list("seeds", "0,1", "Two seeds, of searches and of training from scratch.")
 flags.DEFINE_integer("cells", 30, "Cells of each stratum.", lower_bound=3)
@@ -28,7 +30,6 @@ _CELLS_KEY = 2203  # seed of the cells, the same for all settings
 
 
 def main():
-    from experiments.arms import STRATEGIES
     from nas.errors import UserError
 
     base, seeds = configuration.config(), common.seeds()

@@ -20,8 +20,8 @@ common.define_flags(folder="runs/study_nasbench201_TABLE_CONFIG")
 flags.DEFINE_string(
     "table",
     "",
-    "CSV file (.csv or .csv.gz) of accuracies, see nas/data/table.py; synthetic; or "
-    "synthetic:STRENGTH, 0 to 1.",
+    "CSV file (.csv or .csv.gz) of accuracies of NAS-Bench-201: --convert makes it, and "
+    "nas/data/table.py names its columns; synthetic; or synthetic:STRENGTH, 0 to 1.",
 )
 flags.DEFINE_enum(
     "config",
@@ -40,7 +40,11 @@ flags.DEFINE_bool(
     "Instead of the study, time one seed, and 50 side by side and one after another.",
 )
 flags.DEFINE_string(
-    "convert", "", "Instead of the study, convert this file or folder of NATS-Bench into --table."
+    "convert",
+    "",
+    "Instead of the study, convert this file or folder of NATS-Bench into --table, such as "
+    "NATS-tss-v1_0-3ffb9-simple, which https://github.com/D-X-Y/NATS-Bench says where to download. "
+    "Needs the package nats_bench.",
 )
 FLAGS = flags.FLAGS
 

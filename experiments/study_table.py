@@ -17,8 +17,9 @@ common.define_flags(folder="runs/study_table_TABLE")
 flags.DEFINE_string(
     "table",
     "",
-    "CSV file (.csv or .csv.gz) of accuracies, see nas/data/table.py, or of cells, as every_cell "
-    "writes it; recurrent4, the cells of 4 nodes; or synthetic:STRENGTH, 0 to 1, a generated one.",
+    "recurrent4, all cells of 4 nodes, which comes with the project; synthetic:STRENGTH, 0 to 1, a "
+    "generated one; or a CSV file (.csv or .csv.gz): accuracies of NAS-Bench-201, as "
+    "study_nasbench201 --convert makes it, or cells, as every_cell writes it.",
 )
 flags.DEFINE_enum(
     "config",
@@ -45,8 +46,8 @@ def main():
 
     if not FLAGS.table:
         raise UserError(
-            "--table: must name a CSV file of accuracies or cells, or be recurrent4 or "
-            "synthetic:STRENGTH"
+            "--table: must be recurrent4 or synthetic:STRENGTH, which need no file, or name a CSV "
+            "file of accuracies or cells"
         )
     import jax
 

@@ -11,6 +11,7 @@ import pathlib
 
 from absl import flags
 
+from experiments.arms import ARMS
 from launch import common, configuration, device, processes, side_by_side
 
 common.define_flags("kjv_quick", folder="runs/table_correlations/NAME, after the configuration")
@@ -18,8 +19,8 @@ common.define_device_flags()
 flags.DEFINE_list(
     "arms",
     "pg,memory,memory_next,fixed,uniform_memory,factorised,uniform",
-    "Arms to compare, of those in experiments/arms.py. The untrained controller is measured under "
-    "the weights of the first arm with a hidden state.",
+    f"Arms to compare: {', '.join(ARMS)}; experiments/arms.py says what they are. The untrained "
+    "controller is measured under the weights of the first arm with a hidden state.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every arm.")
 common.define_verbose_flag()
@@ -28,7 +29,6 @@ FLAGS = flags.FLAGS
 
 
 def main():
-    from experiments.arms import ARMS
     from nas.errors import UserError
 
     base, names = configuration.config(), list(dict.fromkeys(FLAGS.arms))

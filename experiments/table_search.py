@@ -14,13 +14,14 @@ import pathlib
 
 from absl import flags
 
+from experiments.arms import STRATEGIES
 from launch import common, configuration, device, side_by_side
 
 common.define_flags("quick", folder="runs/table_search/NAME, after the configuration")
 flags.DEFINE_list(
     "strategies",
     "pg,memory,uniform,weights,factorised,evolution",
-    "Strategies to compare, of those in experiments/arms.py.",
+    f"Strategies to compare: {', '.join(STRATEGIES)}; experiments/arms.py says what they are.",
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of every strategy.")
 flags.DEFINE_integer("derived", 100, "Samples of every strategy that are ranked.", lower_bound=1)
@@ -36,7 +37,6 @@ _AGAIN = 1000  # added to a seed to train a second time
 
 
 def main():
-    from experiments.arms import STRATEGIES
     from nas.errors import UserError
 
     base, names = configuration.config(), list(dict.fromkeys(FLAGS.strategies))

@@ -31,7 +31,12 @@ from absl import flags
 from launch import common
 from launch.paths import define_path
 
-flags.DEFINE_string("space", "recurrent", "Search space: recurrent or nasbench201.")
+flags.DEFINE_string(
+    "space",
+    "recurrent",
+    "Search space: recurrent, nasbench201, macro or micro; or a class of your own, MODULE:CLASS, "
+    "whose folder is on PYTHONPATH.",
+)
 flags.DEFINE_list(
     "space_settings",
     None,
@@ -50,10 +55,7 @@ _LARGEST = 1e100  # largest number allowed: its square is finite
 
 def main():
     from nas.errors import UserError
-    from nas.tasks import SPACES
 
-    if FLAGS.space not in SPACES:
-        raise UserError(f"--space: unknown space {FLAGS.space!r}; choose from {', '.join(SPACES)}")
     for name in ("decisions", "embeddings", "out"):
         if not FLAGS[name].value:
             raise UserError(f"--{name}: must name a {'folder' if name == 'out' else 'file'}")
@@ -78,7 +80,10 @@ def _space():
         if not (value.isascii() and value.isdigit()):
             raise UserError(f"--space_settings: must be NAME=WHOLE NUMBER, got {item!r}")
         settings[name] = int(value)
-    return tasks.space(FLAGS.space, settings)
+    try:
+        return tasks.space(FLAGS.space, settings)
+    except UserError as error:
+        raise UserError(f"--space: {error}") from None
 
 
 def _read(space):

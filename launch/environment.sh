@@ -4,6 +4,11 @@
 
 set -euo pipefail
 unset CDPATH
+case " $* " in
+    *" --help "* | *" -h "*) # the comment at the top of the script that was called
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p;/^$/q' "$0"
+        exit ;;
+esac
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv}
 

@@ -32,6 +32,8 @@ def print_help(full: bool) -> None:
                     if isinstance(flag.parser, configuration.ConfigParser)
                     else flag.default
                 )
+                if isinstance(default, list):  # as it is typed
+                    default = ",".join(default)
                 lines += [
                     f"  --{flag.name}={'' if default is None else default}",
                     *_wrap(flag.help.replace("<|", "<"), 6),

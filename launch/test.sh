@@ -2,6 +2,7 @@
 # Every check from a bare checkout, stopping at the first that fails: style, import contracts,
 # tests. Further arguments go to pytest:
 #     bash launch/test.sh -k spaces        bash launch/test.sh -m slow
+#     bash launch/test.sh tests/spaces     bash launch/test.sh --lf
 #     PYTHON=python3.13 VENV=.venv-3.13 bash launch/test.sh
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -201,12 +201,19 @@ def part(task: str, group: str, settings: Settings) -> Any:
 
 
 def space(name: str, settings: Settings) -> SearchSpace:
-    """The space of that name in SPACES; settings that are not given have their defaults.
+    """The space of that name in SPACES, or a user's own as module:class; settings that are not
+    given have their defaults.
 
     Raises:
-      UserError: a setting that the space does not have or does not allow; names the field.
+      UserError: there is no such space, or a setting that it does not have or does not allow; names
+        the field.
     """
-    kind = _load(SPACES[name])
+    if name not in SPACES and ":" not in name:
+        names = ", ".join(SPACES)
+        raise UserError(f"unknown space {name!r}; choose from {names}, or module:class of your own")
+    kind = _load(SPACES[name]) if name in SPACES else _own(name)
+    if not (isinstance(kind, type) and issubclass(kind, SearchSpace)):
+        raise UserError(f"{name} must be a class of nas.spaces.SearchSpace")
     defaults = {of.name: of.default for of in dataclasses.fields(kind) if of.init}
     return configs.read(kind, defaults | dict(settings), "space")
 
@@ -246,15 +253,23 @@ def _parts(task: str) -> Parts:
             f"config field task: must be one of {names}, or module:attribute; got {task!r}"
         )
     try:
-        found = _load(task)
-    except (ImportError, AttributeError) as error:
-        hint = "its folder must be on the path: PYTHONPATH=FOLDER, or start there"
-        raise UserError(f"config field task: {task}: {error}; {hint}") from None
+        found = _own(task)
+    except UserError as error:
+        raise UserError(f"config field task: {error}") from None
     if not isinstance(found, Parts):
         raise UserError(
             f"config field task: {task} must be nas.tasks.Parts, got {type(found).__name__}"
         )
     return found
+
+
+def _own(name: str) -> Any:
+    """What a user's own file holds, by its place module:attribute."""
+    try:
+        return _load(name)
+    except (ImportError, AttributeError) as error:
+        hint = "its folder must be on the path: PYTHONPATH=FOLDER, or start there"
+        raise UserError(f"{name}: {error}; {hint}") from None
 
 
 @functools.cache

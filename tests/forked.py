@@ -60,6 +60,7 @@ def _run(program, command, environment, cwd, written):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that forks ignores it
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     if cwd is not None:
         os.chdir(cwd)
     for number, path in enumerate(written, 1):

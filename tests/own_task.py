@@ -21,7 +21,7 @@ CHOICES, DEPTH = ("tanh", "relu", "identity"), 4
 
 @dataclasses.dataclass(frozen=True)
 class Layers(SearchSpace):
-    """An activation for each layer of a chain."""
+    """An activation for each layer of a chain: a `SearchSpace` of nas/spaces/space.py."""
 
     num_choices: tuple = dataclasses.field(init=False, default=(len(CHOICES),) * DEPTH)
     kinds: tuple = dataclasses.field(init=False, default=("activation",) * DEPTH)
@@ -45,7 +45,7 @@ class Points(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Surface:
-    """Noisy points of a surface."""
+    """Noisy points of a surface: `Data` of nas/tasks.py."""
 
     batch: int
     eval_batch: int
@@ -65,7 +65,7 @@ class Surface:
 
 @dataclasses.dataclass(frozen=True)
 class Perceptron:
-    """Shared weights: a matrix for each layer and activation."""
+    """A matrix for each layer and activation: a `Network` of nas/tasks.py."""
 
     width: int
     learning_rate: float
@@ -120,7 +120,7 @@ class Perceptron:
 TASK = Parts(Layers, Surface, Perceptron)
 
 
-def get_config():
+def get_config():  # nas/config.py explains its fields
     config = kjv_quick.get_config().to_dict() | {"task": "own_task:TASK", "space": {}}
     config |= {"data": {"batch": 32, "eval_batch": 32}}
     config |= {"network": {"width": 16, "learning_rate": 0.2}}

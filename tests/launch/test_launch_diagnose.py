@@ -2,6 +2,7 @@
 mend.
 """
 
+import pathlib
 import zipfile
 
 import numpy as np
@@ -85,6 +86,17 @@ def test_archives_and_another_space(user_environment, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "common operations" in process.stdout and "conditioning" not in process.stdout
+
+
+def test_a_space_of_ones_own(user_environment, tmp_path):
+    values = arrays() | {"decisions": np.random.default_rng(2).integers(0, 3, (N, 4))}
+    files = write(tmp_path, **{name: values[name] for name in ("decisions", "embeddings")})
+    beside = {"PYTHONPATH": f"{pathlib.Path(__file__).parents[1]}"}
+    process = run_forked(
+        user_environment | beside, MODULE, "--space=own_task:Layers", f"--out={tmp_path}", *files
+    )
+    assert process.returncode == 0, process.stderr
+    assert "common activations" in process.stdout
 
 
 def spoiled(name, change):
@@ -171,6 +183,8 @@ def _changed(content, places):
         ("--embeddings={folder}/cut.npz", ["--embeddings", "numpy.save"]),
         ("--embeddings={folder}/two.npz", ["--embeddings", "named embeddings", "a, b"]),
         ("--space=hilbert", ["--space", "'hilbert'", "recurrent, nasbench201"]),
+        ("--space=nowhere:Layers", ["--space", "No module named 'nowhere'", "PYTHONPATH"]),
+        ("--space=json:loads", ["--space", "json:loads must be a class of nas.spaces.SearchSpace"]),
         ("--space_settings=num_nodes=1", ["space.num_nodes", "at least 2"]),
         ("--space_settings=num_nodes=²", ["--space_settings", "WHOLE NUMBER", "²"]),
         ("--out=", ["--out", "must name a folder"]),

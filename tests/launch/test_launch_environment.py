@@ -65,6 +65,14 @@ def test_installs_once_and_passes_arguments_on(checkout):
     assert "-e .[test" in installations(checkout)[0]
 
 
+def test_help_installs_nothing(checkout):
+    process = start(checkout, "--config.seed=1", "--help")
+    assert process.returncode == 0 and process.stderr == ""
+    first, *_, last = process.stdout.splitlines()
+    assert first.startswith("The quick study") and last.startswith("Once it is installed")
+    assert not (checkout / ".venv").exists() and not (checkout / "asked.txt").exists()
+
+
 @pytest.mark.parametrize(("says", "extra"), [("12.9", "cuda12"), ("13.1", "cuda13")])
 def test_installs_jax_for_the_driver_that_is_there(checkout, monkeypatch, says, extra):
     tool = checkout.parent / "nvidia-smi"
