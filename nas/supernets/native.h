@@ -13,7 +13,7 @@
 
 namespace {
 
-// Length of a vector, and rows of a product's tile: kRows x kVectors sums of it stay in registers.
+// Length of a vector, and size of a product's tile: its kRows x kVectors sums stay in registers.
 #if defined(__AVX512F__)
 constexpr int kBytes = 64, kRows = 8;
 #elif defined(__AVX__)
@@ -60,8 +60,8 @@ class Call {
   }
 
   // Runs work(0) ... work(count - 1) on this thread and on those of the pool that are free. It
-  // waits for none that is not at work already: the threads of a pool that all wait here cannot
-  // block each other.
+  // waits only for threads that have begun: if every thread of the pool waits here, each still
+  // finishes its own work.
   template <class Work>
   void Parallel(int64_t count, const Work& work) const {
     struct Shared {

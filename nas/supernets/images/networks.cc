@@ -3,9 +3,10 @@
 //
 // XLA's gradients of small convolutions, of depthwise ones and of pooling take many times what the
 // arithmetic would, and so do the passes over memory between them. Here a thread takes whole images
-// through a layer, whose padded input stays in its own cache. A normalisation is never carried out:
-// a tensor is stored as it was computed, with the factors and offsets of its channels, and whoever
-// reads it applies them. A backward pass is the list of the forward pass's operations, reversed.
+// through a layer, whose padded input stays in its own cache. No pass over memory normalises a
+// tensor: it is stored as it was computed, with a factor and a shift for each channel, and every
+// operation that reads it applies them. The backward pass goes through the operations of the
+// forward pass in reverse.
 //
 // Channels are padded with zeros to whole vectors.
 
@@ -34,8 +35,8 @@ Vector Positive(Vector x) { return x > Real(0) ? x : Vector{}; }
 
 // ---- Memory ----
 
-// Memory of a call, kept for those after it: pages that the system maps anew take longer than the
-// work on them.
+// Memory of a call, which later calls use again: to map new pages would take longer than the work
+// on them.
 class Arena {
  public:
   Arena() = default;
@@ -76,7 +77,7 @@ class Arena {
   int64_t used_ = 0;
 };
 
-// An arena that no other call uses meanwhile.
+// An arena that no other call uses at the same time.
 class BorrowedArena {
  public:
   BorrowedArena() {
@@ -314,8 +315,8 @@ void DepthwiseCorrelate(int64_t height, int64_t width, int64_t channels, const R
 
 // ---- Tensors ----
 
-// Normalisation of a tensor over the images of the batch and their pixels, as its readers apply it:
-// factor x + shift.
+// Normalisation of a tensor over the images of the batch and their pixels. An operation that reads
+// the tensor applies it: factor x + shift.
 struct Norm {
   const Real *scale, *offset;   // [channels], learnt
   Real *of_scale, *of_offset;   // their gradients; null: not wanted
@@ -325,7 +326,7 @@ struct Norm {
 
 struct Tensor {
   Real* data;      // [images][height][width][padded]
-  Real* gradient;  // of what readers see
+  Real* gradient;  // with respect to what reading operations see, the normalised tensor
   int64_t height, width, channels, padded;
   Norm* norm;  // null: read as it is
   bool has_gradient;
@@ -352,7 +353,7 @@ struct Source {
       }
     }
   }
-  // The same as a gradient comes back.
+  // The same backwards: to the gradient of the tensor from that of what was read.
   void Return(int64_t at, int64_t pixels, const Real* gradient, int64_t gradient_pixel,
               bool add) const {
     const Norm* norm = tensor->norm;
@@ -622,10 +623,10 @@ class Network {
   using Drain =
       std::function<void(int64_t thread, int64_t image, const Real* gradient, bool add)>;
 
-  // How the gradient of what was computed follows from that of what readers saw:
-  // of_read g + of_value x + constant.
+  // Backwards through the normalisation: the gradient with respect to the tensor x as it was
+  // computed, of_read g + of_value x + constant, where g is that with respect to what was read.
   struct Through {
-    const Real *of_read, *of_value, *constant;  // [padded]; null: it is the same
+    const Real *of_read, *of_value, *constant;  // [padded]; null: there is no normalisation
   };
 
   // ---- work on blocks of images, one a thread ----
@@ -691,7 +692,7 @@ class Network {
     return norms_.back().get();
   }
 
-  // Sums of x and x^2 over an image, to those of the thread.
+  // Adds the sums of x and x^2 over an image to those of the thread.
   void AddMoments(int64_t thread, const Tensor& of, int64_t image) {
     if (!of.norm) return;
     const Real* x = of.data + image * of.Size();
@@ -739,7 +740,7 @@ class Network {
     }
   }
 
-  // Gradients of the norm's weights, and the way of the gradient through it.
+  // Gradients of the norm's weights, and the factors that take a gradient through it.
   Through StartBackward(Tensor* of) {
     if (!of->norm) return {};
     const Norm& norm = *of->norm;
@@ -766,7 +767,7 @@ class Network {
     return {of_read, of_value, constant};
   }
 
-  // The gradient of what was computed of an image, padded by size - 1 pixels, whose border stays.
+  // That gradient of one image, padded by size - 1 pixels; the border of `out` is not written.
   static void ReadGradient(const Tensor& of, const Through& through, int64_t image, int64_t size,
                            Real* out) {
     const int64_t line = (of.width + size - 1) * of.padded, border = size / 2;
@@ -787,9 +788,9 @@ class Network {
 
   // ---- operations with weights ----
 
-  // A product of what `fill` makes of an image (its padded input, zero where it writes nothing) with
-  // weights in parts. `drain` takes the gradient of that input, without the padding; null: there is
-  // nothing to take it. `read`: the tensors it returns to.
+  // A product of an image's padded input, which `fill` writes into zeros, with weights in parts.
+  // `drain` takes the gradient of that input, without the padding, to the tensors `read`; null: it
+  // is not wanted.
   Tensor* Apply(const Product& product, int64_t channels, Fill fill, Drain drain,
                 std::vector<Part> parts, const NormWeights* norm,
                 std::vector<Tensor*> read = {}, std::function<void()> finish = nullptr) {
@@ -968,7 +969,7 @@ class Network {
             for (int64_t p = 0; p < width; ++p, z += padded)
               for (int64_t c = 0; c < padded; c += kLanes) {
                 const int64_t at = y * line + p * padded + c;
-                if (maximum) {  // goes to the first place that has the maximum
+                if (maximum) {  // the gradient goes to the first place that has the maximum
                   Vector largest = Load(x + at), left = Load(z + c);
                   for (int tap = 1; tap < 9; ++tap) {
                     const Vector value = Load(x + at + tap / 3 * line + tap % 3 * padded);

@@ -1,10 +1,10 @@
 // The time loop of the recurrent cell and its gradient, for processors: time_loop.py says what they
 // compute, and native_loop.py compiles this file and calls it.
 //
-// The rows of a batch never meet in a time loop, so each thread takes a block of them through all
-// steps and nodes without waiting for the others, and their states stay in its own cache. The
-// weights are packed once, into panels in the order in which a product reads them, and then serve
-// all steps.
+// The rows of a batch do not depend on each other in a time loop. So each thread takes a block of
+// them through all steps and nodes without waiting for the others, and their states stay in its own
+// cache. The weights are packed once, into panels in the order in which a product reads them, and
+// then serve all steps.
 
 #include <algorithm>
 #include <cmath>
@@ -103,8 +103,8 @@ inline float Round(float x) {
 // ---- Activations ----
 
 // e^x = power (1 + fraction). With x = n log 2 + r, |r| <= log(2) / 2, power is 2^n and fraction
-// e^r - 1, of which Taylor's series of order 7 misses 6e-9. A comparison that NaN fails lets it
-// pass through.
+// e^r - 1, which Taylor's series of order 7 gives to 6e-9. A comparison with NaN is false, which
+// lets NaN pass through.
 inline void Exponential(float x, float* power, float* fraction) {
   x = x > 87 ? 87 : x;
   x = x < -87 ? -87 : x;
