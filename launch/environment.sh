@@ -1,6 +1,6 @@
-# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there (or the folder that
-# VENV names) holds the installed project, and sets `venv` to it and `python` to the interpreter in
-# it. An environment that is complete and current is used as it is.
+# Sourced by run.sh and test.sh: goes to the checkout, sees to it that .venv there (or the folder
+# that VENV names) holds the installed project, and sets `venv` to it and `python` to the
+# interpreter in it. An environment that is complete and current is used as it is.
 
 set -euo pipefail
 unset CDPATH
@@ -46,7 +46,8 @@ usable() { # does it work, and is it of the Python that is asked for?
 }
 
 install_project() {
-    local extras=test stamp=$venv/installed log=$venv/install.log had="" folder=$PWD wanted base driver
+    local extras=test stamp=$venv/installed log=$venv/install.log had="" folder=$PWD
+    local wanted base driver
     if driver=$(nvidia-smi 2>/dev/null); then
         extras=test,cuda13
         case $driver in *"CUDA Version: 12"*) extras=test,cuda12 ;; esac
@@ -57,7 +58,8 @@ install_project() {
     fi
     if ! usable || [ "$folder" != "$PWD" ]; then # a moved environment points to where it was
         base=$(find_python)
-        printf 'making a virtual environment in %s with %s\n' "$venv" "$("$base" --version 2>&1)" >&2
+        printf 'making a virtual environment in %s with %s\n' \
+            "$venv" "$("$base" --version 2>&1)" >&2
         "$base" -m venv --clear "$venv" >&2 ||
             stop "$base cannot make a virtual environment (Debian: apt install python3-venv)"
         had=""

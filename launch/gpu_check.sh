@@ -49,7 +49,8 @@ PYTHON
 from nas.data.text import load_corpus
 load_corpus("kjv", 4000, data_dir=sys.argv[1])' "$prepared/data"
     printf '%s\n' "$version" >"$prepared/python"
-    printf 'prepared for Python %s: %s, %s\n' "$version" "$prepared" "$(du -sh "$prepared" | cut -f1)"
+    printf 'prepared for Python %s: %s, %s\n' \
+        "$version" "$prepared" "$(du -sh "$prepared" | cut -f1)"
 }
 
 stop() {

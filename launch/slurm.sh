@@ -36,7 +36,7 @@ if [ -z "$over" ]; then # or the installation has used the time up
     fi
 fi
 [ "$code" = "$stopped" ] || exit "$code"
-if [ -z "$over" ]; then # it was Slurm, which then cancels or requeues the job itself, or a stray one
+if [ -z "$over" ]; then # it was Slurm, which then cancels or requeues the job, or a stray one
     sleep 60
 fi
 printf 'stopped before its end: the run continues when its turn comes again\n' >&2

@@ -1057,7 +1057,8 @@ class Reader {
 };
 
 struct Reduction {
-  explicit Reduction(Reader& reader) : even(reader.Next()), odd(reader.Next()), norm(reader.Norm()) {}
+  explicit Reduction(Reader& reader)
+      : even(reader.Next()), odd(reader.Next()), norm(reader.Norm()) {}
 
   Weights even, odd;
   NormWeights norm;
@@ -1114,7 +1115,9 @@ void Macro(Call& call) {
       const Reduction& by = reductions[reduced++];
       for (int64_t j = 0; j <= k + 1; ++j) {
         bool needed = j == k + 1;  // the next layer reads it; others may skip to it
-        for (int64_t later = k + 1; later < layers; ++later) needed |= skips[later * layers + j] > 0;
+        for (int64_t later = k + 1; later < layers; ++later) {
+          needed |= skips[later * layers + j] > 0;
+        }
         if (needed)
           outputs[j] = network.Reduce({outputs[j], false}, channels, by.even + j * matrix / 2,
                                       by.odd + j * matrix / 2, by.norm + j * channels);

@@ -358,7 +358,9 @@ void Forward(Call& call) {
   Real* states = call.Result<Real>();
   if (call.HasResult()) {
     loop.raw = call.Result<Real>();
-    while (call.HasResult()) loop.kept.push_back({call.Result<Real>(), call.Result<Real>(), call.Result<Real>()});
+    while (call.HasResult()) {
+      loop.kept.push_back({call.Result<Real>(), call.Result<Real>(), call.Result<Real>()});
+    }
   }
   const int64_t width = loop.width;
   PackAndWork(
