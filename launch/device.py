@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from launch import processes
+from nas.config import PRECISIONS
 from nas.errors import UserError
 from nas.user_cache import user_cache
 
@@ -39,7 +40,8 @@ def define_parallel_flag() -> None:
 def select_device(platform: str) -> list[Any]:
     """Selects and returns JAX's devices; call it before anything else uses JAX.
 
-    Compiled programs are kept in the user's cache folder, so that a second start is quick.
+    Compiled programs are kept in the user's cache folder, so that a second start is quick. What a
+    program computes outside a run, which has its own `precision`, multiplies float32 in full.
 
     Args:
       platform: one of PLATFORMS, or empty for JAX's own choice.
@@ -59,6 +61,8 @@ def select_device(platform: str) -> list[Any]:
         # Not "gpu": JAX would then also demand devices of other makers. None lets JAX choose, and
         # its choice is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else None)
+    if not jax.config.jax_default_matmul_precision:  # recent NVIDIA GPUs would round to TF32
+        jax.config.update("jax_default_matmul_precision", PRECISIONS["float32"])
     if not jax.config.jax_compilation_cache_dir and (folder := user_cache("jax")):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

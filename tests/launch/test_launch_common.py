@@ -48,6 +48,10 @@ def main():
         devices = device.select_device(FLAGS.platform)
         import jax
         print(devices[0].platform, float(jax.jit(lambda x: x + 1)(1.0)))
+    elif FLAGS.act == "product":
+        device.select_device(FLAGS.platform)
+        import jax
+        print(jax.make_jaxpr(jax.numpy.dot)(jax.numpy.ones(2), jax.numpy.ones(2)))
 
 
 common.define_flags("kjv_quick")
@@ -208,6 +212,10 @@ def test_help_is_complete_and_imports_nothing_large(program):
         assert field in process.stdout
     assert "--verbosity" in program("--helpfull").stdout
     assert "--config.space.layers=12" in program("--help", "--config=mnist_macro").stdout
+
+
+def test_products_are_not_rounded_on_accelerators(forked):
+    assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in forked("--act=product").stdout
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
