@@ -4,7 +4,8 @@ and losses, as arrays.
 There are two evaluation sets: `uniform`, the same for every run of a space, and `own`, samples of
 the controller. The untrained controller that the run started from is measured in the same way,
 under the run's shared weights. How each policy decides is measured as well. The arrays are saved as
-evaluation.npz, which later calls read.
+evaluation.npz, which later calls read. Until then losses.npz holds the losses that are known, so
+that an evaluation which was stopped goes on.
 """
 
 import functools
@@ -26,12 +27,13 @@ from nas.progress import track
 from nas.runs import Run
 from nas.types import Array, Params, Trace
 
-FILE = "evaluation.npz"
+FILE, LOSSES = "evaluation.npz", "losses.npz"
 UNIFORM, OWN = "uniform", "own"
 TRAINED, UNTRAINED = "trained", "untrained"
 _BEHAVIOUR = "behaviour"
 _UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # seeds, the same for all runs
 _DRAWN = 1000  # architectures drawn at a time, and those that show how a policy decides
+_SAVED = 1000  # losses after which they are saved
 _GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
 _ALTERED = 200  # uniform sequences whose decisions are altered one by one
 
@@ -107,7 +109,7 @@ def measure(
         best = float(
             jax.jit(run.reward.evaluate)(run.state.reward, run.state.best_decisions[None], whole)[0]
         )
-        values = [of.losses(every, run.valid_batches(), advance).reshape(-1, n) for of in weights]
+        values = _losses(run, weights, every, stamp, advance).reshape(len(weights), -1, n)
     measured = values[0], values[-1] if common else np.full_like(values[0], np.nan), exact
     controllers = {}
     for i, name in enumerate(names, 1):
@@ -123,7 +125,22 @@ def measure(
         for field, array in part._asdict().items()
     }
     save_arrays(run.workdir / FILE, arrays | {"stamp": stamp, "best": np.float64(best)})
+    (run.workdir / LOSSES).unlink(missing_ok=True)
     return Measurements(controllers, best)
+
+
+def _losses(run, weights, decisions, stamp, advance):
+    """[W, n] losses of architectures [n, T] under the weights of W runs, saved as they come."""
+    path, stamp = run.workdir / LOSSES, np.append(stamp, len(decisions))
+    values = _saved(path, stamp).get("losses", np.zeros(0, np.float32))
+    advance(len(values))
+    while len(values) < len(weights) * len(decisions):
+        row, first = divmod(len(values), len(decisions))
+        group = decisions[first : first + _SAVED]
+        found = weights[row].losses(group, run.valid_batches(), advance)
+        values = np.concatenate([values, found])
+        save_arrays(path, {"losses": values, "stamp": stamp})
+    return values.reshape(len(weights), -1)
 
 
 def _stamp(run):
@@ -138,11 +155,20 @@ def _stamp(run):
     ]
 
 
+def _saved(path, stamp):
+    """The arrays that were saved with this stamp; none where there are none, or damaged ones."""
+    try:
+        saved = load_arrays(path)
+        return saved if np.array_equal(saved.get("stamp"), stamp) else {}
+    except UserError as error:
+        if path.exists():
+            print(f"warning: {error}; it is measured again", file=sys.stderr)
+        return {}
+
+
 def _load(run, names, stamp):
     try:
-        saved = load_arrays(run.workdir / FILE)
-        if not np.array_equal(saved["stamp"], stamp):
-            return None
+        saved = _saved(run.workdir / FILE, stamp)
 
         def part(kind, prefix):
             return kind(*(saved[f"{prefix}/{field}"] for field in kind._fields))
@@ -155,11 +181,7 @@ def _load(run, names, stamp):
             for name in names
         }
         return Measurements(controllers, float(saved["best"]))
-    except KeyError:  # saved with fewer controllers
-        return None
-    except UserError as error:
-        if (run.workdir / FILE).exists():
-            print(f"warning: {error}; it is measured again", file=sys.stderr)
+    except KeyError:  # nothing was saved, or fewer controllers
         return None
 
 

@@ -7,7 +7,7 @@ However many processes compute, one of them writes the directory:
     checkpoints/         nas.checkpoint
     metrics.jsonl        nas.logs; tensorboard/ holds the same
     architectures.npy    nas.scored
-    evaluation.npz       nas.measurements
+    evaluation.npz       nas.measurements; losses.npz before it is complete
     result.json          nas.training; replaces architectures.npy and evaluation.npz where one model
                          is trained from scratch
 """

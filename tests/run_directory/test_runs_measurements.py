@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.distance import squareform
 
 from nas import measurements, runs
+from nas.arrays import save_arrays
 from nas.config import override
 from tests.helpers import assert_same_bits
 from tests.run_directory.one_run import CONFIG, fails, start, unchanged
@@ -133,6 +134,51 @@ def test_of_many_architectures_those_of_a_block_are_compared(workdir, measuring,
     assert len(measuring) == 2
     measure(workdir, architectures=125, pairs=750)  # as many, in blocks of twelve
     assert len(measuring) == 3
+
+
+def stopped(workdir, saves, **options):
+    """Measures a run until losses were saved so often."""
+    saved = []
+
+    def save(path, arrays):
+        save_arrays(path, arrays)
+        saved.append(path)
+        if len(saved) == saves:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(measurements, "save_arrays", save)
+        measure(workdir, **options)
+    assert set(saved) == {workdir / measurements.LOSSES} and saved[0].exists()
+
+
+@pytest.mark.parametrize("saves", [1, 9])
+def test_an_evaluation_that_was_stopped_goes_on(workdir, measuring, monkeypatch, saves):
+    """Three sets of twelve under the weights of two runs, saved after every five."""
+    monkeypatch.setattr(measurements, "_SAVED", 5)
+    options = {"architectures": 12, "common": runs.open_run(workdir)}
+    expected = measure(workdir, **options)
+    assert len(measuring) == 16
+    (workdir / measurements.FILE).unlink()
+    stopped(workdir, saves, **options)
+    measuring.clear()
+    assert_same_bits(measure(workdir, **options), expected)
+    assert len(measuring) == 16 - saves
+    assert not (workdir / measurements.LOSSES).exists()
+
+
+@pytest.mark.parametrize("left", ["damaged", "of another evaluation"])
+def test_losses_that_cannot_be_used_are_computed_again(workdir, monkeypatch, left, capfd):
+    monkeypatch.setattr(measurements, "_SAVED", 5)
+    expected = measure(workdir, architectures=12)
+    (workdir / measurements.FILE).unlink()
+    stopped(workdir, 2, architectures=12 if left == "damaged" else 11)
+    path = workdir / measurements.LOSSES
+    if left == "damaged":
+        path.write_bytes(path.read_bytes()[:-40])
+    capfd.readouterr()
+    assert_same_bits(measure(workdir, architectures=12), expected)
+    assert ("losses.npz is damaged" in capfd.readouterr().err) == (left == "damaged")
 
 
 def test_fewer_pairs_than_blocks_need_are_refused(workdir):
