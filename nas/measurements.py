@@ -33,7 +33,7 @@ TRAINED, UNTRAINED = "trained", "untrained"
 _BEHAVIOUR = "behaviour"
 _UNIFORM_KEY, _OWN_KEY, _CONTINUED_KEY = 1904, 438, 2019  # seeds, the same for all runs
 _DRAWN = 1000  # architectures drawn at a time, and those that show how a policy decides
-_SAVED = 1000  # losses after which they are saved
+_SAVED = 100  # losses after which they are saved
 _GROUPS = _CONTINUED = 20  # intermediate states, and architectures sampled from each
 _ALTERED = 200  # uniform sequences whose decisions are altered one by one
 
