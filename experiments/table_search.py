@@ -92,9 +92,8 @@ def main():
             for seed, of in zip(seeds, halved, strict=True)
         ],
     }
-    for baseline in task.network.compared:
-        title = f"{baseline.upper()}, as many parameters"
-        without[title] = [[(seed, baseline)] for seed in seeds]
+    for baseline, title in task.network.compared.items():
+        without[f"{title}, as many parameters"] = [[(seed, baseline)] for seed in seeds]
     best = {
         STRATEGIES[name].title: [
             [(seed, run.space.format(cells.decisions[0]))]

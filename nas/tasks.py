@@ -113,7 +113,7 @@ class Network(Protocol):
     """A network with shared weights; its fields are the group `network`."""
 
     baselines: tuple[str, ...]  # names that `model` takes besides architectures
-    compared: tuple[str, ...]  # baselines that a study of searches trains
+    compared: Mapping[str, str]  # baselines that a study of searches trains -> names in tables
     # Spearman's correlations of the distance of states with "labelled edges" and "performance" that
     # Adam and Lorraine (2019) report with their memory; empty: they did not search this task.
     published: Mapping[str, float]

@@ -70,7 +70,7 @@ class Perceptron:
     width: int
     learning_rate: float
     baselines: ClassVar[tuple] = ()
-    compared: ClassVar[tuple] = ()
+    compared: ClassVar[dict] = {}
     published: ClassVar[dict] = {}
 
     def metric(self, data):

@@ -94,6 +94,20 @@ def test_results_show_what_drivers_wrote():
     assert results.refreshed(results.PAGE) == text("experiments/RESULTS.md")
 
 
+def sections():
+    _, *found = re.split(r"^## (.+)\n", text("experiments/RESULTS.md"), flags=re.MULTILINE)
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+@pytest.mark.parametrize("question", sections())
+def test_a_section_of_results_has_a_command_and_a_short_reading(question):
+    body = sections()[question]
+    assert re.search("`(?:python -m|bash) |[Tt]he same command", body)
+    shown = r"^(?:\||<!-- end|</details>|!\[).*$"  # tables and figures
+    reading = re.split(shown, body, flags=re.MULTILINE)[-1]
+    assert 1 <= len(re.findall(r"[.?](?=\s|$)", reading)) <= 5, reading
+
+
 def test_results_name_no_folder_of_a_machine():
     for path in results.PAGE.parent.glob("results/*.md"):
         assert not re.search(r"(?<![\w.])/\w", path.read_text()), path

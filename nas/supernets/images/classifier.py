@@ -39,7 +39,7 @@ class Classifier(ClassifierSettings):
     """A `nas.tasks.Network`, all but its wiring."""
 
     baselines: ClassVar[tuple[str, ...]] = tuple(alone.BASELINES)
-    compared: ClassVar[tuple[str, ...]] = baselines
+    compared: ClassVar[Mapping[str, str]] = {"plain": "plain CNN", "resnet": "ResNet"}
     published: ClassVar[Mapping[str, float]] = {}
 
     def wiring(self, space: SearchSpace, shape: ImageShape) -> Wiring:

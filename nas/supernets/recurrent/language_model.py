@@ -31,7 +31,7 @@ class LanguageModel(LanguageModelSettings):
     """A `nas.tasks.Network`."""
 
     baselines: ClassVar[tuple[str, ...]] = tuple(alone.BASELINES)
-    compared: ClassVar[tuple[str, ...]] = ("lstm",)
+    compared: ClassVar[Mapping[str, str]] = {"lstm": "LSTM"}
     published: ClassVar[Mapping[str, float]] = {"labelled edges": -0.404, "performance": 0.163}
 
     def metric(self, data: Text) -> Metric:
