@@ -7,7 +7,7 @@ import pytest
 
 from launch import configuration
 from nas import config as configs
-from nas import steps
+from nas import steps, tasks
 from nas.parallel import choose_devices
 from nas.supernets.recurrent.language_model import supernet_reward
 
@@ -35,3 +35,10 @@ def test_deferred_gradients_train_kjv_quick_like_plain_ones(seed):
     assert (
         np.median(losses[True][-10:]) < losses[True][0] - 1
     )  # training, though some cells still diverge
+
+
+@pytest.mark.parametrize("name", configuration.names())
+def test_what_a_study_trains_beside_architectures_are_baselines(name):
+    config = configuration.ConfigParser(name).parse(name).to_dict()
+    network = tasks.build(configs.from_dict(config)).network
+    assert network.compared and set(network.compared) <= set(network.baselines)
