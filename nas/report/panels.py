@@ -222,6 +222,7 @@ def densities(
         pairs[title] = x[finite], distance[finite], int((~finite).sum())
     columns = min(3, len(pairs))
     rows = -(-len(pairs) // columns)
+    room = 72 * _DENSITY_WIDTHS[columns] / columns - 60  # points, for a title
     with style():
         figure = new_figure(_DENSITY_WIDTHS[columns], 2.7 * rows, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -235,7 +236,7 @@ def densities(
         ):
             ax.grid(False)
             ax.set(xlabel=x_label, ylabel="" if place % columns else y_label)
-            ax.set_title(fill(title, _ROOM / 1.2), loc="left", fontsize=9, weight="bold")
+            ax.set_title(fill(title, room / 1.2), loc="left", fontsize=9, weight="bold")
             if lost:
                 note = f"{lost:,} not finite, left out"
                 ax.text(1, 1.01, note, transform=ax.transAxes, ha="right", color=QUIET)
@@ -252,7 +253,8 @@ def densities(
             line = {"color": INK, "linewidth": 1, "markersize": 3, "label": "median"}
             ax.plot(((edges[:-1] + edges[1:]) / 2)[there], medians, "o-", **line)
             ax.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-            ax.legend(loc="best")
+            if ax is axes[0]:
+                ax.legend(loc="best")
         if drawn:
             numbers = ticker.StrMethodFormatter("{x:,.0f}")
             bar = {"fraction": 0.06 / columns, "pad": 0.02, "format": numbers}
