@@ -1,9 +1,9 @@
 """Do shared weights rank cells as training them alone does? Exactly, on a space of which every cell
-was trained, and by sample at five sizes.
+was trained, and by sample at several sizes and lengths of training.
 
 Trains supernets of the character model of experiments.every_cell: cells drawn uniformly, by policy
 gradient, and by policy gradient with a memory. Then searches the space with the true reward and
-with that of shared weights. Prints three tables, writes them as CSV, Markdown, PNG and
+with that of shared weights. Prints tables, writes them as CSV, Markdown, PNG and
 report/index.html; finished pieces are kept.
 """
 
@@ -21,7 +21,7 @@ flags.DEFINE_enum(
     "config",
     "quick",
     ["quick", "full"],
-    "quick: three sizes, five minutes; full: five sizes, half an hour.",
+    "quick: three sizes, five minutes; full: five sizes, three quarters of an hour.",
 )
 FLAGS = flags.FLAGS
 
@@ -70,6 +70,11 @@ def main():
     written.section("By size", {"by_size": told})
     caption = "Single measurements; 95 % intervals over resampled cells."
     written.answer(sharing_report.BY_SIZE, sentence, [("by_size", figure, caption)])
+    told, sentence, figure = sharing_report.by_steps(
+        dict(study.by_steps()), max(size.nodes), command
+    )
+    written.section("By steps", {"by_steps": told})
+    written.answer(sharing_report.BY_STEPS, sentence, [("by_steps", figure, caption)])
     skipped = sum(int(of.skipped.sum()) for of in found.values())
     written.finish(size._asdict() | {"skipped updates": skipped})
 

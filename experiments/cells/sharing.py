@@ -43,6 +43,7 @@ class Size(NamedTuple):
 
     nodes: tuple[int, ...]  # of the spaces that are compared
     steps: int  # of shared weights
+    fewer: tuple[int, ...]  # steps with which those of the largest space are trained as well
     supernets: int  # of every policy and space
     sample: int  # cells of a space that are trained alone
     alone: int  # seeds of these
@@ -51,8 +52,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "quick": Size((3, 4, 6), 2400, 2, 32, 2, 10, 5),
-    "full": Size((3, 4, 6, 8, 12), 12_000, 6, 96, 2, 60, 10),
+    "quick": Size((3, 4, 6), 2400, (480, 960), 2, 32, 2, 10, 5),
+    "full": Size((3, 4, 6, 8, 12), 12_000, (720, 1440, 2880, 5760), 6, 96, 2, 60, 10),
 }
 
 
@@ -90,18 +91,18 @@ class Study:
     def by_size(self) -> Iterator[tuple[int, Ranked]]:
         """Numbers of nodes, and the sample of cells of each."""
         for nodes in self._size.nodes:
-            space = RecurrentSpace(num_nodes=nodes)
-            cells = sample(space, self._size.sample)
-            if space == self._table.space:  # as in `exact`
-                shared = self._supernets(space, UNIFORM, space.every()).bits[:, space.index(cells)]
-            else:
-                shared = self._supernets(space, UNIFORM, cells).bits
-            yield nodes, Ranked(shared, self._alone(space, cells))
+            yield nodes, self._ranked(nodes, self._size.steps)
+
+    def by_steps(self) -> Iterator[tuple[int, Ranked]]:
+        """Steps of shared weights, and the sample of cells of the largest space."""
+        for steps in (*self._size.fewer, self._size.steps):
+            yield steps, self._ranked(max(self._size.nodes), steps)
 
     def exact(self) -> dict[str, Searched]:
         """Policy -> its supernets, with every architecture of the table's space."""
         space = self._table.space
-        return {policy: self._supernets(space, policy, space.every()) for policy in POLICIES}
+        every, steps = space.every(), self._size.steps
+        return {policy: self._supernets(space, policy, every, steps) for policy in POLICIES}
 
     def searches(self, rewards: np.ndarray, shared: np.ndarray) -> dict[str, Queries]:
         """Strategy -> its searches.
@@ -117,6 +118,16 @@ class Study:
                 advance(1)
         return found
 
+    def _ranked(self, nodes, steps) -> Ranked:
+        space = RecurrentSpace(num_nodes=nodes)
+        cells = sample(space, self._size.sample)
+        if space == self._table.space:  # as in `exact`
+            every = self._supernets(space, UNIFORM, space.every(), steps)
+            shared = every.bits[:, space.index(cells)]
+        else:
+            shared = self._supernets(space, UNIFORM, cells, steps).bits
+        return Ranked(shared, self._alone(space, cells))
+
     def _alone(self, space, cells) -> np.ndarray:
         """[seeds, R] validation bits; those of the table are read from it."""
         chosen = range(self._size.alone)
@@ -128,14 +139,14 @@ class Study:
         trained = study.train(space, self._recipe, self._text, cells, chosen, folder)
         return trained.validation.T
 
-    def _supernets(self, space, policy, cells) -> Searched:
-        recipe = dataclasses.replace(self._recipe, steps=self._size.steps)
+    def _supernets(self, space, policy, cells, steps) -> Searched:
+        recipe = dataclasses.replace(self._recipe, steps=steps)
         config, run_seeds = configure(policy, space), range(self._size.supernets)
         described = [dataclasses.asdict(config), dataclasses.asdict(recipe), len(run_seeds)]
         described += [kept.digest(*self._splits), kept.digest(cells)]
 
         def run() -> Mapping[str, np.ndarray]:
-            name = f"{space.num_nodes} nodes, {policy}"
+            name = f"{space.num_nodes} nodes, {policy}, {steps} steps"
             compiled = supernet.program(config, space, recipe, len(self._text.types))
             with progress.track(name, total=supernet.EPOCHS, unit="epoch") as advance:
                 searched = supernet.run(
@@ -143,7 +154,8 @@ class Study:
                 )
             return searched._asdict()
 
-        found = Searched(**self._keep(f"{space.num_nodes}-{policy}", described, run))
+        name = f"{space.num_nodes}-{policy}" + f"-{steps}" * (steps != self._size.steps)
+        found = Searched(**self._keep(name, described, run))
         if wild := int(np.sum(~np.isfinite(found.bits))):
             raise UserError(
                 f"{wild} of {found.bits.size} losses under shared weights of {policy} cells of "

@@ -18,6 +18,7 @@ from nas.evaluation.statistics import Interval
 from nas.report.tables import Column, Empty, Row, Table
 
 BY_SIZE = "Does sharing rank worse the larger the space?"
+BY_STEPS = "Does sharing rank worse the shorter it is trained?"
 EXACT = "What do shared weights tell of cells?"
 SEARCHES = "What does a search lose to shared weights?"
 _COMPARED = ("shared weights against training alone", "two trainings alone", "two supernets")
@@ -77,12 +78,16 @@ def agreement(ranked: Ranked, statistic=spearman, seed: int = 0) -> dict[str, In
     return {name: _interval(value, of) for name, value, of in found}
 
 
-def change(first: Ranked, second: Ranked) -> Interval:
-    """By how much Spearman's correlation of shared weights with training alone differs between
-    independent samples of cells, second less first, 95 % over resampled cells of both.
+def change(first: Ranked, second: Ranked, *, paired: bool) -> Interval:
+    """By how much Spearman's correlation of shared weights with training alone differs, second less
+    first, 95 % over resampled cells.
+
+    Args:
+      paired: whether both are of the same cells, and not of independent samples.
     """
     before, after = (
-        _resampled(of, spearman, seed)[:, 0] for seed, of in enumerate((first, second))
+        _resampled(of, spearman, 0 if paired else seed)[:, 0]
+        for seed, of in enumerate((first, second))
     )
     return _interval(spearman(*second) - spearman(*first), after - before)
 
@@ -111,42 +116,56 @@ def between_copies(values: np.ndarray, classes: np.ndarray) -> float:
     return float(np.var(values - means[numbers]) / np.var(values))
 
 
-# By size.
+# By size, and by steps.
 
 
 def by_size(found: Mapping[int, Ranked], command: str) -> tuple[Table, str, Figure]:
     """Table, sentence and figure of spaces by their number of nodes."""
-    told = {nodes: agreement(ranked) for nodes, ranked in found.items()}
+    note = "steps, width, text, batch and optimiser are equal at all sizes."
+    return _by(found, BY_SIZE, "nodes", note, command, paired=False)
+
+
+def by_steps(found: Mapping[int, Ranked], nodes: int, command: str) -> tuple[Table, str, Figure]:
+    """Table, sentence and figure of the space with that many nodes, by steps of shared weights."""
+    note = (
+        f"the same cells of {nodes} nodes for all; the learning rate falls to 0 in each training."
+    )
+    return _by(found, BY_STEPS, "steps", note, command, paired=True)
+
+
+def _by(found, question, unit, note, command, *, paired) -> tuple[Table, str, Figure]:
+    """Of samples of cells by a number of `unit`."""
+    told = {number: agreement(ranked) for number, ranked in found.items()}
     rows = []
-    for nodes, ranked in found.items():
+    for number, ranked in found.items():
         taus = agreement(ranked, kendall)
         for name in _COMPARED:
-            counts = [f"{nodes}", float(ranked.alone.shape[1])]
-            texts = [of[name].text() for of in (told[nodes], taus)]
+            counts = [f"{number}", float(ranked.alone.shape[1])]
+            texts = [of[name].text() for of in (told[number], taus)]
             rows.append(Row([*counts, name, *texts], name != _COMPARED[0]))
-    columns = [Column("nodes"), Column("cells", 0), Column("what is compared")]
+    columns = [Column(unit), Column("cells", 0), Column("what is compared")]
     columns += [Column("Spearman"), Column("Kendall's tau")]
     some = next(iter(found.values()))
     notes = [
         f"Validation loss of single measurements: the mean over pairs of one of {len(some.shared)} "
         f"supernets and one of {len(some.alone)} trainings. 95 % intervals over resampled cells.",
-        "Cells of supernets are drawn uniformly; steps, width, text, batch and optimiser are equal "
-        "at all sizes.",
+        f"Cells of supernets are drawn uniformly; {note}",
     ]
     least, most = min(told), max(told)
-    ends = [told[nodes] for nodes in (least, most)]
+    ends = [told[number] for number in (least, most)]
     sentence = "; ".join(
-        f"{name} {ends[0][name].estimate:.2f} at {least} nodes, {ends[1][name].text(2)} at {most}"
+        f"{name} {ends[0][name].estimate:.2f} at {least} {unit}, {ends[1][name].text(2)} at {most}"
         for name in _COMPARED
     )
-    changed = change(found[least], found[most]).text(2)
-    sentence = f"{sentence}. Shared weights at {most} less at {least} nodes: {changed}"
+    changed = change(found[least], found[most], paired=paired).text(2)
+    sentence = f"{sentence}. Shared weights at {most} less at {least} {unit}: {changed}"
     curves = {}
     for name in _COMPARED:
-        values = np.array([told[nodes][name] for nodes in told])
+        values = np.array([told[number][name] for number in told])
         curves[name] = np.array(list(told)), *values.T
-    figure = figures.bands(curves, x_label="nodes of a cell", y_label="Spearman's correlation")
-    table = Table(BY_SIZE, columns, rows, notes, command)
+    labels = {"x_label": unit, "y_label": "Spearman's correlation"}
+    figure = figures.bands(curves, **labels, log=paired)
+    table = Table(question, columns, rows, notes, command)
     return table, f"Spearman's correlation: {sentence}.", figure
 
 

@@ -119,7 +119,7 @@ def test_rewards_read_the_beginnings_of_the_validation_sequences():
 
 # The study.
 
-SIZE = sharing.Size((3, 4), 8, 2, 12, 2, 3, 2)
+SIZE = sharing.Size((3, 4), 16, (8,), 2, 12, 2, 3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_sample_is_of_different_cells(nodes, count):
 def test_the_study_is_kept(table, shrunk, tmp_path, monkeypatch):
     table, blocks = table
     made = sharing.Study(table, TEXT, SIZE, tmp_path)
-    exact, sizes = made.exact(), dict(made.by_size())
+    exact, sizes, lengths = made.exact(), dict(made.by_size()), dict(made.by_steps())
     truth = Truth.of(table)
     bits = exact[sharing.UNIFORM].bits
     found = made.searches(-truth.validation, -bits)
@@ -176,6 +176,10 @@ def test_the_study_is_kept(table, shrunk, tmp_path, monkeypatch):
         3: ((2, 12), (2, 12)),
         4: ((2, 12), (2, 12)),
     }
+    # The longest training of the largest space is that of the sizes; a shorter one is another.
+    assert list(lengths) == [8, 16] and np.all(lengths[8].shared != lengths[16].shared)
+    assert_same_bits(lengths[16], sizes[4])
+    np.testing.assert_array_equal(lengths[8].alone, sizes[4].alone)
     # Cells of the table are not trained again, and are those of a training.
     cells = sharing.sample(SPACE, 12)
     again = study.train(SPACE, RECIPE, TEXT, cells, [0, 1], tmp_path / "again")
@@ -198,6 +202,7 @@ def test_the_study_is_kept(table, shrunk, tmp_path, monkeypatch):
         sharing_report.exact(truth, exact, SPACE, "command"),
         sharing_report.searches(truth, found, bits, "command"),
         sharing_report.by_size(sizes, "command"),
+        sharing_report.by_steps(lengths, 4, "command"),
     ):
         assert "nan" not in told[0].text() + told[1]
 
@@ -232,11 +237,13 @@ def test_a_change_of_agreement():
     truth = rng.standard_normal(200)
     near, far = (truth + noise * rng.standard_normal((2, 200)) for noise in (0.1, 1.0))
     alone = np.stack([truth, truth])
-    found = sharing_report.change(Ranked(near, alone), Ranked(far, alone))
+    found = sharing_report.change(Ranked(near, alone), Ranked(far, alone), paired=False)
     wanted = sharing_report.spearman(far, alone) - sharing_report.spearman(near, alone)
     assert found.estimate == pytest.approx(wanted) and found.high < 0
-    same = sharing_report.change(Ranked(near, alone), Ranked(near, alone))
+    same = sharing_report.change(Ranked(near, alone), Ranked(near, alone), paired=False)
     assert same.estimate == 0 and same.low < 0 < same.high
+    same = sharing_report.change(Ranked(near, alone), Ranked(near, alone), paired=True)
+    assert same == (0, 0, 0)
 
 
 def test_variance_between_copies_by_hand():
