@@ -1,9 +1,9 @@
-"""The only registry of arms: what the tables and studies compare, each arm as settings of one
-search. Imports no JAX at the top, so that --help can name the arms.
+"""The registry of arms: what the tables and studies compare, each arm as settings of one search.
+Imports no JAX at the top, so that --help can name the arms.
 
-An arm that is not here does not appear in any table. Yardsticks that are not controllers (the
-untrained one, one-hot decisions, random projections) need no run and are computed by the
-evaluation.
+Only the studies on tables of all architectures have others (tabular/peers.py). Yardsticks that are
+not controllers (the untrained one, one-hot decisions, random projections) need no run and are
+computed by the evaluation.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ from nas.supernets.images.wiring import ImageShape, dropout_mask
 
 flags.DEFINE_list(
     "cases",
-    "macro-6-16-14,macro-12-36-32,micro-3-16-14",
+    "macro-6-16-14,macro-12-16-14,micro-3-16-14,macro-12-36-32",
     "network-layers-channels-size; layers of a micro network are its normal cells.",
 )
 flags.DEFINE_integer("batch", 64, "Images.", lower_bound=1)

@@ -25,7 +25,7 @@ from nas.supernets.table import table_reward
 from nas.tasks import Task
 from nas.types import Array, Params, Policy
 
-_START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.search`
+_START, _DESCRIBE = 100, 101  # streams of random numbers beside those of `nas.steps`
 
 
 class Searches(NamedTuple):

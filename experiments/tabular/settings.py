@@ -75,14 +75,14 @@ TUNED_EVOLUTION = {"population": 50, "tournament": 25}
 
 
 def groups(space: SearchSpace) -> dict[str, str | dict]:
-    """The fields of a configuration that say what is searched: a space, whose name is the task's,
-    with a table in the place of data and network.
+    """The fields of a configuration that say what is searched: a space, whose name or place is the
+    task's, with a table in the place of data and network.
     """
     kind = type(space)
     where = f"{kind.__module__}:{kind.__qualname__}"
-    (task,) = (name for name, of in tasks.SPACES.items() if of == where)
+    names = {of: name for name, of in tasks.SPACES.items()}
     fields = {of.name: getattr(space, of.name) for of in dataclasses.fields(kind) if of.init}
-    return {"task": task, "space": fields, "data": {}, "network": {}}
+    return {"task": names.get(where, where), "space": fields, "data": {}, "network": {}}
 
 
 def configure(name: str, size: Size, space: SearchSpace) -> Config:

@@ -18,6 +18,7 @@ from nas.data import table as tables
 from nas.data.table import SPACE
 from nas.spaces import SearchSpace
 from nas.spaces.recurrent import RecurrentSpace
+from tests import own_task
 
 SIZE = settings.Size(seeds=3, updates=6, data_sets=("cifar100",), epoch=3)
 REWARDS = tables.synthetic_table(0, 0.5).rewards("cifar100")
@@ -88,6 +89,7 @@ def assert_same_way(policy, state, start):
     [
         *((name, SPACE, REWARDS) for name in ("evolution", "factorised", "memory")),
         ("memory", CELLS, BITS),
+        ("memory", own_task.Layers(), BITS[:81]),  # a space that no registry names
     ],
 )
 def test_a_seed_is_the_plain_loop(name, space, rewards):

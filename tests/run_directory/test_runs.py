@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from nas import logs, measurements, runs, search, steps
-from nas.config import TrainingConfig
+from nas import logs, measurements, runs, search, steps, training
+from nas.config import PRECISIONS, TrainingConfig
 from nas.data import text
 from nas.data.text import Corpus
 from nas.scored import FILE
@@ -344,6 +344,23 @@ def test_a_search_and_a_model_from_scratch_are_told_apart(tmp_path, finished):
     assert "training.architecture: '' -> 'lstm'" in fails(runs.train, scratch, finished)
     with unchanged(tmp_path / "model"):
         assert runs.train(scratch, tmp_path / "model") == result
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_model_alone_is_trained_as_exactly_as_its_configuration_says(
+    precision, tmp_path, monkeypatch
+):
+    asked = []
+
+    def stopped(*args):
+        asked.append(jax.config.jax_default_matmul_precision)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "run", stopped)
+    scratch = TrainingConfig(architecture="lstm", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(dataclasses.replace(CONFIG, precision=precision, training=scratch), tmp_path)
+    assert asked == [PRECISIONS[precision]]
 
 
 def test_a_search_by_evolution_has_no_controller(tmp_path):

@@ -1,9 +1,12 @@
 """What every registered search space promises, at several sizes; a new space fails here until SIZES
-names it.
+names it. And what a space of one's own must promise, with its defaults:
+
+    SPACE=own_task:Layers PYTHONPATH=tests python -m pytest tests/spaces/test_spaces_contract.py
 """
 
 import dataclasses
 import functools
+import os
 
 import jax
 import networkx as nx
@@ -18,6 +21,7 @@ from nas.errors import UserError
 from nas.spaces import SearchSpace
 from nas.spaces.space import ABSENT
 from nas.tasks import SPACES
+from tests import own_task
 
 SIZES = {
     "recurrent": [{"num_nodes": nodes} for nodes in (2, 4, 12)],
@@ -28,6 +32,9 @@ SIZES = {
 EVERY_SPACE = {
     f"{name} {size}": tasks.space(name, size) for name in SPACES for size in SIZES.get(name, [{}])
 }
+EVERY_SPACE["own_task"] = own_task.Layers()
+if own := os.environ.get("SPACE"):
+    EVERY_SPACE = {own: tasks.space(own, {})}
 NUMBERED = {
     name: space for name, space in EVERY_SPACE.items() if type(space).format is SearchSpace.format
 }

@@ -25,12 +25,6 @@ from tests.supernets.numpy_cell import (
 
 pytestmark = pytest.mark.device
 
-# The numpy cell: one sequence, one token, one node at a time.
-
-
-# Problems to agree on.
-
-
 # Compiled as a whole: operation by operation, most of the time would go into compiling each.
 read_cell = jax.jit(shared.read_cell, static_argnums=0)
 

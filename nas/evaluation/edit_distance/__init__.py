@@ -2,8 +2,8 @@
 architectures.
 
 Unit costs: 1 for substituting a node whose label differs, 1 for inserting or deleting a node or an
-edges have no labels. `search.py` explains the method. Every distance is exact: the search has no
-time-out. Larger graphs get bounds instead.
+edge; edges have no labels. `search.py` explains the method. Every distance is exact: the search has
+no time-out. Larger graphs get bounds instead.
 
 Isomorphic architectures are compared once. Graphs with the same colour refinement (Weisfeiler and
 Leman 1968), as isomorphic graphs always have, are merged if the search finds the distance 0 between
