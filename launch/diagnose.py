@@ -6,7 +6,8 @@ every file):
 
   --decisions    [n, T] whole numbers: what was decided. recurrent: f_0, p_1, f_1, p_2, f_2, ...;
                  activations f_i in 0..3 (tanh, relu, identity, sigmoid) and parents p_i in 0..i-1;
-                 nasbench201: operations 0..4 of the six edges.
+                 nasbench201: operations 0..4 of the edges (0, 1), (0, 2), (1, 2), (0, 3), (1, 3),
+                 (2, 3); macro, micro: see nas/spaces/macro.py and micro.py.
   --embeddings   [n, H] numbers: the controller's hidden state after the last decision.
   --log_probs    [n, T, K] natural logarithms of p(choice | decisions before), K at least the
                  largest number of choices; -inf where there is no such choice.
