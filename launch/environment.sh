@@ -57,6 +57,9 @@ install_project() {
         { read -r had && IFS= read -r folder; } <"$stamp" || had=""
     fi
     if ! usable || [ "$folder" != "$PWD" ]; then # a moved environment points to where it was
+        [ ! -L "$venv" ] ||
+            stop "$venv is a link to an environment that is not of this checkout, or does not" \
+                "work; remove the link, or name another folder: VENV=... bash $0"
         base=$(find_python)
         printf 'making a virtual environment in %s with %s\n' \
             "$venv" "$("$base" --version 2>&1)" >&2

@@ -97,6 +97,17 @@ def test_a_moved_checkout_gets_a_new_environment(checkout):
     assert len(installations(moved)) == 2
 
 
+def test_an_environment_behind_a_link_is_not_cleared(checkout):
+    start(checkout)
+    other = checkout.parent / "other"
+    shutil.copytree(checkout, other)
+    shutil.rmtree(other / ".venv")
+    (other / ".venv").symlink_to(checkout / ".venv")
+    process = start(other)
+    assert process.returncode == 2 and "error: .venv is a link" in process.stderr
+    assert start(checkout).stderr == "" and len(installations(checkout)) == 1
+
+
 def test_a_failed_installation_says_why_and_is_done_again(checkout):
     (checkout / "broken").touch()
     process = start(checkout)
