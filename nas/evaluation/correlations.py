@@ -42,7 +42,7 @@ def common(kind: str) -> str:
 
 def labelled_edges(space: SearchSpace) -> str:
     """Name of the measure that the paper's code calls common activations."""
-    return f"edge and {space.label_kind} (paper's)"
+    return f"paper's {space.label_kind}s"
 
 
 def difference_in(name: str) -> str:

@@ -52,7 +52,7 @@ def test_measures_of_another_space():
     assert list(found) == [
         "common operations",
         "total overlap",
-        "edge and operation (paper's)",
+        "paper's operations",
         *correlations.EDIT_DISTANCES,
     ]
     assert found["common operations"].tolist() == [5, 2, 3]

@@ -164,7 +164,7 @@ def test_the_paper_s_protocol_by_hand(arms):
         if row["paper (PG + memory)"] != "-"
     }
     assert paper == {
-        ("edge and activation (paper's)", "Spearman", "L2"): "-0.404",
+        ("paper's activations", "Spearman", "L2"): "-0.404",
         ("perplexity, |difference|", "Spearman", "L2"): "+0.163",
     }
     assert "uniform policy" not in row  # it has no state

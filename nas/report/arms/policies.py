@@ -86,8 +86,9 @@ def identical_states_table(task: Task, arms: dict[str, MeasuredArm], command: st
     notes = [
         f"{groups} states of each policy after {start} own decisions, {size} architectures from "
         "each; decisions in common, of "
-        f"the {length - start} that follow, for pairs from one state and from two. Not looking "
-        "back leaves no difference.",
+        f"the {length - start} that follow, for pairs from one state and from two. Policies that "
+        "do not look back differ by chance alone, and by the same in all seeds, which share their "
+        "random numbers.",
         PERMUTED.format("states' labels"),
     ]
     return Table("Architectures from identical states", columns, rows, notes, command)

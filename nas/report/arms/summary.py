@@ -67,9 +67,7 @@ def rows(task: Task) -> TaskMeasures:
     published = published_protocol(task)
     kinds = [kind for kind in dict.fromkeys(space.kinds) if len(space.positions(kind))]
     return TaskMeasures(
-        Measure(
-            f"paper's {space.label_kind}s", "own", edges, -1, published.get((edges, *_STATISTIC))
-        ),
+        Measure(edges, "own", edges, -1, published.get((edges, *_STATISTIC))),
         Measure("performance difference", "own", loss, 1, published.get((loss, *_STATISTIC))),
         tuple(
             Measure(correlations.common(kind), "uniform", correlations.common(kind), -1)
