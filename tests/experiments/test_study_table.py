@@ -187,7 +187,7 @@ def test_what_cells_are_not_for_is_one_line(user_environment, cells, tmp_path, a
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["--table: must name a CSV file"]),
+        ([], ["--table: must be recurrent4"]),
         (["--table=absent.csv"], ["absent.csv: no such file"]),
         (["--table=synthetic:0.5", "--arms=magic"], ["--arms: must be of random", "'magic'"]),
         (["--table=synthetic:0.5", "--arms=local_search"], ["--arms: must name another"]),

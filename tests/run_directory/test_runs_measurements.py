@@ -113,6 +113,7 @@ def test_the_best_architecture_is_measured_and_all_is_saved(workdir):
 def test_of_many_architectures_those_of_a_block_are_compared(workdir, measuring, monkeypatch):
     """Of 125 twelve blocks of ten, drawn thirty at a time; the first are those of one draw."""
     monkeypatch.setattr(measurements, "_DRAWN", 30)
+    monkeypatch.setattr(measurements, "_SAVED", 1000)  # all at once, which is counted
     alone = measure(workdir, architectures=30)
     found = measure(workdir, architectures=125, pairs=625)
     for name, (samples, behaviour) in found.controllers.items():
