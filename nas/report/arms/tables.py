@@ -316,9 +316,10 @@ def _paired_cells(paired):
 
 
 def _difference_notes(arms):
-    return [
+    count = len(arms["untrained"].samples)
+    sign = (
         "A negative difference: the states of the arm follow the similarity of architectures more "
-        "than those of the reference.",
-        f"Paired t test over {len(arms['untrained'].samples)} seeds; d_z: mean difference by its "
-        "standard deviation.",
-    ]
+        "than those of the reference."
+    )
+    test = f"Paired t test over {count} seeds; d_z: mean difference by its standard deviation."
+    return [sign, test] if count > 1 else [sign]
