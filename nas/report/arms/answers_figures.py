@@ -108,7 +108,7 @@ def ranges(arms: Sequence[Range], yardsticks: Mapping[str, float], metric: Metri
         ax.set_xscale("log")
         figures.log_axis(ax.xaxis)
         _rows(ax, [arm.name for arm in arms])
-        ax.set_xlabel(f"{metric.name} under the arm's shared weights")
+        ax.set_xlabel(f"{metric.name} under its shared weights")
         _legend(figure, {"best cell": best} | looks | lines)
         return figure
 
