@@ -132,12 +132,13 @@ def measure(
 def _losses(run, weights, decisions, stamp, advance):
     """[W, n] losses of architectures [n, T] under the weights of W runs, saved as they come."""
     path, stamp = run.workdir / LOSSES, np.append(stamp, len(decisions))
+    batches = run.valid_batches()
     values = _saved(path, stamp).get("losses", np.zeros(0, np.float32))
     advance(len(values))
     while len(values) < len(weights) * len(decisions):
         row, first = divmod(len(values), len(decisions))
         group = decisions[first : first + _SAVED]
-        found = weights[row].losses(group, run.valid_batches(), advance)
+        found = weights[row].losses(group, batches, advance)
         values = np.concatenate([values, found])
         save_arrays(path, {"losses": values, "stamp": stamp})
     return values.reshape(len(weights), -1)

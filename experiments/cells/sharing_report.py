@@ -130,10 +130,10 @@ def by_steps(found: Mapping[int, Ranked], nodes: int, command: str) -> tuple[Tab
     note = (
         f"the same cells of {nodes} nodes for all; the learning rate falls to 0 in each training."
     )
-    return _by(found, BY_STEPS, "steps", note, command, paired=True)
+    return _by(found, BY_STEPS, "steps", note, command, paired=True, log=True)
 
 
-def _by(found, question, unit, note, command, *, paired) -> tuple[Table, str, Figure]:
+def _by(found, question, unit, note, command, *, paired, log=False) -> tuple[Table, str, Figure]:
     """Of samples of cells by a number of `unit`."""
     told = {number: agreement(ranked) for number, ranked in found.items()}
     rows = []
@@ -164,7 +164,7 @@ def _by(found, question, unit, note, command, *, paired) -> tuple[Table, str, Fi
         values = np.array([told[number][name] for number in told])
         curves[name] = np.array(list(told)), *values.T
     labels = {"x_label": unit, "y_label": "Spearman's correlation"}
-    figure = figures.bands(curves, **labels, log=paired)
+    figure = figures.bands(curves, **labels, log=log)
     table = Table(question, columns, rows, notes, command)
     return table, f"Spearman's correlation: {sentence}.", figure
 
