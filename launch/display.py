@@ -173,7 +173,7 @@ class _Row:
             parts.append("starting")
         parts += [f"{name} {value}" for name, value in (shown.facts if shown else {}).items()]
         if rate := self._rate():
-            units = f"{shown.unit}es" if shown.unit.endswith("ch") else f"{shown.unit}s"
+            units = f"{shown.unit}es" if shown.unit.endswith(("tch", "rch")) else f"{shown.unit}s"
             parts.append(f"{rate:,.3g} {units}/s" if rate < 1000 else f"{rate:,.0f} {units}/s")
             if with_time and shown is self._outermost:
                 parts.append(f"about {duration((shown.total - shown.done) / rate)} left")
